@@ -1,0 +1,75 @@
+# Each target first makes .venv where it is missing, or older than pyproject.toml or constraints.txt.
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/pip install --no-input --disable-pip-version-check -c constraints.txt
+CHAOS_ROUNDS ?= 3
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-real check bench chaos
+.SILENT:
+
+help: ## show this list
+	awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(INSTALLED) ## make .venv with the tested versions: the package, the tools, the model of the demo
+
+# `python -c` and not `command -v`: a shim of pyenv is there even where its Python is not. A .venv without a working pip
+# is made anew; a working one is brought up to date.
+$(INSTALLED): pyproject.toml constraints.txt
+	if ! $(BIN)/python -m pip --version > /dev/null 2>&1; then \
+	  for python in python3.11 python3.12 python3 none; do \
+	    $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && break; \
+	  done; \
+	  if [ "$$python" = none ]; then \
+	    echo "setup: python3.11, python3.12 and python3 are missing or older than 3.11; install Python >= 3.11" >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "setup: $(VENV) with $$($$python --version)"; \
+	  $$python -m venv --clear $(VENV); \
+	fi
+	echo "setup: packages of constraints.txt, some minutes the first time"
+	$(PIP) -e ".[cpu,dev,demo]"
+	touch $@
+
+demo: $(INSTALLED) ## retrieve spoken translations with a real model and real speech, then write the report
+	echo "demo: 1 of 2, retrieval"
+	$(BIN)/python jobs/retrieval.py
+	echo "demo: 2 of 2, report"
+	$(BIN)/python jobs/report.py
+
+test: $(INSTALLED) ## every test that needs no network (arguments: PYTEST_ARGS=...)
+	$(BIN)/pytest -m "not real" $(PYTEST_ARGS)
+
+test-real: $(INSTALLED) ## the tests on the real model and the real speech of the demo
+	$(BIN)/pytest -m real $(PYTEST_ARGS)
+
+check: $(INSTALLED) ## lint, format, types, spelling
+	echo "check: ruff check"
+	$(BIN)/ruff check
+	echo "check: ruff format"
+	$(BIN)/ruff format --check
+	echo "check: mypy"
+	$(BIN)/mypy --strict
+	echo "check: codespell"
+	$(BIN)/codespell --skip './runs,./build,*.egg-info'
+
+bench: $(VENV)/.installed-bench ## every benchmark, one after another, each against its peers
+	for script in benchmarks/*.py; do \
+	  echo "bench: $$script"; \
+	  $(BIN)/python "$$script" || exit 1; \
+	done
+
+$(VENV)/.installed-bench: $(INSTALLED)
+	echo "setup: the peers of the benchmarks"
+	$(PIP) -e ".[bench]"
+	touch $@
+
+# A kill hits another moment every time, so one green round shows little.
+chaos: $(INSTALLED) ## kill running jobs and resume them, CHAOS_ROUNDS times (3)
+	for round in $$(seq $(CHAOS_ROUNDS)); do \
+	  echo "chaos: round $$round of $(CHAOS_ROUNDS)"; \
+	  $(BIN)/pytest tests/ray/test_resume.py $(PYTEST_ARGS) || exit 1; \
+	done

@@ -1,0 +1,31 @@
+"""Encode a corpus once: speech in, shards of encoder frames out.
+
+  on this machine    python jobs/embed.py --corpus manifest:corpus.tsv --languages en,fr --root runs --name mine
+  look first         python jobs/embed.py --corpus manifest:corpus.tsv --languages en,fr --check
+  on a cluster       ray job submit --working-dir . -- python jobs/embed.py --preset fleurs_large_v2 --root s3://bucket/runs
+
+Reads the corpus. Writes ROOT/embed/NAME: data/*.parquet (frames), rejected.parquet (what could not be used, and why),
+metrics.json, manifest.json. Run it again after a crash: it goes on from what is there.
+"""
+
+from xlt_ray import runtime
+from xlt_ray.config import EmbedJob
+from xlt_ray.embed import pipeline
+from xlt_ray.embed.check import check_corpus
+
+
+def main(job: EmbedJob) -> None:
+    """Check the settings, then encode."""
+    if job.check:
+        with runtime.cluster():
+            print(check_corpus(job).render())
+        return
+    plan = pipeline.prepare(job)
+    with runtime.cluster():
+        artifact = pipeline.embed(plan, job.root)
+    runtime.show(pipeline.print_table(artifact.read_json("metrics.json")))
+    runtime.where_next(artifact, job.root, f"python jobs/retrieval.py --root {job.root} --name {job.name}")
+
+
+if __name__ == "__main__":
+    runtime.run(main)

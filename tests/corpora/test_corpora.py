@@ -1,0 +1,76 @@
+"""`--corpus` values: which reader, which place, and every mistake."""
+
+import json
+
+import pytest
+
+from xlt_ray import corpora
+from xlt_ray.corpora import asterisk, covost2, fleurs, manifest, mass
+from xlt_ray.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("spec", "reader", "source"),
+    [
+        ("asterisk", asterisk.asterisk, ""),
+        ("asterisk:/data/prompts", asterisk.asterisk, "/data/prompts"),
+        ("covost2", covost2.covost2, "hf://datasets/fixie-ai/covost2"),
+        ("covost2:s3://bucket/covost", covost2.covost2, "s3://bucket/covost"),
+        ("fleurs", fleurs.fleurs, "hf://datasets/google/fleurs@refs%2Fconvert%2Fparquet"),
+        ("fleurs:/data/fleurs/", fleurs.fleurs, "/data/fleurs"),
+        ("mass:gs://bucket/mass", mass.mass, "gs://bucket/mass"),
+        ("manifest:/data/a:b.tsv", manifest.manifest, "/data/a:b.tsv"),
+    ],
+)
+def test_a_corpus_is_named_with_its_place(spec, reader, source):
+    assert corpora.parse(spec) == (reader, source)
+
+
+def test_relative_places_are_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert corpora.parse("manifest:m.jsonl")[1] == f"{tmp_path}/m.jsonl"
+    assert corpora.parse("mass:~/mass")[1] == "/home/someone/mass"
+
+
+@pytest.mark.parametrize(
+    ("spec", "parts"),
+    [
+        ("flores", ["unknown corpus 'flores'", "did you mean fleurs?"]),
+        ("covost", ["unknown corpus 'covost'", "did you mean covost2?"]),
+        ("librispeech:/data", ["unknown corpus 'librispeech:/data'"]),
+        ("", ["unknown corpus ''"]),
+    ],
+)
+def test_an_unknown_corpus_is_named_with_the_valid_ones(spec, parts):
+    with pytest.raises(UserError) as error:
+        corpora.parse(spec)
+    valid = "asterisk[:PATH], covost2[:PATH], fleurs[:PATH], manifest:PATH, mass:PATH"
+    assert all(part in str(error.value) for part in [*parts, valid])
+    assert ("did you mean" in str(error.value)) == ("did you mean" in "".join(parts))
+
+
+@pytest.mark.parametrize("spec", ["mass", "manifest", "manifest:"])
+def test_a_corpus_that_the_user_has_needs_a_path(spec):
+    with pytest.raises(UserError, match=f"'{spec}' needs a path: {spec.rstrip(':')}:PATH"):
+        corpora.parse(spec)
+
+
+def test_unknown_schemes_are_refused():
+    with pytest.raises(UserError, match="unknown scheme"):
+        corpora.parse("manifest:https://example.org/m.jsonl")
+
+
+@pytest.mark.parametrize("languages", [[], ["en", "fr", "en"]])
+def test_languages_are_named_once_each(languages):
+    with pytest.raises(UserError, match="at least one, and each once"):
+        corpora.read("asterisk", languages, None)
+
+
+def test_read_gives_the_rows_of_the_reader(tmp_path):
+    row = {"utterance_id": "a", "sentence_id": "1", "language": "kea", "audio": "a.wav", "split": "dev"}
+    (tmp_path / "m.jsonl").write_text(json.dumps(row) + "\n")
+    [utterance] = corpora.read(f"manifest:{tmp_path}/m.jsonl", ["kea"], "dev")
+    assert utterance.audio == f"{tmp_path}/a.wav"
+    with pytest.raises(UserError, match="no kea rows of split 'test'"):
+        list(corpora.read(f"manifest:{tmp_path}/m.jsonl", ["kea"], "test"))

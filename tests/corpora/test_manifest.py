@@ -1,0 +1,229 @@
+"""Manifests in all three formats, written by hand, and every mistake that a user can make in one."""
+
+import dataclasses
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from xlt_ray.corpora import audio
+from xlt_ray.corpora.manifest import manifest
+from xlt_ray.errors import UserError
+from xlt_ray.schema import Utterance
+
+FULL = {
+    "utterance_id": "en/1",
+    "sentence_id": "1",
+    "language": "en",
+    "audio": "clips/1.wav",
+    "text": 'He said "hello".\u2028Then he left.',
+    "translations": {"zh": "他说“你好”。", "fr": "Il a dit « bonjour »."},
+    "speaker": "s1",
+    "split": "train",
+}
+BARE = {"utterance_id": "fr/1", "sentence_id": "1", "language": "fr", "audio": "/data/1.flac"}
+REMOTE = {"utterance_id": "en/2", "sentence_id": "2", "language": "en", "audio": "s3://bucket/2.ogg", "split": "test"}
+REMOTE["translations"] = {"zh": "二"}  # and no French, which a struct column shows as null
+ROWS = [FULL, BARE, REMOTE]
+
+
+def write_jsonl(path, rows):
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_tsv(path, rows):
+    columns = list(FULL)
+    cells = [[row.get(column, "") for column in columns] for row in rows]
+    cells = [[json.dumps(cell) if isinstance(cell, dict) else cell for cell in line] for line in cells]
+    path.write_text("".join("\t".join(line) + "\n" for line in [columns, *cells]), encoding="utf-8")
+
+
+def write_parquet(path, rows):
+    translations = [list(row.get("translations", {}).items()) for row in rows]
+    columns = {name: [row.get(name) for row in rows] for name in FULL}
+    columns["translations"] = pa.array(translations, pa.map_(pa.string(), pa.string()))
+    pq.write_table(pa.table(columns), path, row_group_size=2)
+
+
+def write_parquet_with_json(path, rows):
+    texts = [json.dumps(row["translations"]) if "translations" in row else None for row in rows]
+    pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in FULL} | {"translations": texts}), path)
+
+
+def write_parquet_with_struct(path, rows):
+    pq.write_table(pa.Table.from_pylist([{name: row.get(name) for name in FULL} for row in rows]), path)
+
+
+FORMATS = [
+    (".jsonl", write_jsonl),
+    (".tsv", write_tsv),
+    (".parquet", write_parquet),
+    (".parquet", write_parquet_with_json),
+    (".parquet", write_parquet_with_struct),
+]
+
+
+def expected(row, folder):
+    places = {"clips/1.wav": f"{folder}/clips/1.wav"}
+    return Utterance(**row | {"audio": places.get(row["audio"], row["audio"])})
+
+
+@pytest.mark.parametrize(("suffix", "write"), FORMATS)
+def test_rows_come_language_by_language_in_the_order_asked_for(tmp_path, suffix, write):
+    write(tmp_path / f"m{suffix}", ROWS)
+    full, bare, remote = (expected(row, tmp_path) for row in ROWS)
+    assert list(manifest(str(tmp_path / f"m{suffix}"), ["en", "fr"], None)) == [full, remote, bare]
+    assert list(manifest(str(tmp_path / f"m{suffix}"), ["fr", "en"], None)) == [bare, full, remote]
+    assert list(manifest(str(tmp_path / f"m{suffix}"), ["fr"], None)) == [bare]
+
+
+@pytest.mark.parametrize(("suffix", "write"), FORMATS)
+def test_split_filters(tmp_path, suffix, write):
+    write(tmp_path / f"m{suffix}", ROWS)
+    assert list(manifest(str(tmp_path / f"m{suffix}"), ["en"], "test")) == [expected(REMOTE, tmp_path)]
+    with pytest.raises(UserError, match=r"no en rows of split 'tset'; it has test, train$"):
+        list(manifest(str(tmp_path / f"m{suffix}"), ["en"], "tset"))
+    with pytest.raises(UserError, match=r"no fr rows of split 'test'; it has \(none\)$"):
+        list(manifest(str(tmp_path / f"m{suffix}"), ["fr"], "test"))
+
+
+def test_a_relative_path_is_relative_to_the_working_directory_only_for_the_manifest(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    write_jsonl(tmp_path / "in" / "m.jsonl", [FULL])
+    monkeypatch.chdir(tmp_path)
+    [row] = manifest("in/m.jsonl", ["en"], None)
+    assert row.audio == f"{tmp_path}/in/clips/1.wav"
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_parquet_may_hold_the_sound(tmp_path, binary):
+    path = tmp_path / "m.parquet"
+    sounds = [b"sound %d" % i for i in range(5)]
+    columns = {name: [f"{name}{i}" for i in range(5)] for name in ("utterance_id", "sentence_id")}
+    columns |= {"language": ["en", "fr", "en", "fr", "en"]}
+    column = pa.array(sounds, pa.binary()) if binary else [{"bytes": sound, "path": "x"} for sound in sounds]
+    pq.write_table(pa.table(columns | {"audio": column}), path, row_group_size=2)
+    rows = list(manifest(str(path), ["fr", "en"], None))
+    assert [row.utterance_id for row in rows] == [f"utterance_id{i}" for i in (1, 3, 0, 2, 4)]
+    assert {row.audio for row in rows} == {str(path)}
+    read = audio.read_recordings([(row.audio, row.member) for row in rows])
+    assert list(read) == [sounds[i] for i in (1, 3, 0, 2, 4)]
+
+
+def test_byte_order_mark_empty_lines_and_windows_line_ends_are_no_content(tmp_path):
+    path = tmp_path / "m.tsv"
+    text = '\ufeffutterance_id\tsentence_id\tlanguage\taudio\ttext\r\n\r\na\t1\ten\ta.wav\t"so\r\n'
+    path.write_bytes(text.encode())
+    [row] = manifest(str(path), ["en"], None)
+    assert row.text == '"so'
+    assert row.audio == f"{tmp_path}/a.wav"
+
+
+def refused(path, *parts, languages=("en",)):
+    with pytest.raises(UserError) as error:
+        list(manifest(str(path), languages, None))
+    message = str(error.value)
+    assert "\n" not in message
+    for part in (str(path), *parts):
+        assert part in message
+
+
+def line(**changes):
+    return json.dumps({name: value for name, value in (BARE | changes).items() if value is not ...})
+
+
+GOOD = line(utterance_id="en/0", language="en")
+
+
+@pytest.mark.parametrize(
+    ("bad", "parts"),
+    [
+        (line(client="x"), ["unknown column 'client'", "utterance_id, sentence_id, language, audio", "split"]),
+        (line(audio=...), ["no column 'audio'", "utterance_id, sentence_id, language, audio", "translations"]),
+        ('{"utterance_id": "a", ', ["Expecting"]),
+        ("[1, 2]", ["not a JSON object"]),
+        (line(sentence_id=""), ["sentence_id is empty"]),
+        (line(language=None), ["language is empty"]),
+        (line(sentence_id=17), ["sentence_id must be text, not 17"]),
+        (line(translations="zh"), ["Expecting value"]),
+        (line(translations=["zh"]), ["translations must be an object of texts by language code, not ['zh']"]),
+        (line(translations={"zh": 1}), ["translations must be an object of texts by language code, not {'zh': 1}"]),
+        (line(utterance_id="en/0"), ["utterance_id 'en/0' occurs twice"]),
+    ],
+)
+def test_a_broken_json_line_is_named(tmp_path, bad, parts):
+    (tmp_path / "m.jsonl").write_text(f"{GOOD}\n\n{bad}\n")
+    refused(tmp_path / "m.jsonl", "line 3: ", *parts)
+
+
+def test_broken_utf8_is_named(tmp_path):
+    (tmp_path / "m.jsonl").write_bytes(GOOD.encode() + b'\n{"text": "\xff"}\n')
+    refused(tmp_path / "m.jsonl", "line 2: ", "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("header", "parts"),
+    [
+        ("utterance_id\tsentence_id\tlanguage\taudio\tclient", ["unknown column 'client'", "the columns are"]),
+        ("utterance_id\tsentence_id\taudio", ["no column 'language'", "the columns are"]),
+        ("utterance_id\tsentence_id\tlanguage\taudio\taudio", ["a column occurs twice"]),
+        ("", ["no column 'utterance_id', 'sentence_id', 'language', 'audio'"]),
+    ],
+)
+def test_a_broken_header_is_named(tmp_path, header, parts):
+    (tmp_path / "m.tsv").write_text(header + "\n")
+    refused(tmp_path / "m.tsv", "line 1: ", *parts)
+
+
+@pytest.mark.parametrize(
+    ("bad", "parts"),
+    [
+        ("b\t1\ten", ["3 cells, but 4 columns in the header"]),
+        ("b\t1\ten\ta.wav\tx", ["5 cells, but 4 columns in the header"]),
+        ("b\t\ten\ta.wav", ["sentence_id is empty"]),
+        ("a\t1\ten\ta.wav", ["utterance_id 'a' occurs twice"]),
+    ],
+)
+def test_a_broken_tsv_line_is_named(tmp_path, bad, parts):
+    (tmp_path / "m.tsv").write_text(f"utterance_id\tsentence_id\tlanguage\taudio\na\t1\ten\ta.wav\n{bad}\n")
+    refused(tmp_path / "m.tsv", "line 3: ", *parts)
+
+
+def test_broken_parquet_is_named(tmp_path):
+    path = tmp_path / "m.parquet"
+    path.write_bytes(b"no Parquet")
+    refused(path, "is not a Parquet file")
+    good = {"utterance_id": ["a", "b"], "sentence_id": ["1", "1"], "language": ["en", "en"], "audio": ["a", "b"]}
+    pq.write_table(pa.table(good | {"client": ["x", "y"]}), path)
+    refused(path, "unknown column 'client'", "the columns are")
+    pq.write_table(pa.table({name: good[name] for name in ("utterance_id", "language", "audio")}), path)
+    refused(path, "no column 'sentence_id'", "the columns are")
+    pq.write_table(pa.table(good | {"sentence_id": ["1", None]}), path)
+    refused(path, "line 2: sentence_id is empty")
+    pq.write_table(pa.table(good | {"sentence_id": [1, 1]}), path)
+    refused(path, "line 1: sentence_id must be text, not 1")
+    pq.write_table(pa.table(good | {"utterance_id": ["a", "a"]}), path)
+    refused(path, "line 2: utterance_id 'a' occurs twice")
+
+
+def test_duplicates_count_in_languages_that_were_not_asked_for(tmp_path):
+    write_jsonl(tmp_path / "m.jsonl", [REMOTE, BARE, BARE])
+    refused(tmp_path / "m.jsonl", "line 3: utterance_id 'fr/1' occurs twice")
+
+
+def test_unknown_languages_formats_and_files_are_named(tmp_path):
+    write_jsonl(tmp_path / "m.jsonl", ROWS)
+    refused(tmp_path / "m.jsonl", "no rows of language 'de'; it has en, fr", languages=["en", "de"])
+    (tmp_path / "empty.jsonl").touch()
+    refused(tmp_path / "empty.jsonl", "no rows of language 'en'; it has no rows at all")
+    (tmp_path / "m.csv").touch()
+    refused(tmp_path / "m.csv", "suffix '.csv'", ".jsonl, .tsv, .parquet")
+    for suffix in ("jsonl", "tsv", "parquet"):
+        refused(tmp_path / f"nowhere.{suffix}", "there is no manifest")
+
+
+def test_mistakes_are_found_before_the_first_row(tmp_path):
+    write_jsonl(tmp_path / "m.jsonl", [FULL, REMOTE, dataclasses.asdict(expected(FULL, ""))])
+    with pytest.raises(UserError, match="unknown column 'member'"):
+        next(manifest(str(tmp_path / "m.jsonl"), ["en"], None))

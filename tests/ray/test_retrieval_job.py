@@ -1,0 +1,197 @@
+"""The real jobs on miniature speech: every figure is computed a second time, naively, from the shards."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from ray_speech import RATE, row, tone, write_manifest, write_rows
+from tiny import tiny_whisper
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+LANGUAGES = ["en", "fr", "it"]
+
+
+def run_job(job, *words):
+    return subprocess.run(
+        [sys.executable, f"jobs/{job}.py", *map(str, words)], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_whisper(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, model):
+    """Root of a finished retrieval job over 3 languages, 9 sentences, tiles of 4 by 4."""
+    folder = tmp_path_factory.mktemp("corpus")
+    manifest = write_manifest(folder, LANGUAGES, 9)
+    root = folder / "runs"
+    flags = ["--corpus", f"manifest:{manifest}", "--languages", ",".join(LANGUAGES), "--model", model, "--root", root]
+    sizes = ["--embed.rows-per-shard", 2, "--retrieval.strip-utterances", 4, "--embed.num-sentences", 9]
+    scores = [
+        "--retrieval.baselines",
+        "mean_pool",
+        "max_pool",
+        "dtw",
+        "random",
+        "--embed.layers",
+        1,
+        "--retrieval.layers",
+        1,
+    ]
+    done = run_job("retrieval", "--name", "tones", *flags, *sizes, *scores)
+    assert done.returncode == 0, done.stderr
+    return root, done.stdout
+
+
+def utterances(root, language):
+    """(utterance_id, sentence_id, unit frames) of a language, straight from the Parquet files."""
+    out = []
+    for path in sorted((root / "embed" / "tones" / "data").glob(f"{language}-*.parquet")):
+        for line in pq.read_table(path).to_pylist():
+            frames = np.frombuffer(line["frames"], np.float16).reshape(line["num_frames"], line["dim"])
+            valid = frames[: line["num_valid"]].astype(np.float64)
+            out.append(
+                (line["utterance_id"], line["sentence_id"], valid / np.linalg.norm(valid, axis=1, keepdims=True))
+            )
+    return out
+
+
+def naive_f1(x, y):
+    recall = sum(max(float(a @ b) for b in y) for a in x) / len(x)
+    precision = sum(max(float(a @ b) for a in x) for b in y) / len(y)
+    return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
+
+
+def test_every_figure_equals_a_naive_recomputation(finished):
+    root, _ = finished
+    metrics = json.loads((root / "retrieval" / "tones" / "metrics.json").read_text())
+    assert set(metrics["pairs"]) == {f"{a}-{b}" for a in LANGUAGES for b in LANGUAGES if a != b}
+    for pair, figures in metrics["pairs"].items():
+        queries, candidates = (utterances(root, language) for language in pair.split("-"))
+        ranks = []
+        for _, sentence, x in queries:
+            scored = [(naive_f1(x, y), other) for _, other, y in candidates]
+            own = max(score for score, other in scored if other == sentence)
+            ranks.append(1 + sum(score >= own for score, other in scored if other != sentence))
+        assert figures["num_queries"] == figures["num_candidates"] == 9
+        assert figures["chance_r1"] == pytest.approx(1 / 9)
+        for k in (1, 5, 10):
+            assert figures[f"r{k}"] == pytest.approx(np.mean(np.array(ranks) <= k)), pair
+        assert figures["mrr"] == pytest.approx(np.mean(1 / np.array(ranks)))
+        low, high = figures["r1_ci95"]
+        assert 0 <= low <= figures["r1"] <= high <= 1
+
+
+def test_the_ranking_shows_the_top_with_scores(finished):
+    root, _ = finished
+    by_id = {identifier: frames for identifier, _, frames in utterances(root, "fr")}
+    queries = {identifier: frames for identifier, _, frames in utterances(root, "en")}
+    for line in pq.read_table(root / "retrieval" / "tones" / "data" / "en-fr.parquet").to_pylist():
+        scores = [entry["score"] for entry in line["top"]]
+        assert scores == sorted(scores, reverse=True)
+        for entry in line["top"]:
+            naive = naive_f1(queries[line["utterance_id"]], by_id[entry["utterance_id"]])
+            assert entry["score"] == pytest.approx(naive, abs=1e-5)
+            assert entry["correct"] == (entry["sentence_id"] == line["sentence_id"])
+
+
+def test_recall_of_one_direction_is_precision_of_the_other(finished):
+    """Recall of en->fr and precision of fr->en are the same matrix transposed; their ranks are not, but both exist."""
+    root, _ = finished
+    names = set(dict(pq.read_table(root / "retrieval/tones/data/en-fr.parquet")["ranks"][0].as_py()))
+    assert names == {
+        *(f"seqsim-{mode}" for mode in ("f1", "mean", "recall", "precision")),
+        *("mean_pool", "max_pool", "dtw", "random", "layer-1"),
+    }
+
+
+def test_the_job_says_where_its_results_are(finished):
+    root, output = finished
+    assert f"results  {root}/retrieval/tones" in output
+    assert "en-fr" in output
+    assert "chance" in output
+    manifest = json.loads((root / "retrieval/tones/manifest.json").read_text())
+    assert manifest["rows_in"] == manifest["rows_out"] == 6 * 9
+    assert {path.name for path in (root / "retrieval/tones").iterdir()} == {
+        *("config.json", "data", "manifest.json", "metrics.json", "plots", "rejected.parquet")
+    }
+
+
+def test_the_run_is_in_mlflow(finished):
+    import mlflow
+
+    root, _ = finished
+    client = mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("retrieval").experiment_id])
+    metrics = json.loads((root / "retrieval/tones/metrics.json").read_text())
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["retrieval/r1/en-fr"] == pytest.approx(metrics["pairs"]["en-fr"]["r1"])
+    assert run.data.params["retrieval.mode"] == "f1"
+
+
+def test_report_is_made_from_the_artifacts(finished):
+    root, _ = finished
+    done = run_job("report", "--root", root, "--name", "page")
+    assert done.returncode == 0, done.stderr
+    page = (root / "report/page/index.html").read_text()
+    assert "sentence 3" in page
+
+
+BAD = {
+    "missing": None,
+    "empty": b"",
+    "non-audio": b"this is no sound " * 500,
+}
+
+
+def test_bad_recordings_are_rejected_with_reasons_and_odd_ones_work(tmp_path, model):
+    rows = []
+    good = {"stereo": (2, RATE), "slow": (1, 8000), "fast": (1, 48_000)}
+    for number, (name, (channels, rate)) in enumerate(good.items()):
+        sound = np.stack([tone(number, 0, 1.0, rate)] * channels, axis=1)
+        soundfile.write(tmp_path / f"{name}.wav", sound, rate)
+    for number, (name, suffix) in enumerate([("flac", "flac"), ("mp3", "mp3"), ("ogg", "ogg")]):
+        soundfile.write(tmp_path / f"{name}.{suffix}", tone(number, 0, 1.0), RATE)
+    for name, data in BAD.items():
+        if data is not None:
+            (tmp_path / f"{name}.wav").write_bytes(data)
+    whole = (tmp_path / "fast.wav").read_bytes()
+    (tmp_path / "truncated.wav").write_bytes(whole[: len(whole) // 2])
+    soundfile.write(tmp_path / "silent.wav", np.zeros(RATE, np.float32), RATE)
+    soundfile.write(tmp_path / "nan.wav", np.full(RATE, np.nan, np.float32), RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "long.wav", tone(1, 0, 31.0), RATE)
+    files = ["stereo.wav", "slow.wav", "fast.wav", "flac.flac", "mp3.mp3", "ogg.ogg", "missing.wav", "empty.wav"]
+    files += ["non-audio.wav", "truncated.wav", "silent.wav", "nan.wav", "long.wav"]
+    rows = [row("en", number, file) for number, file in enumerate(files)]
+    manifest = write_rows(tmp_path, rows)
+    flags = ["--corpus", f"manifest:{manifest}", "--languages", "en", "--model", model, "--root", tmp_path / "runs"]
+    done = run_job("embed", "--name", "bad", *flags)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "runs" / "embed" / "bad"
+    kept = pq.read_table(out / "data" / "en-00000.parquet", columns=["utterance_id", "num_valid"]).to_pylist()
+    rejected = {
+        line["audio"].rsplit("/", 1)[1]: line["reason"] for line in pq.read_table(out / "rejected.parquet").to_pylist()
+    }
+    assert [line["utterance_id"] for line in kept] == [row["utterance_id"] for row in rows[:6]]
+    assert all(abs(line["num_valid"] - 50) <= 4 for line in kept)  # 1 s; mp3 may add a block of silence
+    assert set(rejected) == set(files[6:])
+    for name, word in {
+        "missing": "missing",
+        "empty": "empty",
+        "silent": "silent",
+        "nan": "NaN",
+        "long": "too long",
+    }.items():
+        assert word.lower() in rejected[f"{name}.wav"].lower()
+    split = run_job("embed", "--name", "split", "--embed.split-long", *flags)
+    assert split.returncode == 0, split.stderr
+    table = pq.read_table(tmp_path / "runs/embed/split/data/en-00000.parquet", columns=["utterance_id", "num_valid"])
+    assert dict(zip(*table.to_pydict().values(), strict=True))["en-012"] == pytest.approx(31 * 50, abs=1)

@@ -1,0 +1,550 @@
+"""The report over a root that is made here: a small one, with figures and texts like those of a real run."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import itertools
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+import pytest
+
+from xlt_ray import storage
+from xlt_ray.errors import UserError
+from xlt_ray.report import render as formats
+from xlt_ray.report.collect import Results, collect
+from xlt_ray.report.render import render
+from xlt_ray.report.retrieval import MAX_EXAMPLES
+from xlt_ray.retrieval import plots
+
+LANGUAGES = ("en", "es", "fr", "it", "ru")
+PAIRS = [f"{query}-{candidate}" for query, candidate in itertools.permutations(LANGUAGES, 2)]
+HOSTILE = "<script>alert('boo')</script> & \"friends\""
+TEXTS = {
+    "agent-loggedoff": {
+        "en": "Agent logged off.",
+        "es": "Agente desconectado.",
+        "fr": "L'agent est déconnecté.",
+        "it": "Agente disconnesso.",
+        "ru": "Агент отключен.",
+    },
+    "conf-onlyperson": {
+        "en": "You are currently the only person in this conference.",
+        "es": "Ahora usted es la única persona en esta conferencia.",
+        "fr": "Vous êtes actuellement le seul participant à cette conférence.",
+        "it": "Ora lei è l'unica persona in questa conferenza.",
+        "ru": "В настоящее время вы единственный участник конференции.",
+    },
+    "vm-intro": {
+        "en": "Please leave your message after the tone. When done, hang up or press the pound key.",
+        "es": "Por favor, deje su mensaje después del tono. Al terminar, cuelgue o presione la tecla numeral.",
+        "fr": "Veuillez laisser votre message après la tonalité. Ensuite, raccrochez ou appuyez sur dièse.",
+        "it": "Lasciate un messaggio dopo il segnale acustico. Poi riagganciate o premete cancelletto.",
+        "ru": "Пожалуйста, оставьте сообщение после сигнала. Затем повесьте трубку или нажмите решётку.",
+    },
+    "hostile": dict.fromkeys(LANGUAGES, HOSTILE),
+    "pbx-transfer": {
+        "en": "Please hold while I try that extension.",
+        "es": "Por favor, espere mientras intento esa extensión.",
+        "fr": "Veuillez patienter pendant que je compose ce poste.",
+        "it": "Attendere prego mentre provo quell'interno.",
+        "ru": "Пожалуйста, подождите, я набираю этот номер.",
+    },
+}
+SENTENCES = list(TEXTS)
+NUM_CANDIDATES = 215
+RANKING = pa.schema(
+    [
+        *((name, pa.string()) for name in ("pair", "utterance_id", "sentence_id", "text")),
+        ("rank", pa.int32()),
+        ("positive_score", pa.float32()),
+        ("num_candidates", pa.int32()),
+        (
+            "top",
+            pa.list_(
+                pa.struct(
+                    [
+                        *((name, pa.string()) for name in ("utterance_id", "sentence_id", "text")),
+                        ("score", pa.float32()),
+                        ("correct", pa.bool_()),
+                    ]
+                )
+            ),
+        ),
+    ]
+)
+
+
+def scored(rng: np.random.Generator, level: float) -> dict[str, Any]:
+    """Figures of every pair around `level`, and their mean; each R@1 is a different number, so that it can be found."""
+    pairs = {}
+    for pair in PAIRS:
+        r1 = float(np.clip(level + rng.uniform(-0.18, 0.11) - 0.08 * level * ("ru" in pair), 0.001, 0.999))
+        pairs[pair] = {
+            "r1": r1,
+            "r5": min(1.0, r1 * 1.12),
+            "r10": min(1.0, r1 * 1.16),
+            "mrr": min(1.0, r1 * 1.06),
+            "chance_r1": 1 / NUM_CANDIDATES,
+            "num_queries": NUM_CANDIDATES,
+            "num_candidates": NUM_CANDIDATES,
+            "r1_ci95": [max(0.0, r1 - 0.045), min(1.0, r1 + 0.04)],
+        }
+    mean = {
+        key: float(np.mean([row[key] for row in pairs.values()])) for key in ("r1", "r5", "r10", "mrr", "chance_r1")
+    }
+    return {"pairs": pairs, "mean": mean}
+
+
+def retrieval_metrics() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    levels = {"mean_pool": 0.46, "max_pool": 0.37, "random": 0.005, "seqsim-recall": 0.78, "seqsim-precision": 0.79}
+    return {
+        "score": "seqsim",
+        "mode": "f1",
+        "protocol": "multi_positive",
+        "seed": 0,
+        **scored(rng, 0.86),
+        "baselines": {name: scored(rng, level) for name, level in levels.items()},
+        "layers": {
+            str(layer): scored(rng, level) for layer, level in enumerate([0.02, 0.06, 0.21, 0.52, 0.79, 0.86, 0.84])
+        },
+    }
+
+
+def ranking_row(pair: str, sentence: str, rank: int, rng: np.random.Generator) -> dict[str, Any]:
+    """A row whose wrong candidates score 0.7, 0.69, ... and whose right one scores by its rank."""
+    query, candidate = pair.split("-")
+    others = [other for other in SENTENCES if other != sentence]
+    positive = 0.72 + float(rng.uniform(0, 0.2)) if rank == 1 else 0.7 - 0.01 * rank + 0.005
+    top = [(other, 0.7 - 0.01 * index, False) for index, other in enumerate(others)] + [(sentence, positive, True)]
+    return {
+        "pair": pair,
+        "utterance_id": f"{query}/{sentence}",
+        "sentence_id": sentence,
+        "text": TEXTS[sentence][query],
+        "rank": rank,
+        "positive_score": positive,
+        "num_candidates": NUM_CANDIDATES,
+        "top": [
+            {
+                "utterance_id": f"{candidate}/{name}",
+                "sentence_id": name,
+                "text": TEXTS[name][candidate],
+                "score": score,
+                "correct": correct,
+            }
+            for name, score, correct in sorted(top, key=lambda found: -found[1])[:3]
+        ],
+    }
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def write_artifact(
+    root: Path, stage: str, name: str, metrics: dict[str, Any], files: list[str], rejected: int = 0
+) -> None:
+    directory = root / stage / name
+    write_json(directory / "config.json", {"corpus": "asterisk", "model": {"id": "whisper-base", "layers": [4, 6]}})
+    write_json(directory / "metrics.json", metrics)
+    rows = [
+        {
+            "utterance_id": f"ru/beep-{i}",
+            "language": "ru",
+            "audio": f"ru/beep-{i}.g722",
+            "reason": "silent" if i else "too short",
+        }
+        for i in range(rejected)
+    ]
+    columns = ("utterance_id", "language", "audio", "reason")
+    pq.write_table(
+        pa.Table.from_pylist(rows, schema=pa.schema([(column, pa.string()) for column in columns])),
+        directory / "rejected.parquet",
+    )
+    manifest = {
+        "stage": stage,
+        "name": name,
+        "schema_version": 1,
+        "fingerprint": "9f86d081884c7d65",
+        "created": "2026-01-17T09:30:12+00:00",
+        "wall_time_s": 312.4,
+        "git": {"sha": "4b825dc642cb6eb9a060", "dirty": stage == "retrieval"},
+        "versions": {"torch": "2.13.0", "ray": "2.60.0", "transformers": "5.23.0"},
+        "hardware": {"cpu": "Xeon 8375C", "num_cpus": 16, "memory_gb": 124.6, "gpus": ["H100"]},
+        "inputs": {"corpus": "asterisk@1.6.1"},
+        "files": [{"path": path, "rows": 5, "bytes": 123} for path in files],
+        "rows_in": 1075,
+        "rows_out": 1075 - rejected,
+        "rows_rejected": rejected,
+    }
+    write_json(directory / "manifest.json", manifest)
+
+
+def write_rankings(root: Path, name: str) -> list[str]:
+    rng = np.random.default_rng(1)
+    data = root / "retrieval" / name / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    for index, pair in enumerate(PAIRS):
+        ranks = [1, 1, 1, 2, 5 + 7 * index] if index % 2 else [1, 1, 1, 1, 1]
+        rows = [ranking_row(pair, sentence, rank, rng) for sentence, rank in zip(SENTENCES, ranks, strict=True)]
+        pq.write_table(pa.Table.from_pylist(rows, schema=RANKING), data / f"{pair}.parquet")
+    return [f"data/{pair}.parquet" for pair in PAIRS]
+
+
+def write_plots(root: Path, name: str, metrics: dict[str, Any]) -> None:
+    directory = root / "retrieval" / name / "plots"
+    directory.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(2)
+    path = np.abs(np.linspace(0, 1, 160)[:, None] - np.linspace(0, 1, 190)[None, :])
+    match = 0.35 + 0.5 * np.exp(-((path / 0.04) ** 2)) + rng.normal(0, 0.05, path.shape)
+    figures = {
+        "r1_heatmap": (plots.r1_heatmap(metrics["pairs"]), ""),
+        "r1_by_layer": (plots.r1_by_layer(metrics["layers"], metrics["mean"]["chance_r1"]), ""),
+        "r1_bars": (plots.r1_bars(metrics["pairs"], metrics["baselines"]), ""),
+        "frame_match": (plots.frame_match(match, "en → ru, vm-intro"), "“Please hold.” beside «Подождите», 请稍候."),
+    }
+    for stem, (figure, caption) in figures.items():
+        (directory / f"{stem}.png").write_bytes(plots.to_png(figure, caption))
+
+
+def write_root(root: Path) -> None:
+    languages = {
+        language: {"num_utterances": 215, "seconds": 903.2, "num_rejected": 3 * (language == "ru")}
+        for language in LANGUAGES
+    }
+    write_artifact(root, "embed", "demo", {"languages": languages, "seconds_per_s": 14.2}, [], rejected=3)
+    metrics = retrieval_metrics()
+    write_artifact(root, "retrieval", "demo", metrics, write_rankings(root, "demo"))
+    write_plots(root, "demo", metrics)
+    write_json(root / "embed" / "large-v2" / "config.json", {"model": "large-v2"})
+
+
+class Page(HTMLParser):
+    """What a test wants of a page: rows of its tables and other texts, links, and whether the tags close."""
+
+    VOID = frozenset({"meta", "img", "br", "line", "circle"})
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.links: list[tuple[str, str]] = []
+        self.rows: list[list[str]] = []
+        self.articles: list[str] = []
+        self.text = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.links += [
+            (tag, value or "") for name, value in attrs if name in ("src", "href", "srcset", "data", "action")
+        ]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag == "article":
+            self.articles.append("")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self.open:
+            return
+        self.text += data
+        if "article" in self.open:
+            self.articles[-1] += f"{data} "
+        if self.open and self.open[-1] not in ("tr", "tbody", "thead") and {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+    def row(self, *starts: str) -> list[str]:
+        """The cells of the row that begins with these cells, each with its white space made plain."""
+        rows = ([" ".join(cell.split()) for cell in row] for row in self.rows)
+        (found,) = [row for row in rows if tuple(row[: len(starts)]) == starts]
+        return found
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("runs")
+    write_root(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def results(root: Path) -> Results:
+    return collect(str(root))
+
+
+@pytest.fixture(scope="module")
+def source(results: Results) -> str:
+    return render(results)
+
+
+@pytest.fixture(scope="module")
+def page(source: str) -> Page:
+    return Page(source)
+
+
+def test_every_pair_stands_beside_chance_and_mean_pooling(page: Page) -> None:
+    metrics = retrieval_metrics()
+    for pair in PAIRS:
+        r1, pooled = metrics["pairs"][pair]["r1"], metrics["baselines"]["mean_pool"]["pairs"][pair]["r1"]
+        row = page.row(pair.replace("-", " → "), f"{100 * r1:.1f}")
+        assert row[4] == f"{100 / NUM_CANDIDATES:.2f}"
+        assert row[5] == f"{NUM_CANDIDATES * r1:.0f}×"
+        assert row[6] == f"{100 * pooled:.1f}"
+        assert row[7].replace("−", "-") == f"{100 * (r1 - pooled):+.1f}"
+
+
+def test_pairs_are_sorted_and_the_extremes_are_named(page: Page, results: Results) -> None:
+    r1 = {pair: figures["r1"] for pair, figures in retrieval_metrics()["pairs"].items()}
+    assert [f"{row.query}-{row.candidate}" for row in results.retrieval["demo"].pairs] == sorted(
+        r1, key=lambda pair: -r1[pair]
+    )
+    best, weakest = max(r1, key=lambda pair: r1[pair]), min(r1, key=lambda pair: r1[pair])
+    for title, pair in (("Best pair", best), ("Weakest pair", weakest)):
+        assert f"{title}{pair.replace('-', ' → ')}" in page.text.replace("\n", "")
+
+
+def test_the_first_sentence_is_the_answer(page: Page) -> None:
+    metrics = retrieval_metrics()
+    text = " ".join(page.text.split())
+    assert f"first for {100 * metrics['mean']['r1']:.1f}% of queries" in text
+    assert f"mean pooling does so for {100 * metrics['baselines']['mean_pool']['mean']['r1']:.1f}%" in text
+    assert f"a blind guess for {100 / NUM_CANDIDATES:.2f}%" in text
+
+
+def test_gain_and_chance_are_judged_by_the_interval(tmp_path: Path) -> None:
+    metrics = retrieval_metrics()
+    shift = {"en-es": 0.2, "en-fr": 0.05, "en-it": -0.2}
+    for pair, figures in metrics["pairs"].items():
+        figures.update(r1=0.6, r1_ci95=[0.56, 0.64])
+        level = 0.6 - shift.get(pair, 0.0)
+        metrics["baselines"]["mean_pool"]["pairs"][pair].update(r1=level, r1_ci95=[level - 0.04, level + 0.04])
+    metrics["pairs"]["fr-en"].update(r1_ci95=[0.001, 0.64])
+    write_artifact(tmp_path, "retrieval", "close", metrics, [])
+    run = collect(str(tmp_path)).retrieval["close"]
+    assert {f"{row.query}-{row.candidate}" for row in run.pairs if row.gain_is_clear} == {"en-es", "en-it"}
+    text = " ".join(Page(render(collect(str(tmp_path)))).text.split())
+    assert "clear gain in 1, clear loss in 1 of 20" in text
+    assert "19 of 20 pairs above it" in text
+
+
+def test_matrix_has_the_query_language_in_the_row(page: Page) -> None:
+    metrics = retrieval_metrics()
+    r1, pooled = metrics["pairs"], metrics["baselines"]["mean_pool"]["pairs"]
+    row = page.row("it", *(f"{100 * r1['it-en']['r1']:.1f}{100 * (r1['it-en']['r1'] - pooled['it-en']['r1']):+.1f}",))
+    assert [cell[:4] for cell in row[1:6]] == [
+        "" if language == "it" else f"{100 * r1[f'it-{language}']['r1']:.1f}" for language in LANGUAGES
+    ]
+    mean = np.mean([figures["r1"] for pair, figures in r1.items() if pair.startswith("it-")])
+    assert row[6] == f"{100 * mean:.1f}"
+    column_means = [
+        np.mean([figures["r1"] for pair, figures in r1.items() if pair.endswith(f"-{language}")])
+        for language in LANGUAGES
+    ]
+    assert page.row("mean")[1:6] == [f"{100 * mean:.1f}" for mean in column_means]
+
+
+def test_scores_are_compared_in_order(page: Page) -> None:
+    metrics = retrieval_metrics()
+    for name, label in (("seqsim-recall", "SeqSim recall"), ("max_pool", "max pooling"), ("random", "random")):
+        mean = metrics["baselines"][name]["mean"]
+        assert page.row(label)[1:5] == [f"{100 * mean[key]:.1f}" for key in ("r1", "r5", "r10", "mrr")]
+    names = [row[0].strip() for row in page.rows]
+    assert names.index("SeqSim F1") < names.index("mean pooling") < names.index("random")
+
+
+def test_layers_are_shown_with_chance(page: Page) -> None:
+    layers = retrieval_metrics()["layers"]
+    assert page.row("Layer")[1:] == list(layers)
+    assert page.row("R@1")[1:] == [f"{100 * layer['mean']['r1']:.1f}" for layer in layers.values()]
+
+
+def all_rows(root: Path) -> list[dict[str, Any]]:
+    return [row for pair in PAIRS for row in pq.read_table(root / f"retrieval/demo/data/{pair}.parquet").to_pylist()]
+
+
+def test_worst_retrievals_are_the_last_ranked_with_their_texts(page: Page, results: Results, root: Path) -> None:
+    worst_of = {row["pair"]: row for row in sorted(all_rows(root), key=lambda row: row["rank"]) if row["rank"] > 1}
+    expected = sorted(worst_of.values(), key=lambda row: -row["rank"])[:MAX_EXAMPLES]
+    shown = results.retrieval["demo"].worst
+    assert [(f"{item.query}-{item.candidate}", item.rank) for item in shown] == [
+        (row["pair"], row["rank"]) for row in expected
+    ]
+    for row, article in zip(expected, page.articles[:MAX_EXAMPLES], strict=True):
+        text = " ".join(article.split())
+        assert f"rank {row['rank']} of {NUM_CANDIDATES}" in text
+        assert f"Query {row['text']}" in text
+        assert f"First {row['top'][0]['text']} 0.700" in text
+        assert f"Sought {TEXTS[row['sentence_id']][row['pair'].split('-')[1]]}" in text
+
+
+def test_best_retrievals_have_the_widest_margins(results: Results, root: Path) -> None:
+    margins: dict[str, float] = {}
+    for row in all_rows(root):
+        if row["rank"] == 1:
+            margin = row["positive_score"] - max(found["score"] for found in row["top"] if not found["correct"])
+            margins[row["pair"]] = max(margins.get(row["pair"], -1.0), margin)
+    shown = results.retrieval["demo"].best
+    assert [item.margin for item in shown] == pytest.approx(sorted(margins.values(), reverse=True)[:MAX_EXAMPLES])
+    assert all(item.rank == 1 and item.top[0].correct for item in shown)
+
+
+def test_hostile_text_is_text(source: str, page: Page) -> None:
+    assert "script" not in page.tags
+    assert HOSTILE in page.text
+    assert HOSTILE not in source
+
+
+def test_the_page_loads_nothing_and_closes_its_tags(source: str, page: Page) -> None:
+    assert page.open == []
+    assert {tag for tag, _ in page.links} == {"img", "a"}
+    assert all(target.startswith("#" if tag == "a" else "data:image/png;base64,") for tag, target in page.links)
+    assert not re.search(r"url\(|@import|https?://", source)
+
+
+def test_links_within_the_page_have_a_target(source: str, page: Page) -> None:
+    for tag, target in page.links:
+        assert tag != "a" or f'id="{target[1:]}"' in source
+
+
+def test_plots_are_inside_with_their_captions(source: str, page: Page, root: Path) -> None:
+    files = sorted((root / "retrieval/demo/plots").glob("*.png"))
+    embedded = {base64.b64decode(target.split(",", 1)[1]) for tag, target in page.links if tag == "img"}
+    assert embedded == {file.read_bytes() for file in files}
+    assert "“Please hold.” beside «Подождите», 请稍候." in page.text
+    assert "Look for the layer where the languages meet" in page.text
+
+
+def test_unfinished_is_named_and_not_shown_as_a_result(page: Page, results: Results) -> None:
+    assert results.unfinished == ("embed/large-v2",)
+    assert "Unfinished, so not shown:embed/large-v2" in re.sub(r"\s*\n\s*| (?=embed)", "", page.text)
+    assert [row[0] for row in page.rows if row[0].startswith(("embed/", "retrieval/"))] == [
+        "embed/demo",
+        "retrieval/demo",
+    ]
+
+
+def test_rejected_rows_have_their_reasons(page: Page) -> None:
+    assert page.row("silent")[1] == "2"
+    assert page.row("too short")[1] == "1"
+    assert page.row("ru/beep-0") == ["ru/beep-0", "ru", "too short", "ru/beep-0.g722"]
+    assert "3 of 1,075 rows" in page.text
+
+
+def test_provenance_says_what_ran(page: Page) -> None:
+    embed, retrieval = page.row("embed/demo"), page.row("retrieval/demo")
+    assert embed[1:6] == ["2026-01-17 09:30", "5 min 12 s", "1,075", "1,072", "3"]
+    assert (embed[6], retrieval[6]) == ("4b825dc642", "4b825dc642 uncommitted changes")
+    assert embed[8] == "Xeon 8375C, 16 cores, 125 GB, H100"
+    assert [row for row in page.rows if row == ["model.layers", "4, 6"]]
+    assert [row for row in page.rows if row == ["torch", "2.13.0"]]
+
+
+def test_embed_tells_how_much_speech(page: Page) -> None:
+    assert "1,075 utterances, 1 h 15 min of speech in 5 languages" in " ".join(page.text.split())
+    (row,) = [row for row in page.rows if row[0] == "ru" and row[1] == "215"]
+    assert row[2:] == ["15 min 3 s", "4.2", "3"]
+
+
+def test_embed_without_its_optional_figures(tmp_path: Path) -> None:
+    write_artifact(tmp_path, "embed", "bare", {"languages": {"en": {"num_utterances": 7}, "fr": {}}}, [])
+    page = Page(render(collect(str(tmp_path))))
+    assert "7 utterances in 2 languages" in " ".join(page.text.split())
+    assert page.row("fr") == ["fr", "–", "–", "–", "–"]
+
+
+def test_a_root_in_an_object_store_gives_the_same_page(
+    root: Path, source: str, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = pafs.SubTreeFileSystem(str(root.parent), pafs.LocalFileSystem())
+    monkeypatch.setattr(storage, "_remote_filesystem", lambda scheme, authority: local)
+    remote = collect(f"s3://{root.name}")
+    assert remote.root == f"s3://{root.name}"
+    assert render(dataclasses.replace(remote, root=results.root, created=results.created)) == source
+
+
+def test_only_files_of_the_manifest_are_read(root: Path, results: Results, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "copy")
+    (tmp_path / "copy/retrieval/demo/data/en-xx.parquet").write_bytes(b"half a file")
+    assert collect(str(tmp_path / "copy")).retrieval == results.retrieval
+
+
+def test_a_run_without_baselines_intervals_layers_texts_and_plots(tmp_path: Path) -> None:
+    metrics = {key: value for key, value in retrieval_metrics().items() if key in ("score", "mode", "pairs", "mean")}
+    for figures in metrics["pairs"].values():
+        del figures["r1_ci95"]
+    row = ranking_row("en-fr", "vm-intro", 9, np.random.default_rng(0)) | {"text": None}
+    row["top"] = [found | {"text": None} for found in row["top"]]
+    data = tmp_path / "retrieval" / "bare" / "data"
+    data.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([row], schema=RANKING), data / "en-fr.parquet")
+    pq.write_table(RANKING.empty_table(), data / "fr-en.parquet")
+    write_artifact(tmp_path, "retrieval", "bare", metrics, ["data/en-fr.parquet", "data/fr-en.parquet"])
+    page = Page(render(collect(str(tmp_path))))
+    assert page.row("en → fr", f"{100 * metrics['pairs']['en-fr']['r1']:.1f}")[6:8] == ["–", "–"]
+    assert "no transcript of en/vm-intro" in page.articles[0]
+    assert "No query found its translation first." in page.text
+    assert "mean pooling" not in page.text
+    assert page.open == []
+
+
+def test_several_runs_are_compared_first(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "runs")
+    write_artifact(tmp_path / "runs", "retrieval", "recall", retrieval_metrics() | {"mode": "recall"}, [])
+    source = render(collect(str(tmp_path / "runs")))
+    page = Page(source)
+    assert page.row("demo", "SeqSim F1")[2] == page.row("recall", "SeqSim recall")[2]
+    assert 'href="#retrieval-recall"' in source
+    assert 'id="retrieval-recall"' in source
+
+
+def test_a_root_that_is_not_there_and_an_empty_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        collect(str(tmp_path / "nowhere"))
+    assert "Nothing is finished under this root yet." in Page(render(collect(str(tmp_path)))).text
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (formats.percent(0.88649), "88.6"),
+        (formats.percent(1 / 215, 2), "0.47"),
+        (formats.percent(None), "–"),
+        (formats.points(-0.0214), "−2.1"),
+        (formats.points(0.3), "+30.0"),
+        (formats.times(191.3), "191×"),
+        (formats.times(3.44), "3.4×"),
+        (formats.count(12345), "12,345"),
+        (formats.duration(8.44), "8.4 s"),
+        (formats.duration(59.97), "1 min 0 s"),
+        (formats.duration(725.2), "12 min 5 s"),
+        (formats.duration(12000), "3 h 20 min"),
+        (formats.score_name("seqsim-f1"), "SeqSim F1"),
+        (formats.plot_caption("frame_match_en-fr")[:6], "Cosine"),
+        (formats.plot_caption("something_else"), ""),
+        (formats.flatten({"a": {"b": [1, 2], "c": {}}, "d": None}), {"a.b": "1, 2", "a.c": "{}", "d": "None"}),
+    ],
+)
+def test_formats(shown: object, expected: object) -> None:
+    assert shown == expected

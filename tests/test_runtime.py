@@ -1,0 +1,70 @@
+import subprocess
+import sys
+
+import pytest
+
+from xlt_ray import config, runtime
+from xlt_ray.config import EmbedJob, RetrievalJob
+from xlt_ray.errors import UserError
+from xlt_ray.presets import PRESETS
+
+
+def parse(*words, job=RetrievalJob):
+    return runtime.parse(job, list(words))
+
+
+def test_no_flags_is_the_demo():
+    job = parse()
+    assert (job.preset, job.name, job.corpus, job.embed.num_sentences) == ("demo", "demo", "asterisk", 50)
+
+
+def test_flags_change_the_preset():
+    job = parse(
+        "--preset", "asterisk_100", "--languages", "en,fr", "--embed.encoding=trimmed", "--embed.keep_margin", "all"
+    )
+    assert job.languages == ("en", "fr")
+    assert (job.embed.num_sentences, job.embed.encoding, job.embed.keep_margin) == (100, "trimmed", "all")
+    assert job.name == "asterisk_100"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("job", [EmbedJob, RetrievalJob])
+def test_every_preset_builds(preset, job):
+    assert parse("--preset", preset, job=job).preset == preset
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--corpsu", "x"], r"unknown flag --corpsu; did you mean --corpus\? valid: .*--languages"),
+        (["--preset", "nope"], "unknown preset 'nope'; valid: demo, "),
+        (["--embed.encoding", "mp3"], r"invalid choice 'mp3' .*exact.*trimmed"),
+        (["--embed.keep-margin", "-1"], "--embed.keep-margin is -1; give 0 or more"),
+        (["--retrieval.top-k", "0"], "--retrieval.top-k is 0; give 1 or more"),
+        (["--languages", "en"], "two languages or more; --languages is 'en'"),
+        (["--languages", "en,en"], "names a language twice"),
+        (["--name", "a/b"], "--name 'a/b' must be one plain folder name"),
+        (["--retrieval.layers", "3"], r"--retrieval.layers \[3\] are not kept; add them to --embed.layers"),
+        (["stray"], "stray"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_to_do(words, message):
+    with pytest.raises(UserError, match=message) as error:
+        parse(*words)
+    assert "\n" not in str(error.value)
+
+
+def test_a_mistake_exits_with_code_2(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "jobs/retrieval.py", "--preset", "nope"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == [f"error: unknown preset 'nope'; valid: {', '.join(PRESETS)}"]
+
+
+def test_identity_leaves_out_where_and_how_fast():
+    job = RetrievalJob(embed=config.EmbedConfig(rows_per_shard=7, max_actors=3), root="/elsewhere")
+    assert config.identity(job) == config.identity(RetrievalJob())
+    assert config.identity(RetrievalJob(embed=config.EmbedConfig(encoding="trimmed"))) != config.identity(
+        RetrievalJob()
+    )

@@ -1,0 +1,77 @@
+import hashlib
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pytest
+from moto.server import ThreadedMotoServer
+
+from xlt_ray import artifacts, storage
+from xlt_ray.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """An S3-compatible server on loopback with one empty bucket."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        pafs.FileSystem.from_uri("s3://bucket?allow_bucket_creation=true")[0].create_dir("bucket")
+        yield "s3://bucket"
+        storage._remote_filesystem.cache_clear()
+    server.stop()
+
+
+@pytest.fixture(params=["local", "s3"])
+def root(request, tmp_path):
+    return str(tmp_path) if request.param == "local" else f"{request.getfixturevalue('bucket')}/{tmp_path.name}"
+
+
+def test_bytes_come_back(root):
+    artifact = artifacts.Artifact.at(root, "embed", "a")
+    data = hashlib.sha256(root.encode()).digest() * 1000
+    artifact.write_bytes("plots/x.bin", data)
+    assert storage.read_bytes(artifact.path("plots/x.bin")) == data
+    assert list(storage.list_files(artifact.path("plots"))) == [artifact.path("plots/x.bin")]
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(artifact.path("plots/absent.bin"))
+
+
+def test_an_artifact_lives_through_its_whole_life(root):
+    artifact = artifacts.start(root, "embed", "a", {"x": 1}, {})
+    artifact.write_table("data/en-00000.parquet", pa.table({"x": [1, 2]}))
+    assert artifact.done() == {"en-00000"}
+    artifact.merge_rejected()
+    artifact.commit(units=["en-00000"], num_rows_in=2, inputs={}, seconds=0)
+    found = artifacts.find(root, "embed", "a")
+    assert found.is_complete
+    assert artifacts.read_table(found.files()[0]).to_pydict() == {"x": [1, 2]}
+    with pytest.raises(UserError, match="x: 1 there, 2 asked"):
+        artifacts.start(root, "embed", "a", {"x": 2}, {})
+    found.remove("data")
+    assert artifact.done() == set()
+
+
+def test_paths_do_not_depend_on_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute("runs") == str(tmp_path / "runs")
+    assert storage.absolute("s3://bucket/runs/") == "s3://bucket/runs"
+    assert storage.absolute(f"file://{tmp_path}/x") == str(tmp_path / "x")
+    assert storage.absolute("~/x").endswith("/x")
+    assert "~" not in storage.absolute("~/x")
+
+
+def test_an_unknown_scheme_is_named():
+    with pytest.raises(UserError, match=r"'ftp://x/y' has an unknown scheme; use a local path or one of s3://"):
+        storage.absolute("ftp://x/y")
+
+
+def test_join_lets_absolute_parts_win():
+    assert storage.join("/a/b", "c.wav") == "/a/b/c.wav"
+    assert storage.join("/a/b", "/d/c.wav") == "/d/c.wav"
+    assert storage.join("/a/b", "s3://d/c.wav") == "s3://d/c.wav"
+    assert storage.join("s3://a/b", "c.wav") == "s3://a/b/c.wav"

@@ -1,0 +1,68 @@
+"""Corpora: each is a function that yields the rows of the languages asked for, without their sound.
+
+All have one signature, `(source, languages, split) -> Iterator[Utterance]`, and yield language by language in the
+order of `languages`. `--corpus` names one, with a place where there is a choice: `fleurs`, `manifest:my.jsonl`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+
+from xlt_ray import storage
+from xlt_ray.corpora import asterisk, covost2, fleurs, manifest, mass
+from xlt_ray.errors import UserError
+from xlt_ray.schema import Utterance
+
+Reader = Callable[[str, Sequence[str], str | None], Iterator[Utterance]]
+
+CORPORA: dict[str, Reader] = {
+    "asterisk": asterisk.asterisk,
+    "covost2": covost2.covost2,
+    "fleurs": fleurs.fleurs,
+    "manifest": manifest.manifest,
+    "mass": mass.mass,
+}
+"""Reader of each corpus, by the name that `--corpus` takes."""
+
+_HOME = {
+    "asterisk": "",
+    "covost2": "hf://datasets/fixie-ai/covost2",
+    "fleurs": "hf://datasets/google/fleurs@refs%2Fconvert%2Fparquet",
+}
+"""Where a corpus lies when no place is given; those not named here lie nowhere but with the user."""
+
+_FORMS = ", ".join(f"{name}[:PATH]" if name in _HOME else f"{name}:PATH" for name in CORPORA)
+
+
+def parse(spec: str) -> tuple[Reader, str]:
+    """Reader and source of a `--corpus` value; local paths become absolute.
+
+    Raises:
+        UserError: no such corpus, or it needs a path and has none.
+    """
+    name, _, path = spec.partition(":")
+    if name not in CORPORA:
+        close = difflib.get_close_matches(name, CORPORA, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UserError(f"unknown corpus {spec!r}; valid are {_FORMS}{hint}")
+    if not path and name not in _HOME:
+        raise UserError(f"corpus {spec!r} needs a path: {name}:PATH")
+    return CORPORA[name], storage.absolute(path) if path else _HOME[name]
+
+
+def read(spec: str, languages: Sequence[str], split: str | None) -> Iterator[Utterance]:
+    """Rows of a corpus, language by language in the order of `languages`.
+
+    Args:
+        spec: a `--corpus` value.
+        languages: codes in Whisper's spelling; at least one, each once.
+        split: a split of the corpus; None for what the corpus does by default.
+
+    Raises:
+        UserError: from `parse`, for `languages`, and, once rows are asked for, from the reader.
+    """
+    reader, source = parse(spec)
+    if not languages or len(set(languages)) < len(languages):
+        raise UserError(f"languages are {', '.join(languages) or 'empty'}; name at least one, and each once")
+    return reader(source, languages, split)

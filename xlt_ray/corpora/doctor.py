@@ -1,0 +1,225 @@
+"""What is wrong with a corpus, before an encoder sees it: reads and decodes every recording, and counts.
+
+`check_batch` looks at some rows and can run anywhere; `summarise` joins what it found. A problem keeps a recording out
+of every result, or makes a result wrong; a note is only good to know.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import io
+import itertools
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+
+import rich.box
+import rich.console
+import rich.table
+
+from xlt_ray.corpora.audio import MAX_SAMPLES, SAMPLE_RATE, Recording, decode_native, read_recordings, to_speech
+from xlt_ray.errors import RejectedRow
+from xlt_ray.schema import Utterance
+
+_BATCH_SIZE = 64
+
+_MAX_RATIO = 5.0
+"""Translations are spoken at similar length; 5 times the usual ratio means two sentences, not two languages."""
+
+_MIN_PAIRS = 3
+"""With fewer pairs the median of their ratios does not say which one is odd."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """What one recording is like.
+
+    Attributes:
+        utterance_id: from the row, as are sentence_id and language.
+        rejected: why it cannot be used; None where it can.
+        content: hash of its bytes; empty where there are none.
+        num_samples: length at 16 kHz; 0 where it cannot be decoded.
+        sample_rate: as recorded, in Hz; 0 where it cannot be decoded.
+        num_channels: as recorded; 0 where it cannot be decoded.
+    """
+
+    utterance_id: str
+    sentence_id: str
+    language: str
+    rejected: str | None = None
+    content: bytes = b""
+    num_samples: int = 0
+    sample_rate: int = 0
+    num_channels: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """One kind of problem, or note, in one language or pair of languages.
+
+    Attributes:
+        kind: a kind of `xlt_ray.corpora.audio` (`missing`, `truncated`, ...), or one of `too long`, `duplicate id`,
+            `duplicate sound`, `one language only`, `odd duration`; as a note `resampled` or `several channels`.
+        where: a language, or a pair such as `en-fr`.
+        num: how many recordings; for `one language only` sentences, and for `odd duration` pairs of recordings.
+        example: the first utterance_id in the alphabet; of both for a pair and for `duplicate sound`.
+        is_note: whether the recordings can be used all the same.
+    """
+
+    kind: str
+    where: str
+    num: int
+    example: str
+    is_note: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class LanguageTotals:
+    """Sums of one language; `seconds` counts the recordings that can be decoded."""
+
+    num_rows: int
+    num_sentences: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class CorpusCheck:
+    """The state of a corpus: totals by language, and problems with an example of each."""
+
+    totals: dict[str, LanguageTotals]
+    problems: list[Problem]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing was found but notes."""
+        return all(problem.is_note for problem in self.problems)
+
+    def render(self) -> str:
+        """Two tables, as plain text."""
+        totals = _table("language", "recordings", "sentences", "minutes")
+        for language, total in self.totals.items():
+            totals.add_row(language, str(total.num_rows), str(total.num_sentences), f"{total.seconds / 60:.1f}")
+        problems = _table("", "kind", "in", "number", "example")
+        for problem in self.problems:
+            severity = "note" if problem.is_note else "PROBLEM"
+            problems.add_row(severity, problem.kind, problem.where, str(problem.num), problem.example)
+        output = io.StringIO()
+        console = rich.console.Console(file=output, width=140, no_color=True, markup=False, emoji=False)
+        console.print(totals, problems if self.problems else "no problems", sep="\n")
+        return output.getvalue()
+
+
+def check(utterances: Iterable[Utterance]) -> CorpusCheck:
+    """Read, decode and compare all recordings of a corpus in this process."""
+    rows = iter(utterances)
+    batches = iter(lambda: list(itertools.islice(rows, _BATCH_SIZE)), [])
+    return summarise(itertools.chain.from_iterable(map(check_batch, batches)))
+
+
+def check_batch(rows: Sequence[Utterance]) -> list[Finding]:
+    """What each of some recordings is like, in their order."""
+    recordings = read_recordings([(row.audio, row.member) for row in rows])
+    return [_examine(row, recording) for row, recording in zip(rows, recordings, strict=True)]
+
+
+def _examine(row: Utterance, recording: Recording) -> Finding:
+    finding = Finding(utterance_id=row.utterance_id, sentence_id=row.sentence_id, language=row.language)
+    if isinstance(recording, RejectedRow):
+        return dataclasses.replace(finding, rejected=str(recording))
+    finding = dataclasses.replace(finding, content=hashlib.blake2b(recording, digest_size=16).digest())
+    try:
+        native, rate = decode_native(recording, row.member or row.audio)
+        finding = dataclasses.replace(finding, sample_rate=rate, num_channels=native.shape[1])
+        return dataclasses.replace(finding, num_samples=len(to_speech(native, rate)))
+    except RejectedRow as reason:
+        return dataclasses.replace(finding, rejected=str(reason))
+
+
+def summarise(findings: Iterable[Finding]) -> CorpusCheck:
+    """Join the findings of all batches; their order does not matter."""
+    found = list(findings)
+    places: dict[tuple[bool, str, str], list[str]] = collections.defaultdict(list)
+    for is_note, kind, where, example in itertools.chain(_of_each(found), _duplicates(found), _unpaired(found)):
+        places[is_note, kind, where].append(example)
+    problems = [
+        Problem(kind=kind, where=where, num=len(examples), example=min(examples), is_note=is_note)
+        for (is_note, kind, where), examples in sorted(places.items())
+    ]
+    return CorpusCheck(totals=_totals(found), problems=problems)
+
+
+_Place = tuple[bool, str, str, str]
+"""Note or not, kind, where, example."""
+
+
+def _of_each(found: Sequence[Finding]) -> Iterator[_Place]:
+    for finding in found:
+        place = finding.language, finding.utterance_id
+        if finding.rejected:
+            yield False, finding.rejected.partition(":")[0], *place
+        if finding.num_samples > MAX_SAMPLES:
+            yield False, "too long", *place
+        if finding.sample_rate not in (0, SAMPLE_RATE):
+            yield True, "resampled", *place
+        if finding.num_channels > 1:
+            yield True, "several channels", *place
+
+
+def _duplicates(found: Sequence[Finding]) -> Iterator[_Place]:
+    """The second and later of the same identifier, and of the same bytes under another identifier."""
+    first_id: set[str] = set()
+    first_content: dict[bytes, str] = {}
+    for finding in found:
+        if finding.utterance_id in first_id:
+            yield False, "duplicate id", finding.language, finding.utterance_id
+        first_id.add(finding.utterance_id)
+        first = first_content.setdefault(finding.content, finding.utterance_id) if finding.content else None
+        if first not in (None, finding.utterance_id):
+            yield False, "duplicate sound", finding.language, f"{finding.utterance_id} = {first}"
+
+
+def _unpaired(found: Sequence[Finding]) -> Iterator[_Place]:
+    """Sentences in one language only, and pairs of which one is far longer than in the corpus as a whole."""
+    sentences: dict[str, dict[str, list[Finding]]] = collections.defaultdict(lambda: collections.defaultdict(list))
+    for finding in found:
+        sentences[finding.sentence_id][finding.language].append(finding)
+    languages = sorted({finding.language for finding in found})
+    for versions in sentences.values():
+        if len(versions) == 1 < len(languages):
+            yield from ((False, "one language only", f.language, f.utterance_id) for [f, *_] in versions.values())
+    for a, b in itertools.combinations(languages, 2):
+        shared = [(versions[a], versions[b]) for versions in sentences.values() if a in versions and b in versions]
+        yield from _odd_durations(f"{a}-{b}", [pair for x, y in shared for pair in itertools.product(x, y)])
+
+
+def _odd_durations(where: str, pairs: Sequence[tuple[Finding, Finding]]) -> Iterator[_Place]:
+    ratios = [(x.num_samples / y.num_samples, x, y) for x, y in pairs if x.num_samples and y.num_samples]
+    if len(ratios) < _MIN_PAIRS:
+        return
+    usual = statistics.median(ratio for ratio, _, _ in ratios)
+    for ratio, x, y in ratios:
+        if not 1 / _MAX_RATIO <= ratio / usual <= _MAX_RATIO:
+            yield False, "odd duration", where, f"{x.utterance_id} and {y.utterance_id}"
+
+
+def _totals(found: Sequence[Finding]) -> dict[str, LanguageTotals]:
+    by_language: dict[str, list[Finding]] = collections.defaultdict(list)
+    for finding in found:
+        by_language[finding.language].append(finding)
+    return {
+        language: LanguageTotals(
+            num_rows=len(rows),
+            num_sentences=len({row.sentence_id for row in rows}),
+            seconds=sum(row.num_samples for row in rows) / SAMPLE_RATE,
+        )
+        for language, rows in sorted(by_language.items())
+    }
+
+
+def _table(*columns: str) -> rich.table.Table:
+    table = rich.table.Table(box=rich.box.SIMPLE)
+    for column in columns:
+        is_number = column in ("recordings", "sentences", "minutes", "number")
+        table.add_column(column, justify="right" if is_number else "left")
+    return table

@@ -1,0 +1,182 @@
+"""A corpus that the user describes: one row a recording, in a .jsonl, .tsv or .parquet file.
+
+The columns are those of a corpus row: `utterance_id`, `sentence_id`, `language` and `audio` in every row; `text`,
+`translations`, `speaker` and `split` where they are known. `audio` is a path or URI, relative to the manifest.
+
+    .jsonl    one JSON object a line
+    .tsv      a header line, then one row a line; tabs separate, quotes mean nothing; `translations` is a JSON object
+    .parquet  string columns; `translations` is a map, a struct or a JSON object; `audio` may hold the sound itself, as
+              binary or as the struct {bytes, path} of Hugging Face datasets
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import io
+import json
+import posixpath
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xlt_ray import storage
+from xlt_ray.errors import UserError
+from xlt_ray.schema import Utterance
+
+REQUIRED = ("utterance_id", "sentence_id", "language", "audio")
+OPTIONAL = ("text", "translations", "speaker", "split")
+
+_Row = dict[str, Any]
+
+
+def manifest(source: str, languages: Sequence[str], split: str | None) -> Iterator[Utterance]:
+    """Rows of a manifest, language by language in the order of `languages`.
+
+    The file is read as a stream: once to check all of it before the first row is given, and once a language.
+
+    Args:
+        source: path or URI of the manifest.
+        languages: codes as they stand in the manifest.
+        split: only rows of this split; None for all.
+
+    Raises:
+        UserError: the file or one of its lines is not as described above, an `utterance_id` occurs twice, or a
+            language has no rows. The message names the line; in a Parquet file lines are rows, counted from 1.
+    """
+    source = storage.absolute(source)
+    _check(source, languages, split)
+    for language in languages:
+        for _, utterance in _utterances(source):
+            if utterance.language == language and split in (None, utterance.split):
+                yield utterance
+
+
+def _check(source: str, languages: Iterable[str], split: str | None) -> None:
+    """Read everything once; only the identifiers are kept."""
+    seen: set[str] = set()
+    splits: collections.defaultdict[str, set[str]] = collections.defaultdict(set)
+    for number, utterance in _utterances(source):
+        if utterance.utterance_id in seen:
+            raise UserError(
+                f"{source}, line {number}: utterance_id {utterance.utterance_id!r} occurs twice; it must be unique"
+            )
+        seen.add(utterance.utterance_id)
+        splits[utterance.language].add(utterance.split or "(none)")
+    for language in languages:
+        if language not in splits:
+            raise UserError(f"{source} has no rows of language {language!r}; it has {_names(splits)}")
+        if split is not None and split not in splits[language]:
+            raise UserError(f"{source} has no {language} rows of split {split!r}; it has {_names(splits[language])}")
+
+
+def _names(values: Iterable[str]) -> str:
+    return ", ".join(sorted(values)) or "no rows at all"
+
+
+def _utterances(source: str) -> Iterator[tuple[int, Utterance]]:
+    """Line numbers and rows, each checked."""
+    suffix = posixpath.splitext(source)[1]
+    readers = {".jsonl": _read_jsonl, ".tsv": _read_tsv, ".parquet": _read_parquet}
+    if suffix not in readers:
+        raise UserError(f"{source!r} has suffix {suffix!r}; a manifest has one of {', '.join(readers)}")
+    try:
+        for number, row in readers[suffix](source):
+            with _at_line(source, number):
+                utterance = _utterance(row, posixpath.dirname(source))
+            yield number, utterance
+    except FileNotFoundError as error:
+        raise UserError(f"there is no manifest {source!r}; give the path of a {', '.join(readers)} file") from error
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{source!r} is not a Parquet file: {error}") from error
+
+
+def _utterance(row: _Row, folder: str) -> Utterance:
+    """Check the values of a row, whose columns are known to be right."""
+    translations = _translations(row.pop("translations", None))
+    for column, value in row.items():
+        if not isinstance(value, str | None):
+            raise ValueError(f"{column} must be text, not {value!r}")
+    if empty := [column for column in REQUIRED if not row[column]]:
+        raise ValueError(f"{empty[0]} is empty")
+    present = {column: value for column, value in row.items() if value}
+    return Utterance(**present | {"audio": storage.join(folder, row["audio"]), "translations": translations})
+
+
+def _translations(value: Any) -> dict[str, str]:
+    translations = json.loads(value) if isinstance(value, str) and value else value or {}
+    if isinstance(translations, dict):
+        present = {code: text for code, text in translations.items() if text is not None}
+        if all(isinstance(text, str) for text in present.values()):
+            return present
+    raise ValueError(f"translations must be an object of texts by language code, not {value!r}")
+
+
+def _check_columns(columns: Sequence[str]) -> None:
+    known = f"the columns are {', '.join(REQUIRED)} and, where known, {', '.join(OPTIONAL)}"
+    if unknown := [repr(name) for name in columns if name not in REQUIRED + OPTIONAL]:
+        raise ValueError(f"unknown column {', '.join(unknown)}; {known}")
+    if missing := [repr(name) for name in REQUIRED if name not in columns]:
+        raise ValueError(f"no column {', '.join(missing)}; {known}")
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"a column occurs twice; {known}")
+
+
+@contextlib.contextmanager
+def _at_line(source: str, number: int) -> Iterator[None]:
+    """Say where a ValueError arose; broken JSON and broken UTF-8 are ValueErrors too."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{source}, line {number}: {error}") from error
+
+
+def _lines(source: str) -> Iterator[tuple[int, str]]:
+    """Lines with content, counted from 1; only line feeds end a line (U+2028 and U+0085 occur in text)."""
+    filesystem, path = storage.locate(source)
+    with filesystem.open_input_stream(path, compression=None) as stream:
+        for number, line in enumerate(io.BufferedReader(stream), start=1):
+            with _at_line(source, number):
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            if text:
+                yield number, text
+
+
+def _read_jsonl(source: str) -> Iterator[tuple[int, _Row]]:
+    for number, line in _lines(source):
+        with _at_line(source, number):
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("not a JSON object")
+            _check_columns(list(row))
+        yield number, row
+
+
+def _read_tsv(source: str) -> Iterator[tuple[int, _Row]]:
+    lines = _lines(source)
+    number, header = next(lines, (1, ""))
+    columns = header.split("\t") if header else []
+    with _at_line(source, number):
+        _check_columns(columns)
+    for number, line in lines:
+        cells = line.split("\t")
+        if len(cells) != len(columns):
+            raise UserError(f"{source}, line {number}: {len(cells)} cells, but {len(columns)} columns in the header")
+        yield number, dict(zip(columns, cells, strict=True))
+
+
+def _read_parquet(source: str) -> Iterator[tuple[int, _Row]]:
+    filesystem, path = storage.locate(source)
+    with filesystem.open_input_file(path) as stream, pq.ParquetFile(stream) as file:
+        with _at_line(source, 1):
+            _check_columns(file.schema_arrow.names)
+        audio = file.schema_arrow.field("audio").type
+        has_sound = pa.types.is_struct(audio) or pa.types.is_binary(audio) or pa.types.is_large_binary(audio)
+        columns = [name for name in file.schema_arrow.names if name != "audio" or not has_sound]
+        number = 0
+        for batch in file.iter_batches(columns=columns):
+            for row in batch.to_pylist(maps_as_pydicts="strict"):
+                number += 1
+                yield number, row | ({"audio": source, "member": str(number - 1)} if has_sound else {})

@@ -1,0 +1,80 @@
+"""What the readers of the public corpora share: names of languages and splits, lines of text, rows of Parquet files."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import posixpath
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from xlt_ray import storage
+from xlt_ray.errors import UserError
+
+HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+"""What `train`, `dev` and `test` are called on the Hugging Face Hub."""
+
+
+def check_languages(corpus: str, languages: Iterable[str], valid: Collection[str]) -> None:
+    """Refuse a language that the corpus does not have.
+
+    Raises:
+        UserError: naming the first such language, close matches and all valid values.
+    """
+    for language in languages:
+        if language not in valid:
+            close = difflib.get_close_matches(language, valid, cutoff=0.5)
+            hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+            raise UserError(f"{corpus} has no language {language!r}{hint}; valid are {', '.join(sorted(valid))}")
+
+
+def canonical_split(split: str | None) -> str:
+    """`train`, `dev` or `test`, from any spelling; `test` for None.
+
+    Raises:
+        UserError: for another name.
+    """
+    names = {None: "test", "validation": "dev", "train": "train", "dev": "dev", "test": "test"}
+    if split not in names:
+        raise UserError(f"no split {split!r}; valid are train, dev (or validation) and test")
+    return names[split]
+
+
+def text_lines(uri: str) -> Iterator[str]:
+    """The lines of a UTF-8 file, read as a stream; only line feeds end a line (U+2028 and U+0085 occur in text)."""
+    filesystem, path = storage.locate(uri)
+    with (
+        filesystem.open_input_stream(path, compression=None) as stream,
+        io.TextIOWrapper(stream, encoding="utf-8", newline="\n") as lines,
+    ):
+        yield from lines
+
+
+def parquet_shards(folder: str, split: str) -> list[str]:
+    """The Parquet files of one split (`train`, `dev` or `test`), in order; none if there are none.
+
+    Known are all layouts of the Hugging Face Hub: `test/0000.parquet`, `test-00000-of-00002.parquet` and
+    `name-test.parquet`, the last also in parts.
+    """
+    hub = HUB_SPLITS[split]
+    name = re.compile(rf"(?:\w+-)?{hub}(?:-\d+-of-\d+.*)?\.parquet")
+    within = [uri for uri in storage.list_files(storage.join(folder, hub)) if uri.endswith(".parquet")]
+    return within or [uri for uri in storage.list_files(folder) if name.fullmatch(posixpath.basename(uri))]
+
+
+def parquet_rows(uri: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file, in order; of its columns only `columns` are read, so never the sound.
+
+    Raises:
+        UserError: where one of `columns`, or the column `audio`, is not in the file.
+    """
+    filesystem, path = storage.locate(uri)
+    with filesystem.open_input_file(path) as file:
+        parquet = pq.ParquetFile(file)
+        if missing := {*columns, "audio"}.difference(parquet.schema_arrow.names):
+            raise UserError(f"{uri} lacks the columns {sorted(missing)}; it has {parquet.schema_arrow.names}")
+        for batch in parquet.iter_batches(columns=list(columns)):
+            yield from batch.to_pylist()

@@ -1,0 +1,1 @@
+"""Stage embed: the encoder runs once over every recording, and keeps its frames."""

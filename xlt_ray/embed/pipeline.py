@@ -1,0 +1,249 @@
+"""The embed stage: recordings in, shards of encoder frames out.
+
+    index rows -> DecodeUnit (CPU tasks) -> EncodeUnit (actors, on GPUs where there are any) -> one shard a unit
+
+One block of Ray Data is one unit of work from end to end. The actor that encodes a unit writes its shard, so frames never
+cross the object store (up to 1.5 MB a recording with Whisper base, 3.8 MB with large), and never reach the driver.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray.data
+import torch
+from rich.table import Table
+
+from xlt_ray import artifacts, corpora, runtime, whisper
+from xlt_ray.artifacts import Artifact
+from xlt_ray.config import EmbedConfig, EmbedJob, RetrievalJob, identity
+from xlt_ray.corpora import audio
+from xlt_ray.embed import index
+from xlt_ray.embed.encoder import Encoded, SpeechEncoder
+from xlt_ray.errors import RejectedRow, UserError
+from xlt_ray.schema import REJECTED, embedding_schema, layer_column
+from xlt_ray.tracking import Tracker, track
+
+DECODED = index.INDEX.append(pa.field("pcm", pa.large_binary())).append(pa.field("reason", pa.string()))
+"""An index row with its sound (float32, 16 kHz mono), or the reason why there is none."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """An embed run that has been checked and can start."""
+
+    artifact: Artifact
+    index: pa.Table
+    model: str
+    inputs: dict[str, Any]
+    config: EmbedConfig
+
+    @property
+    def units(self) -> list[str]:
+        """Names of the units of work, in the order of the index."""
+        return list(dict.fromkeys(self.index["unit"].to_pylist()))
+
+
+def prepare(job: EmbedJob | RetrievalJob) -> Plan:
+    """Everything that can go wrong by the user's hand, before any work: corpus, languages, model, name, root.
+
+    Raises:
+        UserError: with what is wrong and what to do.
+    """
+    model_dir = whisper.resolve_model(job.model)
+    num_layers = whisper.num_encoder_layers(model_dir)
+    if beyond := [layer for layer in job.embed.layers if layer >= num_layers]:
+        raise UserError(f"--embed.layers {beyond}: {job.model} has blocks 0 to {num_layers - 1}")
+    utterances = corpora.read(job.corpus, job.languages, job.embed.split)
+    rows = index.select(utterances, job.languages, job.embed.num_sentences)
+    if isinstance(job, RetrievalJob):
+        index.require_parallel(rows, job.languages)
+    what = {
+        "languages": sorted(job.languages),
+        "corpus": {"num_rows": rows.num_rows, "sha256": index.sha256(rows)},
+        "model": {"sha256": whisper.weights_sha256(model_dir)},
+        "embed": identity(job.embed),
+    }
+    inputs = {
+        "corpus": {"name": job.corpus, **what["corpus"]},
+        "model": {"name": job.model, **what["model"], "num_layers": num_layers},
+    }
+    artifact = artifacts.start(job.root, "embed", job.name, what, dataclasses.asdict(job))
+    begun_with = artifact.read_json("config.json")["settings"]["embed"]["rows_per_shard"]
+    return Plan(artifact, index.cut(rows, begun_with), job.model, inputs, job.embed)
+
+
+def embed(plan: Plan, root: str) -> Artifact:
+    """Encode what is missing and commit the artifact; nothing is done if it is complete. Needs a running Ray."""
+    if plan.artifact.is_complete:
+        print(f"embed: {plan.artifact.uri} is complete, nothing to encode")
+        return plan.artifact
+    with track(root, "embed", plan.artifact.name, plan.artifact.read_json("config.json")["identity"]) as tracker:
+        started = time.monotonic()
+        encode_missing(plan)
+        _finish(plan, tracker, time.monotonic() - started)
+    return plan.artifact
+
+
+def encode_missing(plan: Plan) -> None:
+    """Write the shard of every unit that has none."""
+    tables = {unit: plan.index.filter(pc.equal(plan.index["unit"], unit)) for unit in plan.units}
+    done = plan.artifact.done()
+    missing = [unit for unit in tables if unit not in done]
+    num_done = plan.index.num_rows - sum(tables[unit].num_rows for unit in missing)
+    if num_done:
+        print(f"embed: {num_done} of {plan.index.num_rows} recordings are done, going on with the rest")
+    if not missing:
+        return
+    pool = runtime.pool(plan.config.num_gpus, plan.config.max_actors, len(missing))
+    written = (
+        ray.data.from_arrow([tables[unit] for unit in missing])
+        .map_batches(
+            decode_unit,
+            fn_kwargs={"split_long": plan.config.split_long},
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=pool.feed_cpus,
+        )
+        .map_batches(
+            EncodeUnit,
+            fn_constructor_kwargs={"artifact": plan.artifact, "model": plan.model, "config": plan.config},
+            batch_size=None,
+            batch_format="pyarrow",
+            **pool.options,
+        )
+    )
+    with runtime.Bar("embed", total=plan.index.num_rows, done=num_done) as bar:
+        for row in written.iter_rows():
+            bar.advance(row["num_rows"])
+
+
+def decode_unit(rows: pa.Table, split_long: bool) -> pa.Table:
+    """Read and decode the recordings of one unit: rows of INDEX in, rows of DECODED out, none lost."""
+    files, members = rows["audio"].to_pylist(), rows["member"].to_pylist()
+    sounds: list[bytes | None] = []
+    reasons: list[str | None] = []
+    for name, data in zip(files, audio.read_recordings(list(zip(files, members, strict=True))), strict=True):
+        sound, reason = _decode(data, name, split_long)
+        sounds.append(sound)
+        reasons.append(reason)
+    columns = [*rows.columns, pa.array(sounds, pa.large_binary()), pa.array(reasons, pa.string())]
+    return pa.table(columns, schema=DECODED)
+
+
+def _decode(data: bytes | RejectedRow, name: str, split_long: bool) -> tuple[bytes | None, str | None]:
+    try:
+        if isinstance(data, RejectedRow):
+            raise data
+        pcm = audio.decode(data, name)
+        if len(pcm) > audio.MAX_SAMPLES and not split_long:
+            raise RejectedRow(
+                f"too long: {len(pcm) / audio.SAMPLE_RATE:.1f} s, more than 30 s (see --embed.split-long)"
+            )
+    except RejectedRow as rejection:
+        return None, str(rejection)
+    return pcm.tobytes(), None
+
+
+class EncodeUnit:
+    """An actor that holds the encoder: rows of DECODED in, a shard on disk, one row of counts out."""
+
+    def __init__(self, artifact: Artifact, model: str, config: EmbedConfig) -> None:
+        # One thread an actor: with both cores shared, two threads ran 10 to 20 times slower than two actors.
+        torch.set_num_threads(1)
+        self._artifact, self._config = artifact, config
+        self._schema = embedding_schema(config.layers)
+        self._encoder = SpeechEncoder(
+            whisper.resolve_model(model),
+            encoding=config.encoding,
+            context_margin=config.context_margin,
+            keep_margin=None if config.keep_margin == "all" else config.keep_margin,
+            layers=config.layers,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+        )
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Encode one unit, write its rejected rows, and last its shard: the shard says that the unit is done."""
+        unit = rows["unit"][0].as_py()
+        good = rows.filter(pc.is_null(rows["reason"]))
+        bad = rows.filter(pc.is_valid(rows["reason"])).select(REJECTED.names)
+        self._artifact.write_table(f"rejected/{unit}.parquet", bad.cast(REJECTED))
+        # Frames do not compress (0.92 at best, for 4 to 10 times the time), and a dictionary of them is never hit.
+        options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+        self._artifact.write_table(f"data/{unit}.parquet", self._encode(good), **options)
+        return pa.table({"unit": [unit], "num_rows": [rows.num_rows]})
+
+    def _encode(self, rows: pa.Table) -> pa.Table:
+        sounds = [np.frombuffer(pcm.as_buffer(), np.float32) for pcm in rows["pcm"]]
+        pieces = [audio.split_long(sound) for sound in sounds]
+        encoded = iter(self._encoder.encode([piece for parts in pieces for piece in parts]))
+        joined = [_join([next(encoded) for _ in parts]) for parts in pieces]
+        counts = {
+            "num_samples": [len(sound) for sound in sounds],
+            "num_valid": [frames.num_valid for frames in joined],
+            "num_frames": [len(frames.final) for frames in joined],
+            "dim": [frames.final.shape[1] for frames in joined],
+            "frames": [frames.final.tobytes() for frames in joined],
+        }
+        layers = {layer_column(k): [frames.layers[k].tobytes() for frames in joined] for k in self._config.layers}
+        new = counts | layers
+        columns = [new[field.name] if field.name in new else rows[field.name] for field in self._schema]
+        return pa.table(columns, schema=self._schema)
+
+
+def _join(pieces: list[Encoded]) -> Encoded:
+    """The frames of a recording from those of its pieces; only the last piece keeps the silence behind it."""
+    if len(pieces) == 1:
+        return pieces[0]
+    *heads, last = pieces
+
+    def joined(of: Callable[[Encoded], np.ndarray]) -> np.ndarray:
+        return np.concatenate([*(of(head)[: head.num_valid] for head in heads), of(last)])
+
+    layers = {layer: joined(lambda piece, layer=layer: piece.layers[layer]) for layer in last.layers}
+    return Encoded(joined(lambda piece: piece.final), sum(piece.num_valid for piece in pieces), layers)
+
+
+def _finish(plan: Plan, tracker: Tracker, seconds: float) -> None:
+    """Count what is there, log it, and commit the artifact."""
+    num_rejected = plan.artifact.merge_rejected()
+    metrics = summarise(plan.artifact, plan.units)
+    plan.artifact.write_json("metrics.json", metrics)
+    tracker.metrics({f"embed/seconds/{code}": of["seconds"] for code, of in metrics["languages"].items()})
+    tracker.metrics({"embed/num_rejected": num_rejected, "embed/wall_time_s": seconds})
+    plan.artifact.commit(units=plan.units, num_rows_in=plan.index.num_rows, inputs=plan.inputs, seconds=seconds)
+
+
+def summarise(artifact: Artifact, units: Sequence[str]) -> dict[str, Any]:
+    """The content of metrics.json: utterances, seconds of speech and rejected rows by language, and the reasons."""
+    columns = ["language", "num_samples"]
+    shards = [artifacts.read_table(artifact.path("data", f"{unit}.parquet"), columns=columns) for unit in units]
+    rejected = artifacts.read_table(artifact.path("rejected.parquet"))
+    languages: dict[str, dict[str, float]] = {}
+    for language, rows in ((shard["language"][0].as_py(), shard) for shard in shards if shard.num_rows):
+        counts = languages.setdefault(language, {"num_utterances": 0, "seconds": 0.0, "num_rejected": 0})
+        counts["num_utterances"] += rows.num_rows
+        counts["seconds"] += pc.sum(rows["num_samples"]).as_py() / audio.SAMPLE_RATE
+    for language in rejected["language"].to_pylist():
+        counts = languages.setdefault(language, {"num_utterances": 0, "seconds": 0.0, "num_rejected": 0})
+        counts["num_rejected"] += 1
+    kinds = Counter(reason.split(":", 1)[0] for reason in rejected["reason"].to_pylist())
+    return {"languages": languages, "reasons": dict(kinds)}
+
+
+def print_table(metrics: dict[str, Any]) -> Table:
+    """Utterances, seconds and rejected rows by language."""
+    table = Table(title="encoded", title_justify="left")
+    table.add_column("language")
+    for column in ("utterances", "minutes of speech", "rejected"):
+        table.add_column(column, justify="right")
+    for code, of in metrics["languages"].items():
+        table.add_row(code, str(of["num_utterances"]), f"{of['seconds'] / 60:.1f}", str(of["num_rejected"]))
+    return table

@@ -1,0 +1,158 @@
+"""Reads what lies under a root: finished artifacts with their tables and figures, and the names of the unfinished ones.
+
+Reads `{root}/{stage}/{name}/` through `storage`, so a root can be in an object store. Only `manifest.json` makes an
+artifact a result, because it is written last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from PIL import Image
+
+from xlt_ray import storage
+from xlt_ray.errors import UserError
+from xlt_ray.report.retrieval import Retrieval, read_retrieval
+
+STAGES = ("embed", "retrieval", "finetune", "tune", "translate", "study")
+"""Directories of a root that hold artifacts, in the order of the data flow."""
+
+MAX_REJECTED_ROWS = 200
+"""Rejected rows shown of one artifact; the counts by reason are always complete."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Plot:
+    """One figure of an artifact: its file name without ending, the PNG itself, and the caption the PNG carries."""
+
+    name: str
+    png: bytes
+    caption: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Artifact:
+    """One finished artifact.
+
+    Attributes:
+        config: settings of the run, nested.
+        manifest: provenance: git, versions, hardware, wall time, inputs, files and row counts.
+        metrics: `metrics.json`, {} where the stage writes none.
+        reasons: number of rejected rows by reason, the most frequent first.
+        rejected: the first MAX_REJECTED_ROWS rows of `rejected.parquet`.
+    """
+
+    stage: str
+    name: str
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+    metrics: dict[str, Any]
+    plots: tuple[Plot, ...]
+    reasons: dict[str, int]
+    rejected: tuple[dict[str, str], ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Results:
+    """All that the page shows.
+
+    Attributes:
+        root: absolute path or URI.
+        created: when this was read, ISO time in UTC.
+        artifacts: finished ones, by stage in the order of the data flow, then by name.
+        unfinished: `{stage}/{name}` of directories without `manifest.json`.
+        retrieval: of each finished `retrieval` artifact, by name.
+    """
+
+    root: str
+    created: str
+    artifacts: tuple[Artifact, ...]
+    unfinished: tuple[str, ...]
+    retrieval: dict[str, Retrieval]
+
+    def of(self, stage: str) -> list[Artifact]:
+        """Finished artifacts of one stage."""
+        return [artifact for artifact in self.artifacts if artifact.stage == stage]
+
+
+def collect(root: str) -> Results:
+    """Read every artifact under `root`.
+
+    Raises:
+        UserError: if `root` is not there.
+    """
+    root = storage.absolute(root)
+    if not storage.exists(root):
+        raise UserError(f"root {root!r} does not exist; pass the --root that the other jobs wrote to")
+    found = [(stage, name, storage.join(root, stage, name)) for stage in STAGES for name in _directories(root, stage)]
+    finished = [row for row in found if storage.exists(storage.join(row[2], "manifest.json"))]
+    artifacts = tuple(_read_artifact(stage, name, uri) for stage, name, uri in finished)
+    return Results(
+        root=root,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        artifacts=artifacts,
+        unfinished=tuple(f"{stage}/{name}" for stage, name, uri in found if (stage, name, uri) not in finished),
+        retrieval={
+            artifact.name: read_retrieval(artifact.metrics, _data_files(root, artifact))
+            for artifact in artifacts
+            if artifact.stage == "retrieval"
+        },
+    )
+
+
+def _directories(root: str, stage: str) -> list[str]:
+    filesystem, path = storage.locate(storage.join(root, stage))
+    found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
+
+
+def _read_artifact(stage: str, name: str, uri: str) -> Artifact:
+    reasons, rejected = _read_rejected(storage.join(uri, "rejected.parquet"))
+    return Artifact(
+        stage=stage,
+        name=name,
+        config=_read_json(storage.join(uri, "config.json")),
+        manifest=_read_json(storage.join(uri, "manifest.json")),
+        metrics=_read_json(storage.join(uri, "metrics.json")),
+        plots=tuple(_read_plots(storage.join(uri, "plots"))),
+        reasons=reasons,
+        rejected=rejected,
+    )
+
+
+def _read_json(uri: str) -> dict[str, Any]:
+    """The object in a JSON file; {} where there is no such file."""
+    return dict(json.loads(storage.read_bytes(uri))) if storage.exists(uri) else {}
+
+
+def _read_rejected(uri: str) -> tuple[dict[str, int], tuple[dict[str, str], ...]]:
+    if not storage.exists(uri):
+        return {}, ()
+    filesystem, path = storage.locate(uri)
+    table = pq.read_table(path, filesystem=filesystem, partitioning=None)
+    reasons = Counter(table["reason"].to_pylist())
+    return dict(reasons.most_common()), tuple(table.slice(0, MAX_REJECTED_ROWS).to_pylist())
+
+
+def _read_plots(uri: str) -> Iterator[Plot]:
+    """PNG files, each with the caption in its `Description` text chunk."""
+    for file in storage.list_files(uri):
+        if file.endswith(".png"):
+            png = storage.read_bytes(file)
+            with Image.open(io.BytesIO(png)) as image:
+                caption = str(image.info.get("Description", ""))
+            yield Plot(name=file.rsplit("/", 1)[-1].removesuffix(".png"), png=png, caption=caption)
+
+
+def _data_files(root: str, artifact: Artifact) -> list[str]:
+    """URIs of the tables that the manifest lists, so that a left-over of an earlier attempt is never read."""
+    paths = [file["path"] for file in artifact.manifest["files"] if file["path"].startswith("data/")]
+    return [storage.join(root, artifact.stage, artifact.name, path) for path in paths if path.endswith(".parquet")]

@@ -1,0 +1,103 @@
+"""Lays results out as one HTML file that needs nothing else: styles, figures and numbers are all inside.
+
+`page.html.jinja` includes `section_{stage}.html.jinja` of every stage that has a finished artifact. A new stage adds
+that one file; until it does, its artifacts stand in the provenance table alone.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+
+from xlt_ray.report.collect import STAGES, Results
+
+NOT_KNOWN = "–"
+SCORE_NAMES = {"seqsim": "SeqSim", "f1": "F1", "mean_pool": "mean pooling", "max_pool": "max pooling", "dtw": "DTW"}
+
+PLOT_CAPTIONS = {
+    "r1_heatmap": "R@1 by query language (row) and candidate language (column); chance is dashed in the colour bar.",
+    "r1_bars": "R@1 of each pair with its 95% interval; markers are baselines, the tick near 0 is chance.",
+    "r1_by_layer": "R@1 at each encoder layer: thin lines are language pairs, the thick one is their mean, the dashed "
+    "one is chance. Look for the layer where the languages meet.",
+    "frame_match": "Cosine of every frame of the query (down) with every frame of a candidate (across). A diagonal of "
+    "dots means that the same things are said in the same order.",
+}
+"""What to see, for figures that carry no caption of their own; by the start of the file name."""
+
+
+def render(results: Results) -> str:
+    """The page as HTML text, to be written as UTF-8."""
+    return _environment().get_template("page.html.jinja").render(results=results, stages=STAGES)
+
+
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """A fraction in percent, without the sign: 0.8864 is 88.6."""
+    return NOT_KNOWN if fraction is None else f"{100 * fraction:.{digits}f}"
+
+
+def points(fraction: float | None) -> str:
+    """A difference of fractions in percentage points, always signed: -0.021 is −2.1."""
+    return NOT_KNOWN if fraction is None else f"{100 * fraction:+.1f}".replace("-", "−")
+
+
+def times(factor: float | None) -> str:
+    """A factor with two or three digits: 191.3 is 191×, 3.44 is 3.4×."""
+    return NOT_KNOWN if factor is None else f"{factor:.0f}×" if factor >= 10 else f"{factor:.1f}×"
+
+
+def count(number: int | None) -> str:
+    """A whole number with thousands apart."""
+    return NOT_KNOWN if number is None else f"{number:,}"
+
+
+def duration(seconds: float | None) -> str:
+    """Time in the unit that a reader would choose: 8.4 s, 12 min 5 s, 3 h 20 min."""
+    if seconds is None:
+        return NOT_KNOWN
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def score_name(score: str) -> str:
+    """A score as a reader says it: `seqsim-f1` is SeqSim F1."""
+    return " ".join(SCORE_NAMES.get(part, part) for part in score.split("-"))
+
+
+def plot_caption(name: str) -> str:
+    """The stock caption of a figure, by its file name; empty where there is none."""
+    return next((caption for start, caption in PLOT_CAPTIONS.items() if name.startswith(start)), "")
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as `a.b: value`, in their order; a list becomes its items, comma-separated."""
+    flat: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return flat
+
+
+def data_uri(png: bytes) -> str:
+    """The image as a `data:` URI."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _environment() -> jinja2.Environment:
+    """Templates of this package. Escaping is always on: transcripts and file names come from anywhere."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("xlt_ray", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = (percent, points, times, count, duration, score_name, plot_caption, flatten, data_uri)
+    environment.filters |= {function.__name__: function for function in filters}
+    return environment

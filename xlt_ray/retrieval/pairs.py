@@ -1,0 +1,172 @@
+"""From the tiles of two languages to the rankings of both directions. Pure: files in, files out, no Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from xlt_ray import artifacts
+from xlt_ray.artifacts import Artifact
+from xlt_ray.config import MODES, RetrievalConfig
+from xlt_ray.retrieval import baselines, ranking, seqsim, tiles
+from xlt_ray.schema import RANKING, REJECTED
+
+Matrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Queries in one language, candidates in another, and the tiles of the two.
+
+    `flipped` says that the tiles were made with the candidates as rows; then recall and precision change places.
+    """
+
+    artifact: Artifact
+    queries: pa.Table
+    candidates: pa.Table
+    tiles: Sequence[str]
+    flipped: bool
+
+    def score(self, name: str, config: RetrievalConfig) -> Matrix:
+        """The matrix (num_queries, num_candidates) of a score: `seqsim-MODE`, `layer-K` or a baseline."""
+        kind, _, detail = name.partition("-")
+        if kind == "seqsim":
+            return self._seqsim(detail, None)
+        if kind == "layer":
+            return self._seqsim(config.mode, int(detail))
+        if kind == "random":
+            return self._random(config.seed)
+        return self._stored(kind)
+
+    def _seqsim(self, mode: str, layer: int | None) -> Matrix:
+        recall, precision = (self._stored(tiles.of_layer(part, layer)) for part in ("recall", "precision"))
+        if self.flipped:
+            recall, precision = precision, recall
+        return seqsim.combine(recall, precision, mode)
+
+    def _random(self, seed: int) -> Matrix:
+        languages = self.queries["language"][0].as_py(), self.candidates["language"][0].as_py()
+        return baselines.random(self.queries.num_rows, self.candidates.num_rows, seed, languages)
+
+    def _stored(self, name: str) -> Matrix:
+        by_row = itertools.groupby(sorted(self.tiles), key=lambda tile: tile.rsplit("-", 1)[0])
+        matrix = np.block([[self._tile(tile, name) for tile in row] for _, row in by_row])
+        return matrix.T if self.flipped else matrix
+
+    def _tile(self, tile: str, name: str) -> Matrix:
+        uri = self.artifact.path("tiles", f"{tile}.parquet")
+        (row,) = artifacts.read_table(uri, filters=[("score", "=", name)]).to_pylist()
+        return np.frombuffer(row["values"], np.float32).reshape(row["num_rows"], row["num_columns"])
+
+
+def score_names(config: RetrievalConfig) -> list[str]:
+    """All scores of a run, the one that leads first."""
+    modes = [config.mode, *(mode for mode in MODES if mode != config.mode)]
+    layers = [f"layer-{layer}" for layer in config.layers]
+    return [f"seqsim-{mode}" for mode in modes] + list(config.baselines) + layers
+
+
+def rank_pair(
+    artifact: Artifact, embeddings: Artifact, names: Sequence[str], pair: tuple[str, str], config: RetrievalConfig
+) -> None:
+    """Write the rankings of both directions of a pair of languages, and which queries can't be ranked.
+
+    Args:
+        artifact: the retrieval artifact; its tiles of this pair are all there.
+        embeddings: the embed artifact that was scored.
+        names: of the pair's tiles.
+        pair: the language of the tiles' rows, and that of their columns.
+        config: scores and protocol.
+    """
+    first, second = (utterances(embeddings, language) for language in pair)
+    directions = {"-".join(pair): Pair(artifact, first, second, names, flipped=False)}
+    directions["-".join(reversed(pair))] = Pair(artifact, second, first, names, flipped=True)
+    for name, direction in directions.items():
+        table, rejected = _rank(name, direction, config)
+        artifact.write_table(f"rejected/{name}.parquet", rejected)
+        artifact.write_table(f"data/{name}.parquet", table)
+
+
+def utterances(embeddings: Artifact, language: str) -> pa.Table:
+    """Ids, transcripts and places of the utterances of a language, in the order of the tiles."""
+    columns = ["utterance_id", "sentence_id", "language", "text", "audio"]
+    return pa.concat_tables(
+        [artifacts.read_table(uri, columns=columns) for uri, _ in tiles.shards(embeddings, language)]
+    )
+
+
+def _rank(name: str, pair: Pair, config: RetrievalConfig) -> tuple[pa.Table, pa.Table]:
+    query_reasons = _reasons(pair.queries, pair.candidates, config)
+    candidate_reasons = _reasons(pair.candidates, pair.queries, config)
+    rows, columns = (np.flatnonzero([r is None for r in reasons]) for reasons in (query_reasons, candidate_reasons))
+    queries, candidates = pair.queries.take(rows), pair.candidates.take(columns)
+    rejected = _rejected(pair.queries, query_reasons)
+    if not len(rows):
+        return RANKING.empty_table(), rejected
+    positive = ranking.positives(
+        queries["sentence_id"].to_pylist(), candidates["sentence_id"].to_pylist(), candidates["text"].to_pylist()
+    )
+    ranks, scores = {}, None
+    for score in score_names(config):
+        matrix = pair.score(score, config)[np.ix_(rows, columns)]
+        scores = matrix if scores is None else scores
+        ranks[score] = ranking.rank_of_best_positive(matrix, positive)
+    return _table(name, queries, candidates, scores, positive, ranks, config.top_k), rejected
+
+
+def _reasons(rows: pa.Table, others: pa.Table, config: RetrievalConfig) -> list[str | None]:
+    """Why each row takes no part between these two languages; None where it does."""
+    shared = set(others["sentence_id"].to_pylist())
+    sentences, other = rows["sentence_id"].to_pylist(), others["language"][0].as_py()
+    reasons = [None if sentence in shared else f"no recording of this sentence in {other}" for sentence in sentences]
+    if config.protocol == "one_per_sentence":
+        drawn = set(ranking.one_recording(sentences, config.seed).tolist())
+        for row in range(len(sentences)):
+            if row not in drawn and reasons[row] is None:
+                reasons[row] = "another recording of this sentence was drawn (one_per_sentence)"
+    return reasons
+
+
+def _rejected(rows: pa.Table, reasons: list[str | None]) -> pa.Table:
+    out = [row for row, reason in enumerate(reasons) if reason is not None]
+    table = rows.select(["utterance_id", "language", "audio"]).take(out)
+    return table.append_column("reason", pa.array([reasons[row] for row in out], pa.string())).cast(REJECTED)
+
+
+def _table(
+    name: str,
+    queries: pa.Table,
+    candidates: pa.Table,
+    scores: Matrix,
+    positive: np.ndarray,
+    ranks: dict[str, np.ndarray],
+    top_k: int,
+) -> pa.Table:
+    facts = candidates.select(["utterance_id", "sentence_id", "text"]).to_pylist()
+    best_positive = np.where(positive, scores, -np.inf).max(axis=1)
+    num_queries, (lead, *_) = queries.num_rows, ranks
+    columns = {
+        "pair": [name] * num_queries,
+        "utterance_id": queries["utterance_id"],
+        "sentence_id": queries["sentence_id"],
+        "text": queries["text"],
+        "rank": ranks[lead],
+        "positive_score": best_positive,
+        "num_positives": positive.sum(axis=1),
+        "num_candidates": [candidates.num_rows] * num_queries,
+        "top": [
+            [facts[c] | {"score": scores[q, c], "correct": bool(positive[q, c])} for c in best]
+            for q, best in enumerate(ranking.top_k(scores, min(top_k, candidates.num_rows)).tolist())
+        ],
+        "ranks": [list(zip(ranks, row, strict=True)) for row in np.stack(list(ranks.values()), axis=1).tolist()],
+    }
+    return pa.table([_column(columns[field.name], field) for field in RANKING], schema=RANKING)
+
+
+def _column(values: Any, field: pa.Field) -> pa.Array | pa.ChunkedArray:
+    return values.cast(field.type) if isinstance(values, pa.ChunkedArray) else pa.array(values, field.type)

@@ -1,0 +1,125 @@
+"""The retrieval stage: shards of frames in, rankings and R@k for every ordered pair of languages out.
+
+    strips of shards -> ScoreTile (actors): one file a tile of the score matrix -> rank_pair (tasks): one file a direction
+
+Frames stay in the actors, score matrices in files and tasks; the driver sees names, ranks and counts, and the frames of the
+one pair of utterances that is plotted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Sequence
+
+import ray.data
+
+from xlt_ray import artifacts, runtime
+from xlt_ray.artifacts import Artifact
+from xlt_ray.config import RetrievalConfig, RetrievalJob, identity
+from xlt_ray.errors import UserError
+from xlt_ray.retrieval import pairs, results, tiles
+from xlt_ray.retrieval.tiles import Tile
+from xlt_ray.tracking import track
+
+
+def retrieve(job: RetrievalJob, embeddings: Artifact) -> Artifact:
+    """Score, rank and commit; what is done is not done again. Needs a running Ray.
+
+    Args:
+        job: languages and settings.
+        embeddings: a finished embed artifact that holds the languages.
+    """
+    what = {
+        "languages": sorted(job.languages),
+        "embeddings": embeddings.fingerprint,
+        "retrieval": identity(job.retrieval),
+    }
+    artifact = artifacts.start(job.root, "retrieval", job.name, what, dataclasses.asdict(job))
+    if artifact.is_complete:
+        print(f"retrieval: {artifact.uri} is complete, nothing to score")
+        return artifact
+    with track(job.root, "retrieval", job.name, what) as tracker:
+        started = time.monotonic()
+        pairs_left = [pair for pair in language_pairs(job) if not directions(pair) <= artifact.done()]
+        plan = tiles.cut(embeddings, pairs_left, job.retrieval.strip_utterances)
+        _score(artifact, plan, job.retrieval)
+        _rank(artifact, embeddings, pairs_left, plan, job.retrieval)
+        results.finish(artifact, embeddings, job, tracker, time.monotonic() - started)
+    return artifact
+
+
+def find_embeddings(job: RetrievalJob) -> Artifact:
+    """The finished embed artifact that `--retrieval.embeddings` names.
+
+    Raises:
+        UserError: if it is not there, or lacks a language or a layer that the job asks for.
+    """
+    name = job.retrieval.embeddings or job.name
+    embeddings = artifacts.find(job.root, "embed", name)
+    made_with = embeddings.read_json("config.json")["identity"]
+    if missing := sorted(set(job.languages) - set(made_with["languages"])):
+        raise UserError(
+            f"embed artifact {name!r} has no {', '.join(missing)}; --languages can be {','.join(made_with['languages'])}"
+        )
+    if missing_layers := sorted(set(job.retrieval.layers) - set(made_with["embed"]["layers"])):
+        raise UserError(f"embed artifact {name!r} keeps layers {made_with['embed']['layers']}, not {missing_layers}")
+    return embeddings
+
+
+def language_pairs(job: RetrievalJob) -> list[tuple[str, str]]:
+    """Every unordered pair of the job's languages; sorted, so that the order on the command line changes no file."""
+    return list(itertools.combinations(sorted(job.languages), 2))
+
+
+def directions(pair: tuple[str, str]) -> set[str]:
+    """Names of the two directions of a pair, query language first."""
+    return {"-".join(pair), "-".join(reversed(pair))}
+
+
+def _score(artifact: Artifact, plan: list[Tile], config: RetrievalConfig) -> None:
+    """Write every tile that has no file yet."""
+    done = artifact.done("tiles")
+    missing = [tile for tile in plan if tile.name not in done]
+    if not missing:
+        return
+    pool = runtime.pool(config.num_gpus, config.max_actors, len(missing))
+    blocks = [{"name": t.name, "rows": t.rows, "columns": t.columns, "num_pairs": t.num_pairs} for t in missing]
+    scored = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
+        tiles.ScoreTile,
+        fn_constructor_kwargs={"artifact": artifact, "config": config},
+        batch_size=None,
+        batch_format="pyarrow",
+        **pool.options,
+    )
+    total = sum(tile.num_pairs for tile in plan)
+    with runtime.Bar("score pairs", total, total - sum(tile.num_pairs for tile in missing)) as bar:
+        for row in scored.iter_rows():
+            bar.advance(row["num_pairs"])
+
+
+def _rank(
+    artifact: Artifact,
+    embeddings: Artifact,
+    missing: Sequence[tuple[str, str]],
+    plan: list[Tile],
+    config: RetrievalConfig,
+) -> None:
+    """Write the rankings of both directions of every pair."""
+    if not missing:
+        return
+    blocks = [{"pair": list(pair), "tiles": [t.name for t in plan if t.pair == pair]} for pair in missing]
+    ranked = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map(
+        _rank_one, fn_kwargs={"artifact": artifact, "embeddings": embeddings, "config": config}, num_cpus=1
+    )
+    with runtime.Bar("rank pairs", len(missing), 0) as bar:
+        for _ in ranked.iter_rows():
+            bar.advance(1)
+
+
+def _rank_one(
+    row: dict[str, list[str]], artifact: Artifact, embeddings: Artifact, config: RetrievalConfig
+) -> dict[str, list[str]]:
+    pairs.rank_pair(artifact, embeddings, row["tiles"], (row["pair"][0], row["pair"][1]), config)
+    return {"pair": row["pair"]}

@@ -1,0 +1,177 @@
+"""What a retrieval run leaves behind: metrics.json, plots, an MLflow run and the table at the end of the job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from rich.table import Table
+
+from xlt_ray import artifacts
+from xlt_ray.artifacts import Artifact
+from xlt_ray.config import RetrievalConfig, RetrievalJob
+from xlt_ray.retrieval import pairs, plots, ranking, seqsim, tiles
+from xlt_ray.tracking import Tracker
+
+Figures = dict[str, Any]
+
+_MEAN_OF = ("r1", "r5", "r10", "mrr", "chance_r1")
+
+
+def finish(artifact: Artifact, embeddings: Artifact, job: RetrievalJob, tracker: Tracker, seconds: float) -> None:
+    """Summarise the rankings, draw, log, and commit the artifact."""
+    units = [f"{query}-{candidate}" for query in job.languages for candidate in job.languages if query != candidate]
+    ranked = {unit: artifacts.read_table(artifact.path("data", f"{unit}.parquet")) for unit in units}
+    metrics = summarise(ranked, job.retrieval, embeddings.read_json("manifest.json")["inputs"]["model"]["num_layers"])
+    artifact.write_json("metrics.json", metrics)
+    _log(tracker, metrics)
+    _draw(artifact, embeddings, ranked, metrics, tracker)
+    num_rejected = artifact.merge_rejected()
+    num_in = sum(table.num_rows for table in ranked.values()) + num_rejected
+    inputs = {"embed": {"name": embeddings.name, "fingerprint": embeddings.fingerprint}}
+    artifact.commit(units=units, num_rows_in=num_in, inputs=inputs, seconds=seconds)
+    artifact.remove("tiles")
+
+
+def summarise(ranked: Mapping[str, pa.Table], config: RetrievalConfig, num_layers: int) -> Figures:
+    """The content of metrics.json.
+
+    Args:
+        ranked: rankings by direction (`en-fr`), with the schema RANKING.
+        config: the settings of the run.
+        num_layers: blocks of the encoder; its output is layer `num_layers` of the curve over layers.
+    """
+    ranked = {pair: table for pair, table in ranked.items() if table.num_rows}
+    lead, *others = pairs.score_names(config)
+    by_score = {
+        score: with_mean({pair: _pair_figures(table, score, config.seed) for pair, table in ranked.items()})
+        for score in (lead, *others)
+    }
+    layers = {score.removeprefix("layer-"): by_score.pop(score) for score in others if score.startswith("layer-")}
+    figures = {
+        "score": "seqsim",
+        "mode": config.mode,
+        "protocol": config.protocol,
+        "seed": config.seed,
+        **by_score.pop(lead),
+        "baselines": by_score,
+    }
+    if layers:
+        final = {"pairs": figures["pairs"], "mean": figures["mean"]}
+        figures["layers"] = {**layers, str(num_layers): final}
+    return figures
+
+
+def with_mean(by_pair: dict[str, Figures]) -> Figures:
+    """Figures by pair, and their unweighted mean over pairs."""
+    mean = {key: float(np.mean([figures[key] for figures in by_pair.values()])) for key in _MEAN_OF}
+    return {"pairs": by_pair, "mean": mean}
+
+
+def _pair_figures(table: pa.Table, score: str, seed: int) -> Figures:
+    ranks = np.array([dict(row)[score] for row in table["ranks"].to_pylist()])
+    return ranking.summarise(
+        ranks,
+        table["sentence_id"].to_pylist(),
+        num_candidates=table["num_candidates"][0].as_py(),
+        num_positives=table["num_positives"].to_numpy(),
+        seed=seed,
+    )
+
+
+def _log(tracker: Tracker, metrics: Figures) -> None:
+    values = {
+        f"retrieval/{key}/{pair}": figures[key]
+        for pair, figures in (*metrics["pairs"].items(), ("mean", metrics["mean"]))
+        for key in _MEAN_OF
+    }
+    for name, figures in metrics["baselines"].items():
+        values[f"retrieval/{name}/r1/mean"] = figures["mean"]["r1"]
+    tracker.metrics(values)
+    tracker.table(table_columns(metrics), "retrieval.json")
+
+
+def table_columns(metrics: Figures) -> dict[str, list[Any]]:
+    """The figures of every pair as columns."""
+    rows = [{"pair": pair, **figures} for pair, figures in metrics["pairs"].items()]
+    return {key: [row[key] for row in rows] for key in rows[0]}
+
+
+def _draw(
+    artifact: Artifact, embeddings: Artifact, ranked: Mapping[str, pa.Table], metrics: Figures, tracker: Tracker
+) -> None:
+    chance = metrics["mean"]["chance_r1"]
+    figures = {
+        "r1_heatmap": (plots.r1_heatmap(metrics["pairs"]), ""),
+        "r1_bars": (plots.r1_bars(metrics["pairs"], metrics["baselines"]), ""),
+    }
+    if "layers" in metrics:
+        figures["r1_by_layer"] = (plots.r1_by_layer(metrics["layers"], chance), "")
+    if match := _best_match(embeddings, ranked):
+        figures["frame_match"] = match
+    for name, (figure, caption) in figures.items():
+        artifact.write_bytes(f"plots/{name}.png", plots.to_png(figure, caption))
+        tracker.figure(figure, f"{name}.png")
+
+
+def _best_match(embeddings: Artifact, ranked: Mapping[str, pa.Table]) -> tuple[Any, str] | None:
+    """The frame matches of the highest scoring hit, over all pairs, of a query with at least four words."""
+    hits = pa.concat_tables(ranked.values())
+    hits = hits.filter(pc.equal(hits["rank"], 1))
+    long = hits.filter(pc.greater_equal(pc.count_substring(pc.coalesce(hits["text"], pa.scalar("")), " "), 3))
+    hits = long if long.num_rows else hits
+    if not hits.num_rows:
+        return None
+    query = hits.sort_by([("positive_score", "descending")]).slice(0, 1).to_pylist()[0]
+    candidate = next(entry for entry in query["top"] if entry["correct"])
+    matches = ray.get(_match_map.remote(embeddings, query["pair"], query["utterance_id"], candidate["utterance_id"]))
+    title = f"{query['utterance_id']} against {candidate['utterance_id']}"
+    return plots.frame_match(matches, title), f"{query['text'] or ''} / {candidate['text'] or ''}"
+
+
+@ray.remote(num_cpus=0.1)
+def _match_map(embeddings: Artifact, pair: str, query: str, candidate: str) -> np.ndarray[Any, Any]:
+    languages = pair.split("-", 1)
+    frames = [_frames_of(embeddings, *row) for row in zip(languages, (query, candidate), strict=True)]
+    return seqsim.match_map(*frames).numpy()
+
+
+def _frames_of(embeddings: Artifact, language: str, utterance_id: str) -> seqsim.Frames:
+    for uri, _ in tiles.shards(embeddings, language):
+        rows = artifacts.read_table(
+            uri, columns=["num_valid", "dim", "frames"], filters=[("utterance_id", "=", utterance_id)]
+        )
+        if rows.num_rows:
+            return tiles.valid_frames(rows, "frames")
+    raise KeyError(utterance_id)
+
+
+def print_table(metrics: Figures) -> Table:
+    """R@1 of every pair, beside chance, its interval and the baselines."""
+    names = [name for name in metrics["baselines"] if not name.startswith("seqsim")]
+    head = f"R@1 in percent, {metrics['score']} {metrics['mode']}, {metrics['protocol']}"
+    table = Table(title=head, title_justify="left")
+    table.add_column("pair")
+    for column in ("R@1", "95% interval", "chance", "R@5", "R@10", "MRR", *names, "queries"):
+        table.add_column(column, justify="right")
+    for pair, figures in metrics["pairs"].items():
+        low, high = figures["r1_ci95"]
+        cells = [_percent(figures["r1"]), f"{_percent(low)} to {_percent(high)}"]
+        table.add_row(pair, *cells, *_others(figures, metrics, names, pair), str(figures["num_queries"]))
+    table.add_section()
+    table.add_row("mean", _percent(metrics["mean"]["r1"]), "", *_others(metrics["mean"], metrics, names, None), "")
+    return table
+
+
+def _others(figures: Figures, metrics: Figures, names: Sequence[str], pair: str | None) -> list[str]:
+    beside = [metrics["baselines"][name] for name in names]
+    baselines = [(scored["pairs"][pair] if pair else scored["mean"])["r1"] for scored in beside]
+    return [_percent(value) for value in (*(figures[key] for key in ("chance_r1", "r5", "r10", "mrr")), *baselines)]
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f}"

@@ -1,0 +1,241 @@
+"""How a job starts: its command line, its Ray, its errors. The only module that calls `ray.init`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import inspect
+import io
+import logging
+import os
+import sys
+import time
+import typing
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import ray
+import ray.data
+import ray.util.annotations
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from xlt_ray import tracking
+from xlt_ray.artifacts import Artifact
+from xlt_ray.errors import UserError
+from xlt_ray.presets import PRESETS
+
+JobT = TypeVar("JobT")
+
+console = Console(highlight=False)
+
+
+def run(main: Callable[[JobT], None], argv: Sequence[str] | None = None) -> None:
+    """Read the command line into the settings that `main` takes, and run it.
+
+    Exits with code 2 and one line on stderr when the user asked for something that can't be done.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    (job_type,) = (hint for name, hint in typing.get_type_hints(main).items() if name != "return")
+    try:
+        main(parse(job_type, words, description=inspect.getdoc(sys.modules[main.__module__]) or ""))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def parse(job_type: type[JobT], argv: list[str], description: str = "") -> JobT:
+    """Settings from a preset and flags.
+
+    Raises:
+        UserError: on an unknown flag, preset or value; the message names the valid ones.
+    """
+    default = _from_preset(job_type, _preset_of(argv))
+    valid = set(_flags(job_type)) | {"--help", "-h"}
+    for word in argv:
+        flag = word.split("=", 1)[0]
+        if flag.startswith("--") and flag.replace("_", "-") not in valid:
+            near = difflib.get_close_matches(flag, valid, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise UserError(f"unknown flag {flag}; {hint}valid: {' '.join(sorted(valid - {'-h'}))}")
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(job_type, default=default, description=description, args=argv)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UserError(_one_line(complaint.getvalue())) from None
+
+
+def _preset_of(argv: list[str]) -> str:
+    for place, word in enumerate(argv):
+        if word == "--preset":
+            return argv[place + 1] if place + 1 < len(argv) else ""
+        if word.startswith("--preset="):
+            return word.removeprefix("--preset=")
+    return "demo"
+
+
+def _from_preset(job_type: type[JobT], preset: str) -> JobT:
+    if preset not in PRESETS:
+        raise UserError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}")
+    names = {field.name for field in dataclasses.fields(job_type)}  # type: ignore[arg-type]
+    settings = {"preset": preset, "name": preset, **PRESETS[preset]()}
+    return job_type(**{name: value for name, value in settings.items() if name in names})
+
+
+def _flags(config_type: type, prefix: str = "--") -> Iterator[str]:
+    hints = typing.get_type_hints(config_type)
+    for field in dataclasses.fields(config_type):
+        name = prefix + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from _flags(typing.cast(type, hints[field.name]), f"{name}.")
+            continue
+        yield name
+        if hints[field.name] is bool:
+            head, _, last = name.rpartition(".")
+            yield f"{head}.no-{last}" if head else f"--no-{last.removeprefix('--')}"
+
+
+def _one_line(box: str) -> str:
+    """The sentence inside the frame that tyro draws around a complaint."""
+    lines = [line.strip("│╭╰╮╯ ").strip() for line in box.splitlines()]
+    body = [line for line in lines if line and not line.endswith("─")]
+    return " ".join(line for line in body if "full helptext" not in line) or "the command line could not be read"
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[None]:
+    """Ray for the length of a job: the cluster of RAY_ADDRESS (set by `ray job submit`), else this machine."""
+    submitted = "RAY_ADDRESS" in os.environ
+    print(f"ray: {'joining the cluster of RAY_ADDRESS' if submitted else 'starting on this machine'}", flush=True)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    with _no_stderr():  # Ray's core tells at which level it logs
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        ray.init(**quiet) if submitted else ray.init(address="local", include_dashboard=False, **quiet)
+    data = ray.data.DataContext.get_current()
+    data.enable_progress_bars = False  # jobs draw their own, in rows of the corpus
+    data.target_max_block_size = None  # a block is one unit of work and must not be cut
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Drop what native code writes to the standard error stream; exceptions pass as always."""
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pool:
+    """What one actor of a stage takes, how many there may be, and what the tasks that feed them take.
+
+    On CPUs an actor books 0.9 of one and a feeding task 0.1: with whole CPUs booked, a pool as large as the machine
+    waits for its input for ever.
+    """
+
+    num_cpus: float
+    num_gpus: float
+    feed_cpus: float
+    initial_size: int
+    max_size: int
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The same as arguments of `map_batches`."""
+        return {
+            "compute": ray.data.ActorPoolStrategy(min_size=1, initial_size=self.initial_size, max_size=self.max_size),
+            "num_cpus": self.num_cpus,
+            "num_gpus": self.num_gpus,
+            # Ray's default is to retry for ever, so one unit that kills its actor would never let the job end.
+            "max_restarts": 4,
+            "max_task_retries": 2,
+        }
+
+
+def pool(num_gpus: float | None, max_actors: int | None, num_units: int) -> Pool:
+    """One actor a GPU, or one a CPU where there is none; on a cluster more of them as nodes come.
+
+    Args:
+        num_gpus: GPUs an actor takes; None: 1 if the cluster has a GPU now, else 0.
+        max_actors: most actors at a time; None: as many as there are units, or as this machine can hold.
+        num_units: units of work; there are never more actors than these.
+    """
+    resources = ray.cluster_resources()
+    gpus_each = num_gpus if num_gpus is not None else float(resources.get("GPU", 0) > 0)
+    fit = int(resources.get("GPU", 0) / gpus_each if gpus_each else resources.get("CPU", 0))
+    most = max_actors or (num_units if "RAY_ADDRESS" in os.environ else max(1, fit))
+    max_size = max(1, min(most, num_units))
+    num_cpus, feed_cpus = (1.0, 1.0) if gpus_each else (0.9, 0.1)
+    return Pool(num_cpus, gpus_each, feed_cpus, max(1, min(fit, max_size)), max_size)
+
+
+class Bar:
+    """Progress of a stage: a bar on a terminal, a line every few seconds in a log."""
+
+    _LINE_EVERY_S = 10.0
+
+    def __init__(self, what: str, total: int, done: int) -> None:
+        self._what, self._total, self._done = what, total, done
+        self._started = self._printed = time.monotonic()
+        self._at_start = done
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        self._progress = Progress(TextColumn("{task.description}"), *columns, console=console)
+        self._task = self._progress.add_task(what, total=total, completed=done)
+
+    def __enter__(self) -> Bar:
+        if console.is_terminal:
+            self._progress.start()
+        else:
+            self._print()
+        return self
+
+    def advance(self, rows: int) -> None:
+        """Count rows that are done."""
+        self._done += rows
+        self._progress.advance(self._task, rows)
+        due = time.monotonic() - self._printed > self._LINE_EVERY_S or self._done >= self._total
+        if due and not console.is_terminal:
+            self._print()
+
+    def __exit__(self, *_: object) -> None:
+        if console.is_terminal:
+            self._progress.stop()
+
+    def _print(self) -> None:
+        self._printed = time.monotonic()
+        elapsed = self._printed - self._started
+        rate = (self._done - self._at_start) / elapsed if elapsed > 1 else 0.0
+        left = f", {rate:.1f}/s, {(self._total - self._done) / rate:.0f} s left" if rate else ""
+        print(f"{self._what}: {self._done}/{self._total}{left}", flush=True)
+
+
+def show(table: Table) -> None:
+    """Print a table, at its full width also where the output is not a terminal."""
+    wide = console if console.is_terminal else Console(highlight=False, width=140)
+    wide.print(table)
+
+
+def where_next(artifact: Artifact, root: str, command: str) -> None:
+    """Say where the results are, and what a user would want to do with them."""
+    print(f"results  {artifact.uri}")
+    if num_rejected := artifact.read_json("manifest.json")["rows_rejected"]:
+        print(f"rejected {num_rejected} rows, with reasons: {artifact.path('rejected.parquet')}")
+    print(f"runs     {tracking.ui_command(root)}")
+    print(f"next     {command}")

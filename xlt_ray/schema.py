@@ -1,0 +1,133 @@
+"""Arrow schemas of every table that xlt_ray writes, and the row type of a corpus.
+
+A change to any of them raises SCHEMA_VERSION, which is part of every artifact's fingerprint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Utterance:
+    """One recording of one sentence: a row of a corpus, without its sound.
+
+    Attributes:
+        utterance_id: unique in the corpus.
+        sentence_id: the same for recordings and translations of the same sentence; this makes utterances parallel.
+        language: ISO 639 code, as Whisper spells it where it knows the language (`zh`, `kea`).
+        audio: absolute path or URI of the file that holds the recording.
+        member: "" when `audio` is a sound file; the row number when it is a Parquet file with an `audio` column;
+            the member's name when it is a tar archive.
+        text: transcript, where there is one.
+        translations: the sentence in other languages, by language code.
+        speaker: who speaks, where it is known.
+        split: `train`, `dev`, `test` or another name, where the corpus has splits.
+    """
+
+    utterance_id: str
+    sentence_id: str
+    language: str
+    audio: str
+    member: str = ""
+    text: str | None = None
+    translations: dict[str, str] = dataclasses.field(default_factory=dict)
+    speaker: str | None = None
+    split: str | None = None
+
+
+UTTERANCE = pa.schema(
+    [
+        pa.field("utterance_id", pa.string(), nullable=False),
+        pa.field("sentence_id", pa.string(), nullable=False),
+        pa.field("language", pa.string(), nullable=False),
+        pa.field("audio", pa.string(), nullable=False),
+        pa.field("member", pa.string(), nullable=False),
+        pa.field("text", pa.string()),
+        pa.field("translations", pa.map_(pa.string(), pa.string()), nullable=False),
+        pa.field("speaker", pa.string()),
+        pa.field("split", pa.string()),
+    ]
+)
+"""One row a recording: the index of a corpus. No sound in it."""
+
+REJECTED = pa.schema(
+    [
+        pa.field("utterance_id", pa.string(), nullable=False),
+        pa.field("language", pa.string(), nullable=False),
+        pa.field("audio", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+"""Rows that are not in the output, and why."""
+
+
+def utterance_table(utterances: Iterable[Utterance]) -> pa.Table:
+    """The rows as an Arrow table with the schema UTTERANCE."""
+    rows: list[dict[str, Any]] = [dataclasses.asdict(utterance) for utterance in utterances]
+    return pa.Table.from_pylist(rows, schema=UTTERANCE)
+
+
+def embedding_schema(layers: Iterable[int] = ()) -> pa.Schema:
+    """One row a recording, with its frames: a shard of the embed stage.
+
+    `frames` are the encoder's output as fp16, row-major (num_frames, dim), in one binary value: 10 to 100 times faster to
+    write and read than a nested list, and readable without Ray. `num_valid` frames hold the speech, the rest is silence
+    behind it. `frames_layer_k` holds the same frames before block k, for each k of `layers`.
+    """
+    counts = [pa.field(name, pa.int32(), nullable=False) for name in ("num_samples", "num_valid", "num_frames", "dim")]
+    columns = ["frames", *(layer_column(layer) for layer in layers)]
+    frames = [pa.field(name, pa.large_binary(), nullable=False) for name in columns]
+    return pa.schema([*UTTERANCE, *counts, *frames])
+
+
+def layer_column(layer: int | None) -> str:
+    """Name of the column that holds a layer's frames; None is the encoder's output."""
+    return "frames" if layer is None else f"frames_layer_{layer}"
+
+
+RANKING = pa.schema(
+    [
+        pa.field("pair", pa.string(), nullable=False),
+        pa.field("utterance_id", pa.string(), nullable=False),
+        pa.field("sentence_id", pa.string(), nullable=False),
+        pa.field("text", pa.string()),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("positive_score", pa.float32(), nullable=False),
+        pa.field("num_positives", pa.int32(), nullable=False),
+        pa.field("num_candidates", pa.int32(), nullable=False),
+        pa.field(
+            "top",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("utterance_id", pa.string()),
+                        pa.field("sentence_id", pa.string()),
+                        pa.field("text", pa.string()),
+                        pa.field("score", pa.float32()),
+                        pa.field("correct", pa.bool_()),
+                    ]
+                )
+            ),
+            nullable=False,
+        ),
+        pa.field("ranks", pa.map_(pa.string(), pa.int32()), nullable=False),
+    ]
+)
+"""One row a query: where its translation came, what came first, and its rank by every other score."""
+
+TILE = pa.schema(
+    [
+        pa.field("score", pa.string(), nullable=False),
+        pa.field("num_rows", pa.int32(), nullable=False),
+        pa.field("num_columns", pa.int32(), nullable=False),
+        pa.field("values", pa.large_binary(), nullable=False),
+    ]
+)
+"""One row a score: a tile of its matrix as fp32, row-major (num_rows, num_columns)."""

@@ -1,0 +1,89 @@
+"""Paths and URIs: one way to name a file, whether it is local or in an object store.
+
+Local paths are made absolute before Ray sees them, because a submitted job runs in a throw-away directory.
+`s3://`, `gs://` and `hf://` go to the file systems of pyarrow and of huggingface_hub.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import posixpath
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.fs as pafs
+
+from xlt_ray.errors import UserError
+
+REMOTE_SCHEMES = ("s3", "gs", "gcs", "hf")
+
+
+def is_remote(uri: str) -> bool:
+    """Whether `uri` names an object store rather than a local path."""
+    return uri.split("://", 1)[0] in REMOTE_SCHEMES if "://" in uri else False
+
+
+def absolute(uri: str | os.PathLike[str]) -> str:
+    """The same place, named independently of the working directory; `~` is expanded, URIs are kept."""
+    text = os.fspath(uri)
+    if is_remote(text):
+        return text.rstrip("/")
+    if "://" in text and not text.startswith("file://"):
+        valid = ", ".join(f"{scheme}://" for scheme in REMOTE_SCHEMES)
+        raise UserError(f"{text!r} has an unknown scheme; use a local path or one of {valid}")
+    return str(Path(text.removeprefix("file://")).expanduser().absolute())
+
+
+def join(base: str, *parts: str) -> str:
+    """Append path parts; a part that is absolute or a URI replaces what stands before it."""
+    for part in parts:
+        base = part if is_remote(part) else posixpath.join(base, part)
+    return base
+
+
+@functools.lru_cache(maxsize=64)
+def _remote_filesystem(scheme: str, authority: str) -> pafs.FileSystem:
+    if scheme == "hf":
+        from huggingface_hub import HfFileSystem
+
+        return pafs.PyFileSystem(pafs.FSSpecHandler(HfFileSystem()))
+    return pafs.FileSystem.from_uri(f"{scheme}://{authority}")[0]
+
+
+def locate(uri: str) -> tuple[pafs.FileSystem, str]:
+    """The pyarrow file system of `uri` and the path inside it.
+
+    `AWS_ENDPOINT_URL` in the environment reaches an S3-compatible server other than Amazon's.
+    """
+    if not is_remote(uri):
+        return pafs.LocalFileSystem(), absolute(uri)
+    scheme, rest = uri.split("://", 1)
+    return _remote_filesystem(scheme, rest.split("/", 1)[0]), rest.rstrip("/")
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or directory is there."""
+    filesystem, path = locate(uri)
+    return bool(filesystem.get_file_info(path).type != pafs.FileType.NotFound)
+
+
+def read_bytes(uri: str) -> bytes:
+    """The whole content of one file.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+    """
+    filesystem, path = locate(uri)
+    with filesystem.open_input_stream(path, compression=None) as stream:
+        return bytes(stream.read())
+
+
+def list_files(uri: str, *, recursive: bool = False) -> Iterator[str]:
+    """Paths of the files in a directory, sorted, each in the form that `uri` has; nothing if it is not there."""
+    filesystem, path = locate(uri)
+    selector = pafs.FileSelector(path, allow_not_found=True, recursive=recursive)
+    prefix = uri.split("://", 1)[0] + "://" if is_remote(uri) else ""
+    for info in sorted(filesystem.get_file_info(selector), key=lambda info: str(info.path)):
+        if info.type == pafs.FileType.File:
+            yield prefix + info.path
