@@ -1,4 +1,4 @@
-"""One HTML page of everything under a root: what ran, tables beside their chance level, plots, best and worst retrievals.
+"""One HTML page of all runs under a root: tables beside their chance level, plots, best and worst retrievals.
 
   python jobs/report.py --root runs --name demo
 

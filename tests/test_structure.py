@@ -15,14 +15,16 @@ PACKAGE = "xlt_ray"
 TREES = (PACKAGE, "jobs", "benchmarks", "tests")
 
 SPINE = {"config", "presets", "schema", "errors", "storage", "artifacts", "runtime", "tracking", "whisper", "corpora"}
-SPINE |= {"doctor"}
+SPINE |= {"ctranslate2"}
 STAGES = {"embed", "retrieval", "finetune", "tune", "study", "translate", "report"}
 # Stages meet only in files. These two run another stage many times over, so they call it.
 EXCEPTIONS = {"tune": {"finetune", "translate"}, "study": {"finetune", "translate"}}
 
 # Modules by their last name, and all of corpora: to be read, tested and used without a cluster.
-PURE = {"schema", "storage", "config", "presets", "whisper", "doctor", "audio", "encoder"}
-PURE |= {"seqsim", "baselines", "ranking", "ewc", "loop", "batch", "decode", "metrics", "collect", "render", "plots"}
+PURE = {"schema", "storage", "config", "presets", "whisper", "ctranslate2", "doctor", "audio", "encoder", "index"}
+PURE |= {"seqsim", "baselines", "ranking", "pairs", "tiles", "collect", "render", "plots"}
+PURE |= {"ewc", "loop", "batch", "decode", "metrics"}
+PLANNED = {"finetune", "tune", "study", "translate"} | {"ewc", "loop", "batch", "decode", "metrics"}  # not written yet
 VAGUE = {"util", "utils", "helper", "helpers", "common"}
 
 
@@ -121,8 +123,8 @@ def test_the_tree_keeps_the_rules() -> None:
 def test_every_name_of_the_rules_is_there() -> None:
     """A module that was renamed would otherwise leave its rule without a word."""
     names = [name_of(path, ROOT) for path in (ROOT / PACKAGE).rglob("*.py")]
-    assert {part_of(name) for name in names} - {""} == SPINE | STAGES
-    assert {name.split(".")[-1] for name in names} >= PURE
+    assert {part_of(name) for name in names} - {""} == (SPINE | STAGES) - PLANNED
+    assert {name.split(".")[-1] for name in names} >= PURE - PLANNED
 
 
 def test_pure_modules_load_without_ray() -> None:

@@ -6,9 +6,9 @@
                           metrics.json      the figures
                           manifest.json     written last: no manifest, it did not happen
 
-A unit of work is one file, named before the work starts. A file appears under its name only when it is whole, so a file
-that is there is a unit that is done: a killed run goes on from what it finds, a unit that is done twice is written twice
-with the same content, and nothing needs a log of its own.
+A unit of work is one file, named before the work starts. A file appears under its name only when it is whole, so a
+file that is there is a unit that is done: a killed run goes on from what it finds, a unit that is done twice is written
+twice with the same content, and nothing needs a log of its own.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class EmbedConfig:
     num_sentences: int | None = None
     """Only the first N sentences, sorted by id, that every chosen language has."""
     encoding: Literal["exact", "trimmed"] = "exact"
-    """exact: padded to 30 s as the model was trained. trimmed: only the speech and context-margin are encoded, cheaper."""
+    """exact: padded to 30 s, as the model was trained. trimmed: the speech and context-margin only, cheaper."""
     context_margin: int = 100
     """trimmed: frames of silence (20 ms each) behind the speech that the encoder sees."""
     keep_margin: int | Literal["all"] = 100

@@ -1,4 +1,4 @@
-"""Named starting points for a job. A preset is a function that returns a dict of settings; flags change them further."""
+"""Named starting points for a job. A preset is a function that returns settings; flags change them further."""
 
 from __future__ import annotations
 

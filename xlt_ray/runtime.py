@@ -187,14 +187,15 @@ def pool(num_gpus: float | None, max_actors: int | None, num_units: int) -> Pool
 
 
 class Bar:
-    """Progress of a stage: a bar on a terminal, a line every few seconds in a log."""
+    """Progress of a stage: a bar on a terminal, a line every ten seconds in a log."""
 
     _LINE_EVERY_S = 10.0
 
     def __init__(self, what: str, total: int, done: int) -> None:
         self._what, self._total, self._done = what, total, done
-        self._started = self._printed = time.monotonic()
-        self._at_start = done
+        # The rate counts from the first result on: before it, workers start, for 10 to 30 s.
+        self._first: tuple[float, int] | None = None
+        self._printed = 0.0
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         self._progress = Progress(TextColumn("{task.description}"), *columns, console=console)
         self._task = self._progress.add_task(what, total=total, completed=done)
@@ -209,6 +210,7 @@ class Bar:
     def advance(self, rows: int) -> None:
         """Count rows that are done."""
         self._done += rows
+        self._first = self._first or (time.monotonic(), self._done)
         self._progress.advance(self._task, rows)
         due = time.monotonic() - self._printed > self._LINE_EVERY_S or self._done >= self._total
         if due and not console.is_terminal:
@@ -220,8 +222,8 @@ class Bar:
 
     def _print(self) -> None:
         self._printed = time.monotonic()
-        elapsed = self._printed - self._started
-        rate = (self._done - self._at_start) / elapsed if elapsed > 1 else 0.0
+        started, count = self._first or (self._printed, self._done)
+        rate = (self._done - count) / (self._printed - started) if self._done > count else 0.0
         left = f", {rate:.1f}/s, {(self._total - self._done) / rate:.0f} s left" if rate else ""
         print(f"{self._what}: {self._done}/{self._total}{left}", flush=True)
 

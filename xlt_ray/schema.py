@@ -77,9 +77,9 @@ def utterance_table(utterances: Iterable[Utterance]) -> pa.Table:
 def embedding_schema(layers: Iterable[int] = ()) -> pa.Schema:
     """One row a recording, with its frames: a shard of the embed stage.
 
-    `frames` are the encoder's output as fp16, row-major (num_frames, dim), in one binary value: 10 to 100 times faster to
-    write and read than a nested list, and readable without Ray. `num_valid` frames hold the speech, the rest is silence
-    behind it. `frames_layer_k` holds the same frames before block k, for each k of `layers`.
+    `frames` are the encoder's output as fp16, row-major (num_frames, dim), in one binary value: 10 to 100 times faster
+    to write and read than a nested list, and readable without Ray. `num_valid` frames hold the speech, the rest is
+    silence behind it. `frames_layer_k` holds the same frames before block k, for each k of `layers`.
     """
     counts = [pa.field(name, pa.int32(), nullable=False) for name in ("num_samples", "num_valid", "num_frames", "dim")]
     columns = ["frames", *(layer_column(layer) for layer in layers)]

@@ -1,7 +1,7 @@
 """Runs in MLflow, opened and closed by the driver.
 
-Without MLFLOW_TRACKING_URI the store is `{root}/mlflow.db`, with its files beside it. A root in an object store can hold
-no SQLite file, so there a server is needed; without one the run is not tracked, and a line says so.
+Without MLFLOW_TRACKING_URI the store is `{root}/mlflow.db`, with its files beside it. A root in an object store can
+hold no SQLite file, so there a server is needed; without one the run is not tracked, and a line says so.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
 
 from xlt_ray import artifacts, storage
 
@@ -46,25 +50,23 @@ class NullTracker:
 
 
 class MlflowTracker:
-    """Writes to the run that is active in the driver."""
+    """Writes to one run, through a client of its own: MLflow's global state would leak into the environment."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self._client, self._run_id = client, run_id
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Log all numbers in one request."""
-        import mlflow
-
-        mlflow.log_metrics({key: float(value) for key, value in values.items()})
+        now = int(time.time() * 1000)
+        self._client.log_batch(self._run_id, metrics=[Metric(key, float(of), now, 0) for key, of in values.items()])
 
     def figure(self, figure: Any, file: str) -> None:
         """Log a figure as an image file."""
-        import mlflow
-
-        mlflow.log_figure(figure, file)
+        self._client.log_figure(self._run_id, figure, file)
 
     def table(self, columns: Mapping[str, list[Any]], file: str) -> None:
         """Log a table that the UI can show and compare."""
-        import mlflow
-
-        mlflow.log_table(dict(columns), file)
+        self._client.log_table(self._run_id, dict(columns), file)
 
 
 @contextlib.contextmanager
@@ -75,17 +77,18 @@ def track(root: str, stage: str, name: str, identity: Mapping[str, Any]) -> Iter
         print(f"not tracked: {root} can't hold MLflow's SQLite file; set MLFLOW_TRACKING_URI to a server")
         yield NullTracker()
         return
-    import mlflow
-
     _quiet()
-    mlflow.set_tracking_uri(uri)
-    if mlflow.get_experiment_by_name(stage) is None:
-        mlflow.create_experiment(stage, artifact_location=_artifact_location(root))
-    mlflow.set_experiment(stage)
-    with mlflow.start_run(run_name=name):
-        mlflow.log_params(flatten(identity))
-        mlflow.set_tags(_tags(identity))
-        yield MlflowTracker()
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(stage)
+    number = experiment.experiment_id if experiment else client.create_experiment(stage, _artifact_location(root))
+    run_id = client.create_run(number, tags=_tags(identity), run_name=name).info.run_id
+    client.log_batch(run_id, params=[Param(key, value) for key, value in flatten(identity).items()])
+    status = "FAILED"
+    try:
+        yield MlflowTracker(client, run_id)
+        status = "FINISHED"
+    finally:
+        client.set_terminated(run_id, status)
 
 
 def ui_command(root: str) -> str:

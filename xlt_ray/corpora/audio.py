@@ -22,7 +22,6 @@ import collections
 import io
 import re
 import tarfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
@@ -103,7 +102,7 @@ def read_recordings(locators: Sequence[tuple[str, str]]) -> Iterator[Recording]:
         container = containers.setdefault(audio, _read_container(audio, wanted[audio]))
         while (audio, member) not in found:
             name, recording = next(container, (member, RejectedRow("missing: not in its container")))
-            found[audio, name] = recording or RejectedRow("empty: 0 bytes")
+            found.setdefault((audio, name), recording or RejectedRow("empty: 0 bytes"))
         yield found[audio, member]
         uses_left[audio, member] -= 1
         if not uses_left[audio, member]:
@@ -111,7 +110,7 @@ def read_recordings(locators: Sequence[tuple[str, str]]) -> Iterator[Recording]:
 
 
 def _read_container(audio: str, members: set[str]) -> Iterator[tuple[str, Recording]]:
-    """Members in the order of the container; those that it does not hold are left out."""
+    """Members in the order of the container, without those that it does not hold; where it breaks off, all again."""
     try:
         if members == {""}:
             yield "", storage.read_bytes(audio)
@@ -120,12 +119,12 @@ def _read_container(audio: str, members: set[str]) -> Iterator[tuple[str, Record
         else:
             yield from _read_tar(audio, members)
     except FileNotFoundError:
-        yield from ((member, RejectedRow("missing: no such file")) for member in members)
-    except (tarfile.TarError, EOFError, zlib.error, pa.ArrowException, KeyError, OSError) as error:
+        yield from ((member, RejectedRow("missing: no such file")) for member in sorted(members))
+    except (tarfile.TarError, pa.ArrowException, KeyError, ValueError, OSError) as error:
         # pyarrow reports damaged pages as an OSError without errno; with one it is the machine that failed.
         if isinstance(error, OSError) and (storage.is_remote(audio) or error.errno is not None):
             raise
-        yield from ((member, RejectedRow("missing: its file cannot be read that far")) for member in members)
+        yield from ((member, RejectedRow("missing: its file cannot be read that far")) for member in sorted(members))
 
 
 def _read_parquet(audio: str, members: set[str]) -> Iterator[tuple[str, Recording]]:

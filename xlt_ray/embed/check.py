@@ -1,4 +1,4 @@
-"""`jobs/embed.py --check`: the corpus doctor, spread over the cluster. Reads and decodes everything, encodes nothing."""
+"""`jobs/embed.py --check`: the corpus doctor, spread over the cluster. Decodes everything, encodes nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import ray
 from xlt_ray import corpora, runtime
 from xlt_ray.config import EmbedJob
 from xlt_ray.corpora.doctor import CorpusCheck, Finding, check_batch, summarise
-from xlt_ray.schema import Utterance
 
 _BATCH_SIZE = 64
 
@@ -15,7 +14,8 @@ _BATCH_SIZE = 64
 def check_corpus(job: EmbedJob) -> CorpusCheck:
     """What is missing, undecodable, silent, too long, duplicate or mis-paired, by language. Needs a running Ray."""
     rows = list(corpora.read(job.corpus, job.languages, job.embed.split))
-    waiting = [_check.remote(rows[first : first + _BATCH_SIZE]) for first in range(0, len(rows), _BATCH_SIZE)]
+    check = ray.remote(check_batch)
+    waiting = [check.remote(rows[first : first + _BATCH_SIZE]) for first in range(0, len(rows), _BATCH_SIZE)]
     findings: list[Finding] = []
     with runtime.Bar("check", len(rows), 0) as bar:
         while waiting:
@@ -24,8 +24,3 @@ def check_corpus(job: EmbedJob) -> CorpusCheck:
             findings += found
             bar.advance(len(found))
     return summarise(findings)
-
-
-@ray.remote
-def _check(rows: list[Utterance]) -> list[Finding]:
-    return check_batch(rows)

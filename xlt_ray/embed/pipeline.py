@@ -1,9 +1,9 @@
 """The embed stage: recordings in, shards of encoder frames out.
 
-    index rows -> DecodeUnit (CPU tasks) -> EncodeUnit (actors, on GPUs where there are any) -> one shard a unit
+    index rows -> decode_unit (CPU tasks) -> EncodeUnit (actors, on GPUs where there are any) -> one shard a unit
 
-One block of Ray Data is one unit of work from end to end. The actor that encodes a unit writes its shard, so frames never
-cross the object store (up to 1.5 MB a recording with Whisper base, 3.8 MB with large), and never reach the driver.
+One block of Ray Data is one unit of work from end to end. The actor that encodes a unit writes its shard, so frames
+never cross the object store (up to 1.5 MB a recording with Whisper base, 3.8 MB with large) or reach the driver.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from xlt_ray.artifacts import Artifact
 from xlt_ray.config import EmbedConfig, EmbedJob, RetrievalJob, identity
 from xlt_ray.corpora import audio
 from xlt_ray.embed import index
-from xlt_ray.embed.encoder import Encoded, SpeechEncoder
+from xlt_ray.embed.encoder import Encoded, Frames, SpeechEncoder
 from xlt_ray.errors import RejectedRow, UserError
 from xlt_ray.schema import REJECTED, embedding_schema, layer_column
 from xlt_ray.tracking import Tracker, track
@@ -65,15 +65,17 @@ def prepare(job: EmbedJob | RetrievalJob) -> Plan:
     rows = index.select(utterances, job.languages, job.embed.num_sentences)
     if isinstance(job, RetrievalJob):
         index.require_parallel(rows, job.languages)
+    corpus = {"num_rows": rows.num_rows, "sha256": index.sha256(rows)}
+    model = {"sha256": whisper.weights_sha256(model_dir)}
     what = {
         "languages": sorted(job.languages),
-        "corpus": {"num_rows": rows.num_rows, "sha256": index.sha256(rows)},
-        "model": {"sha256": whisper.weights_sha256(model_dir)},
+        "corpus": corpus,
+        "model": model,
         "embed": identity(job.embed),
     }
     inputs = {
-        "corpus": {"name": job.corpus, **what["corpus"]},
-        "model": {"name": job.model, **what["model"], "num_layers": num_layers},
+        "corpus": {"name": job.corpus, **corpus},
+        "model": {"name": job.model, **model, "num_layers": num_layers},
     }
     artifact = artifacts.start(job.root, "embed", job.name, what, dataclasses.asdict(job))
     begun_with = artifact.read_json("config.json")["settings"]["embed"]["rows_per_shard"]
@@ -127,18 +129,18 @@ def encode_missing(plan: Plan) -> None:
 
 def decode_unit(rows: pa.Table, split_long: bool) -> pa.Table:
     """Read and decode the recordings of one unit: rows of INDEX in, rows of DECODED out, none lost."""
-    files, members = rows["audio"].to_pylist(), rows["member"].to_pylist()
+    locators = list(zip(rows["audio"].to_pylist(), rows["member"].to_pylist(), strict=True))
     sounds: list[bytes | None] = []
     reasons: list[str | None] = []
-    for name, data in zip(files, audio.read_recordings(list(zip(files, members, strict=True))), strict=True):
-        sound, reason = _decode(data, name, split_long)
+    for (file, member), data in zip(locators, audio.read_recordings(locators), strict=True):
+        sound, reason = _decode(data, member or file, split_long)
         sounds.append(sound)
         reasons.append(reason)
     columns = [*rows.columns, pa.array(sounds, pa.large_binary()), pa.array(reasons, pa.string())]
     return pa.table(columns, schema=DECODED)
 
 
-def _decode(data: bytes | RejectedRow, name: str, split_long: bool) -> tuple[bytes | None, str | None]:
+def _decode(data: audio.Recording, name: str, split_long: bool) -> tuple[bytes | None, str | None]:
     try:
         if isinstance(data, RejectedRow):
             raise data
@@ -204,11 +206,15 @@ def _join(pieces: list[Encoded]) -> Encoded:
         return pieces[0]
     *heads, last = pieces
 
-    def joined(of: Callable[[Encoded], np.ndarray]) -> np.ndarray:
-        return np.concatenate([*(of(head)[: head.num_valid] for head in heads), of(last)])
+    layers = {
+        k: _concatenate([(piece.layers[k], piece.num_valid) for piece in heads], last.layers[k]) for k in last.layers
+    }
+    final = _concatenate([(piece.final, piece.num_valid) for piece in heads], last.final)
+    return Encoded(final, sum(piece.num_valid for piece in pieces), layers)
 
-    layers = {layer: joined(lambda piece, layer=layer: piece.layers[layer]) for layer in last.layers}
-    return Encoded(joined(lambda piece: piece.final), sum(piece.num_valid for piece in pieces), layers)
+
+def _concatenate(heads: list[tuple[Frames, int]], last: Frames) -> Frames:
+    return np.concatenate([*(frames[:num_valid] for frames, num_valid in heads), last])
 
 
 def _finish(plan: Plan, tracker: Tracker, seconds: float) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from xlt_ray import artifacts
 from xlt_ray.artifacts import Artifact
 from xlt_ray.config import MODES, RetrievalConfig
 from xlt_ray.retrieval import baselines, ranking, seqsim, tiles
+from xlt_ray.retrieval.ranking import Indices, Mask, Scores
 from xlt_ray.schema import RANKING, REJECTED
-
-Matrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Pair:
     tiles: Sequence[str]
     flipped: bool
 
-    def score(self, name: str, config: RetrievalConfig) -> Matrix:
+    def score(self, name: str, config: RetrievalConfig) -> Scores:
         """The matrix (num_queries, num_candidates) of a score: `seqsim-MODE`, `layer-K` or a baseline."""
         kind, _, detail = name.partition("-")
         if kind == "seqsim":
@@ -43,22 +43,22 @@ class Pair:
             return self._random(config.seed)
         return self._stored(kind)
 
-    def _seqsim(self, mode: str, layer: int | None) -> Matrix:
+    def _seqsim(self, mode: str, layer: int | None) -> Scores:
         recall, precision = (self._stored(tiles.of_layer(part, layer)) for part in ("recall", "precision"))
         if self.flipped:
             recall, precision = precision, recall
         return seqsim.combine(recall, precision, mode)
 
-    def _random(self, seed: int) -> Matrix:
+    def _random(self, seed: int) -> Scores:
         languages = self.queries["language"][0].as_py(), self.candidates["language"][0].as_py()
         return baselines.random(self.queries.num_rows, self.candidates.num_rows, seed, languages)
 
-    def _stored(self, name: str) -> Matrix:
+    def _stored(self, name: str) -> Scores:
         by_row = itertools.groupby(sorted(self.tiles), key=lambda tile: tile.rsplit("-", 1)[0])
         matrix = np.block([[self._tile(tile, name) for tile in row] for _, row in by_row])
         return matrix.T if self.flipped else matrix
 
-    def _tile(self, tile: str, name: str) -> Matrix:
+    def _tile(self, tile: str, name: str) -> Scores:
         uri = self.artifact.path("tiles", f"{tile}.parquet")
         (row,) = artifacts.read_table(uri, filters=[("score", "=", name)]).to_pylist()
         return np.frombuffer(row["values"], np.float32).reshape(row["num_rows"], row["num_columns"])
@@ -111,11 +111,11 @@ def _rank(name: str, pair: Pair, config: RetrievalConfig) -> tuple[pa.Table, pa.
     positive = ranking.positives(
         queries["sentence_id"].to_pylist(), candidates["sentence_id"].to_pylist(), candidates["text"].to_pylist()
     )
-    ranks, scores = {}, None
-    for score in score_names(config):
-        matrix = pair.score(score, config)[np.ix_(rows, columns)]
-        scores = matrix if scores is None else scores
-        ranks[score] = ranking.rank_of_best_positive(matrix, positive)
+    lead, *others = score_names(config)
+    scores = pair.score(lead, config)[np.ix_(rows, columns)]
+    ranks = {lead: ranking.rank_of_best_positive(scores, positive)}
+    for score in others:
+        ranks[score] = ranking.rank_of_best_positive(pair.score(score, config)[np.ix_(rows, columns)], positive)
     return _table(name, queries, candidates, scores, positive, ranks, config.top_k), rejected
 
 
@@ -133,18 +133,17 @@ def _reasons(rows: pa.Table, others: pa.Table, config: RetrievalConfig) -> list[
 
 
 def _rejected(rows: pa.Table, reasons: list[str | None]) -> pa.Table:
-    out = [row for row, reason in enumerate(reasons) if reason is not None]
-    table = rows.select(["utterance_id", "language", "audio"]).take(out)
-    return table.append_column("reason", pa.array([reasons[row] for row in out], pa.string())).cast(REJECTED)
+    table = rows.select(["utterance_id", "language", "audio"]).append_column("reason", pa.array(reasons, pa.string()))
+    return table.filter(pc.is_valid(table["reason"])).cast(REJECTED)
 
 
 def _table(
     name: str,
     queries: pa.Table,
     candidates: pa.Table,
-    scores: Matrix,
-    positive: np.ndarray,
-    ranks: dict[str, np.ndarray],
+    scores: Scores,
+    positive: Mask,
+    ranks: dict[str, Indices],
     top_k: int,
 ) -> pa.Table:
     facts = candidates.select(["utterance_id", "sentence_id", "text"]).to_pylist()

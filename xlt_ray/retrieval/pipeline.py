@@ -1,9 +1,9 @@
 """The retrieval stage: shards of frames in, rankings and R@k for every ordered pair of languages out.
 
-    strips of shards -> ScoreTile (actors): one file a tile of the score matrix -> rank_pair (tasks): one file a direction
+    strips of shards -> ScoreTile (actors): a file for each tile of scores -> rank_pair (tasks): a file each direction
 
-Frames stay in the actors, score matrices in files and tasks; the driver sees names, ranks and counts, and the frames of the
-one pair of utterances that is plotted.
+Frames stay in the actors, score matrices in files and tasks; the driver sees names, ranks and counts, and the frame
+matches of the one pair of utterances that is plotted.
 """
 
 from __future__ import annotations
@@ -60,9 +60,8 @@ def find_embeddings(job: RetrievalJob) -> Artifact:
     embeddings = artifacts.find(job.root, "embed", name)
     made_with = embeddings.read_json("config.json")["identity"]
     if missing := sorted(set(job.languages) - set(made_with["languages"])):
-        raise UserError(
-            f"embed artifact {name!r} has no {', '.join(missing)}; --languages can be {','.join(made_with['languages'])}"
-        )
+        there = ",".join(made_with["languages"])
+        raise UserError(f"embed artifact {name!r} has no {', '.join(missing)}; --languages can be {there}")
     if missing_layers := sorted(set(job.retrieval.layers) - set(made_with["embed"]["layers"])):
         raise UserError(f"embed artifact {name!r} keeps layers {made_with['embed']['layers']}, not {missing_layers}")
     return embeddings

@@ -128,12 +128,15 @@ def _best_match(embeddings: Artifact, ranked: Mapping[str, pa.Table]) -> tuple[A
         return None
     query = hits.sort_by([("positive_score", "descending")]).slice(0, 1).to_pylist()[0]
     candidate = next(entry for entry in query["top"] if entry["correct"])
-    matches = ray.get(_match_map.remote(embeddings, query["pair"], query["utterance_id"], candidate["utterance_id"]))
+    matches = ray.get(
+        ray.remote(num_cpus=0.1)(_match_map).remote(
+            embeddings, query["pair"], query["utterance_id"], candidate["utterance_id"]
+        )
+    )
     title = f"{query['utterance_id']} against {candidate['utterance_id']}"
     return plots.frame_match(matches, title), f"{query['text'] or ''} / {candidate['text'] or ''}"
 
 
-@ray.remote(num_cpus=0.1)
 def _match_map(embeddings: Artifact, pair: str, query: str, candidate: str) -> np.ndarray[Any, Any]:
     languages = pair.split("-", 1)
     frames = [_frames_of(embeddings, *row) for row in zip(languages, (query, candidate), strict=True)]

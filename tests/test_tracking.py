@@ -1,0 +1,50 @@
+import mlflow
+import pytest
+from matplotlib.figure import Figure
+
+from xlt_ray import tracking
+
+IDENTITY = {"languages": ["en", "fr"], "embed": {"encoding": "exact", "num_sentences": None}}
+
+
+def runs(root, experiment):
+    client = mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db")
+    return client, client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+
+
+def test_a_run_holds_parameters_metrics_and_files(tmp_path):
+    with tracking.track(str(tmp_path), "embed", "mine", IDENTITY) as tracker:
+        tracker.metrics({"retrieval/r1/en-fr": 0.5})
+        tracker.figure(Figure(), "plot.png")
+        tracker.table({"pair": ["en-fr"], "r1": [0.5]}, "table.json")
+    client, (run,) = runs(tmp_path, "embed")
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "mine")
+    assert run.data.params == {
+        "languages": "en,fr",
+        "embed.encoding": "exact",
+        "embed.num_sentences": "None",
+    }
+    assert run.data.metrics == {"retrieval/r1/en-fr": 0.5}
+    assert run.data.tags["fingerprint"]
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"plot.png", "table.json"}
+    assert (tmp_path / "mlflow").is_dir()
+
+
+def test_a_run_that_breaks_is_failed_and_the_error_goes_on(tmp_path):
+    with pytest.raises(RuntimeError, match="broken"), tracking.track(str(tmp_path), "embed", "x", IDENTITY):
+        raise RuntimeError("broken")
+    _, (run,) = runs(tmp_path, "embed")
+    assert run.info.status == "FAILED"
+
+
+def test_a_bucket_without_a_server_is_not_tracked_and_says_so(capsys):
+    with tracking.track("s3://bucket/runs", "embed", "x", IDENTITY) as tracker:
+        tracker.metrics({"a": 1})
+    assert isinstance(tracker, tracking.NullTracker)
+    assert "set MLFLOW_TRACKING_URI" in capsys.readouterr().out
+
+
+def test_the_ui_is_named(tmp_path, monkeypatch):
+    assert tracking.ui_command(str(tmp_path)) == f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert tracking.ui_command("s3://bucket") == "open http://127.0.0.1:5000"

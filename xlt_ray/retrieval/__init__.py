@@ -1,0 +1,1 @@
+"""Speech finds its spoken translation: SeqSim, its baselines, rankings and R@k."""

@@ -1,0 +1,68 @@
+"""Simpler scores of two utterances that SeqSim has to beat. Pure torch, but for `random`.
+
+All take the unit frames of N and of M utterances and give a matrix (N, M), higher for more alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.functional import normalize, pad
+from torch.nn.utils.rnn import pad_sequence
+
+from xlt_ray.retrieval.seqsim import Frames
+
+
+def mean_pool(x: Frames, y: Frames) -> torch.Tensor:
+    """Cosine of the means of the unit frames."""
+    return _cosine(x, y, lambda frames: frames.mean(dim=0))
+
+
+def max_pool(x: Frames, y: Frames) -> torch.Tensor:
+    """Cosine of the element-wise maxima of the unit frames."""
+    return _cosine(x, y, lambda frames: frames.amax(dim=0))
+
+
+def _cosine(x: Frames, y: Frames, pool: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    pooled = [torch.stack([pool(part) for part in frames.data.split(frames.lengths)]) for frames in (x, y)]
+    return normalize(pooled[0], dim=1) @ normalize(pooled[1], dim=1).T
+
+
+def dtw(x: Frames, y: Frames) -> torch.Tensor:
+    """Minus the cost of the best monotone alignment of frames, on cosine distance.
+
+    The symmetric form of Sakoe and Chiba (1978): a diagonal step counts its distance twice, so that every path weighs
+    m + n, and the cost is divided by m + n. 0 for an utterance and itself, -2 at worst.
+    """
+    return torch.stack([_dtw_row(frames, y) for frames in x.data.split(x.lengths)])
+
+
+def _dtw_row(x: torch.Tensor, y: Frames) -> torch.Tensor:
+    """One utterance (m, dim) against M: (M,).
+
+    Within a row of the cost matrix, D_j = min(A_j, D_{j-1} + d_j), where A_j comes from the row before. With the
+    running sum S_j of d this is S_j + min_{k <= j} (A_k - S_k), so a row is one cumulative minimum for all M at once.
+    """
+    distances = (1 - x @ y.data.T).double()
+    padded = pad_sequence([block.T for block in distances.split(y.lengths, dim=1)], batch_first=True)
+    first = torch.full_like(padded[:, :, 0], torch.inf)
+    first[:, 0] = 2 * padded[:, 0, 0]
+    costs = _along(first, padded[:, :, 0])
+    for step in padded.unbind(dim=2)[1:]:
+        diagonal = pad(costs[:, :-1], (1, 0), value=torch.inf)
+        costs = _along(torch.minimum(costs + step, diagonal + 2 * step), step)
+    last = torch.tensor(y.lengths, device=costs.device)
+    return -(costs[torch.arange(len(last)), last - 1] / (len(x) + last)).float()
+
+
+def _along(entry: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    total = step.cumsum(dim=1)
+    return total + (entry - total).cummin(dim=1).values
+
+
+def random(num_x: int, num_y: int, seed: int, pair: tuple[str, str]) -> npt.NDArray[np.float32]:
+    """Scores drawn at random: always the same for a seed and a pair of languages, others for another pair."""
+    return np.random.default_rng([seed, *map(ord, "-".join(pair))]).random((num_x, num_y), dtype=np.float32)
