@@ -87,7 +87,8 @@ class RetrievalConfig:
     baselines: tuple[Literal["mean_pool", "max_pool", "dtw", "random"], ...] = ("mean_pool", "max_pool", "random")
     """Simpler scores computed beside it. dtw takes several times as long as all others together."""
     protocol: Literal["multi_positive", "one_per_sentence"] = "multi_positive"
-    """multi_positive: a hit is any recording of the sentence. one_per_sentence: one recording is drawn by the seed."""
+    """multi_positive: a hit is any recording of the sentence, or of the same words under another sentence_id.
+    one_per_sentence: one recording of each sentence is drawn by the seed, and only that one is a hit."""
     layers: tuple[int, ...] = ()
     """Hidden layers to score as well; the embeddings must keep them (--embed.layers)."""
     top_k: int = 10

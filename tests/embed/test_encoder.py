@@ -52,7 +52,7 @@ def test_exact_is_what_transformers_computes(model_dir):
         for ours, theirs in [(encoded.final, final), (encoded.layers[0], hidden[0]), (encoded.layers[1], hidden[1])]:
             half = theirs.astype(np.float16).astype(np.float32)
             assert np.abs(ours - theirs).max() <= np.abs(half - theirs).max() + 1e-5
-            assert np.abs(ours - theirs).max() <= 2e-3 * max(1, np.abs(theirs).max())
+            assert np.abs(ours - theirs).max() <= 1e-3 * max(1, np.abs(theirs).max())
 
 
 def test_before_storage_the_states_agree_to_float32(model_dir):
@@ -86,7 +86,7 @@ def test_trimmed_is_the_encoder_with_a_short_context(model_dir, margin):
         assert np.abs(encoded.layers[1] - hidden).max() <= 1e-3 * max(1, np.abs(hidden).max())
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 30_000), min_size=1, max_size=6),
     encoding=st.sampled_from(["exact", "trimmed"]),
@@ -99,9 +99,10 @@ def test_a_recording_does_not_see_the_others(model_dir, lengths, encoding, batch
     for waveform, one in zip(waveforms, together, strict=True):
         (alone,) = SpeechEncoder(model_dir, encoding=encoding, layers=(0,)).encode([waveform])
         assert one.num_valid == alone.num_valid
-        assert one.final.shape == alone.final.shape
-        assert np.abs(one.final.astype(np.float32) - alone.final).max() <= 4e-3
-        assert np.abs(one.layers[0].astype(np.float32) - alone.layers[0]).max() <= 4e-3
+        for ours, theirs in ((one.final, alone.final), (one.layers[0], alone.layers[0])):
+            assert ours.shape == theirs.shape
+            # A product of another shape may round otherwise in float32, and so reach the next float16.
+            np.testing.assert_allclose(ours.astype(np.float32), theirs.astype(np.float32), rtol=2**-10, atol=1e-5)
 
 
 def test_batches_hold_equal_lengths_within_the_budget(model_dir, monkeypatch):

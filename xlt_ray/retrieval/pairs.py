@@ -108,9 +108,9 @@ def _rank(name: str, pair: Pair, config: RetrievalConfig) -> tuple[pa.Table, pa.
     rejected = _rejected(pair.queries, query_reasons)
     if not len(rows):
         return RANKING.empty_table(), rejected
-    positive = ranking.positives(
-        queries["sentence_id"].to_pylist(), candidates["sentence_id"].to_pylist(), candidates["text"].to_pylist()
-    )
+    # Where one recording stands for a sentence, only that one is right; else whatever says the same words is.
+    texts = candidates["text"].to_pylist() if config.protocol == "multi_positive" else [None] * candidates.num_rows
+    positive = ranking.positives(queries["sentence_id"].to_pylist(), candidates["sentence_id"].to_pylist(), texts)
     lead, *others = score_names(config)
     scores = pair.score(lead, config)[np.ix_(rows, columns)]
     ranks = {lead: ranking.rank_of_best_positive(scores, positive)}
