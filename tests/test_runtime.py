@@ -68,3 +68,13 @@ def test_identity_leaves_out_where_and_how_fast():
     assert config.identity(RetrievalJob(embed=config.EmbedConfig(encoding="trimmed"))) != config.identity(
         RetrievalJob()
     )
+
+
+def test_a_submitted_job_does_not_lose_its_results(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.chdir(tmp_path)
+    thrown_away = "/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1"
+    assert runtime.lasting("runs", thrown_away) == "/home/someone/xlt_ray/runs"
+    assert runtime.lasting("runs", str(tmp_path)) == str(tmp_path / "runs")
+    for kept in ("/data/runs", "s3://bucket/runs"):
+        assert runtime.lasting(kept, thrown_away) == kept

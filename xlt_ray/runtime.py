@@ -9,6 +9,7 @@ import inspect
 import io
 import logging
 import os
+import secrets
 import sys
 import time
 import typing
@@ -24,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from xlt_ray import tracking
+from xlt_ray import storage, tracking
 from xlt_ray.artifacts import Artifact
 from xlt_ray.errors import UserError
 from xlt_ray.presets import PRESETS
@@ -42,10 +43,22 @@ def run(main: Callable[[JobT], None], argv: Sequence[str] | None = None) -> None
     words = list(sys.argv[1:] if argv is None else argv)
     (job_type,) = (hint for name, hint in typing.get_type_hints(main).items() if name != "return")
     try:
-        main(parse(job_type, words, description=inspect.getdoc(sys.modules[main.__module__]) or ""))
+        job = parse(job_type, words, description=inspect.getdoc(sys.modules[main.__module__]) or "")
+        main(dataclasses.replace(job, root=lasting(job.root, os.getcwd())))  # type: ignore[attr-defined, type-var]
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def lasting(root: str, working_directory: str) -> str:
+    """The root as a path or URI that does not depend on the working directory, which a submitted job loses at its end.
+
+    A relative root is one of the working directory, but of the user's home in a submitted job.
+    """
+    is_relative = not storage.is_remote(root) and not os.path.isabs(os.path.expanduser(root))
+    if is_relative and "/runtime_resources/working_dir_files/" in working_directory:
+        return storage.absolute(os.path.join("~", "xlt_ray", root))
+    return storage.absolute(root)
 
 
 def parse(job_type: type[JobT], argv: list[str], description: str = "") -> JobT:
@@ -119,7 +132,7 @@ def cluster() -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     with _no_stderr():  # Ray's core tells at which level it logs
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        ray.init(**quiet) if submitted else ray.init(address="local", include_dashboard=False, **quiet)
+        ray.init(**quiet) if submitted else _start_here(**quiet)
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False  # jobs draw their own, in rows of the corpus
     data.target_max_block_size = None  # a block is one unit of work and must not be cut
@@ -127,6 +140,16 @@ def cluster() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_here(**options: Any) -> None:
+    """A Ray of this job's own, behind a token of its own.
+
+    Left alone, Ray writes a token to the user's home, and a `ray start --head` after that asks every
+    `ray job submit` for it.
+    """
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    ray.init(address="local", include_dashboard=False, **options)
 
 
 @contextlib.contextmanager

@@ -153,9 +153,11 @@ def log_mel(waveform: Tensor, num_frames: int, filters: Tensor) -> Tensor:
     power = spectrum.real.square() + spectrum.imag.square()
     live = (filters @ power).clamp_(min=1e-10).log10_()
     floor = live.amax((-2, -1), keepdim=True) - 8.0
-    silence = floor.clamp(min=-10.0).expand(-1, len(filters), max(0, 2 * num_frames - num_live))
-    mel = torch.cat([torch.maximum(live, floor)[..., : 2 * num_frames], silence], dim=-1)
-    return ((mel + 4.0) / 4.0).reshape(*waveform.shape[:-1], *mel.shape[1:])
+    sounding = ((torch.maximum(live, floor) + 4.0) / 4.0)[..., : 2 * num_frames]
+    silence = (floor.clamp(min=-10.0) + 4.0) / 4.0
+    num_silent = 2 * num_frames - sounding.shape[-1]
+    mel = torch.cat([sounding, silence.expand(-1, len(filters), num_silent)], dim=-1)
+    return mel.reshape(*waveform.shape[:-1], *mel.shape[1:])
 
 
 def _whole_windows(sound: Tensor, num_windows: int) -> Tensor:
@@ -164,8 +166,11 @@ def _whole_windows(sound: Tensor, num_windows: int) -> Tensor:
     The first window reaches 200 samples before the sound, the last of all 40 behind the 30 s; both see a reflection.
     """
     end = (num_windows - 1) * HOP_LENGTH + N_FFT // 2
-    padded = pad(sound, (0, min(end, MAX_SAMPLES) - sound.shape[-1]))
-    return pad(padded, (N_FFT // 2, max(0, end - MAX_SAMPLES)), mode="reflect")
+    num_behind = max(0, end - MAX_SAMPLES)
+    padded = pad(sound, (0, end - num_behind - sound.shape[-1]))
+    # Not pad(mode="reflect"), which takes 69 against 15 microseconds for 5 s.
+    before, behind = padded[:, 1 : N_FFT // 2 + 1], padded[:, -1 - num_behind : -1]
+    return torch.cat([before.flip(-1), padded, behind.flip(-1)], dim=-1)
 
 
 def load_encoder(model_dir: str | os.PathLike[str], device: str | torch.device, dtype: torch.dtype) -> WhisperEncoder:

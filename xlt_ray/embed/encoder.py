@@ -19,7 +19,7 @@ from xlt_ray.errors import UserError
 FRAME_STEP = 32
 """Trimmed lengths are multiples of this, so that recordings of nearly the same length can share a batch."""
 
-# On a CPU the states of a batch should stay in the cache: 4 x 256 frames run 3 % faster than 1 x 256, 5 % than 12 x 256.
+# On a CPU the states should stay in the cache: 4 x 256 frames run 3 % faster than 1 x 256, and 5 % than 12 x 256.
 _BATCH_FRAMES = {"cpu": 1024, "cuda": 48_000}
 
 _LIMIT = 65_280.0  # the largest number that float16 and bfloat16 both have
@@ -48,8 +48,8 @@ class SpeechEncoder:
 
     `exact` encodes all 30 s, as the model was trained. `trimmed` encodes the sound and `context_margin` frames behind
     it, rounded up to a multiple of 32: cheaper, and a little different, because in `exact` sound attends to all the
-    silence. Either way what comes out depends on the recording alone: only recordings of equal length in frames share
-    a batch, so nothing is masked.
+    silence. Either way what comes out depends on the recording alone, up to rounding: only recordings of equal length
+    in frames share a batch, so nothing is masked.
 
     Args:
         model_dir: Hugging Face directory.
