@@ -44,7 +44,7 @@ def run(main: Callable[[JobT], None], argv: Sequence[str] | None = None) -> None
     (job_type,) = (hint for name, hint in typing.get_type_hints(main).items() if name != "return")
     try:
         job = parse(job_type, words, description=inspect.getdoc(sys.modules[main.__module__]) or "")
-        main(dataclasses.replace(job, root=lasting(job.root, os.getcwd())))  # type: ignore[attr-defined, type-var]
+        main(dataclasses.replace(job, root=lasting(job.root, os.getcwd())))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
