@@ -18,6 +18,13 @@ def test_no_flags_is_the_demo():
     assert (job.preset, job.name, job.corpus, job.embed.num_sentences) == ("demo", "demo", "asterisk", 50)
 
 
+def test_a_corpus_of_ones_own_is_taken_whole():
+    job = parse("--corpus", "manifest:x.tsv", "--languages", "en,fr")
+    assert (job.preset, job.name, job.embed.num_sentences) == ("plain", "plain", None)
+    assert parse("--corpus=fleurs").preset == "plain"
+    assert parse("--corpus", "fleurs", "--preset", "demo").embed.num_sentences == 50
+
+
 def test_flags_change_the_preset():
     job = parse(
         "--preset", "asterisk_100", "--languages", "en,fr", "--embed.encoding=trimmed", "--embed.keep_margin", "all"

@@ -116,7 +116,7 @@ class Job:
     """What every job asks, with the same meaning everywhere."""
 
     preset: str = field(default="demo", metadata=_EXECUTION)
-    """A named set of settings to start from; other flags change it."""
+    """A named set of settings to start from; other flags change it. With a --corpus, none is plain, else demo."""
     root: str = field(default="runs", metadata=_EXECUTION)
     """Where artifacts go: a directory, s3://... or gs://..."""
     name: str = field(default="demo", metadata=_EXECUTION)

@@ -10,6 +10,11 @@ from xlt_ray.config import EmbedConfig, RetrievalConfig
 Settings = dict[str, Any]
 
 
+def plain() -> Settings:
+    """No limits and no layers: what a run on your own --corpus starts from when it names no preset."""
+    return {}
+
+
 def demo() -> Settings:
     """Whisper base on 50 sentences of studio speech in five languages: about 4 minutes on 2 cores."""
     return {"embed": EmbedConfig(num_sentences=50)}
@@ -49,5 +54,5 @@ def mass_large_v2() -> Settings:
 
 
 PRESETS: dict[str, Callable[[], Settings]] = {
-    preset.__name__: preset for preset in (demo, asterisk_100, layers, fleurs_large_v2, mass_large_v2)
+    preset.__name__: preset for preset in (demo, plain, asterisk_100, layers, fleurs_large_v2, mass_large_v2)
 }

@@ -9,6 +9,7 @@ import inspect
 import io
 import logging
 import os
+import re
 import secrets
 import sys
 import time
@@ -86,12 +87,20 @@ def parse(job_type: type[JobT], argv: list[str], description: str = "") -> JobT:
 
 
 def _preset_of(argv: list[str]) -> str:
-    for place, word in enumerate(argv):
-        if word == "--preset":
-            return argv[place + 1] if place + 1 < len(argv) else ""
-        if word.startswith("--preset="):
-            return word.removeprefix("--preset=")
-    return "demo"
+    """The preset that is asked for. The demo's 50 sentences are no limit to set silently on somebody's own corpus."""
+    asked = {flag: _value_of(flag, argv) for flag in ("--preset", "--corpus")}
+    if asked["--preset"] is not None:
+        return asked["--preset"]
+    return "demo" if asked["--corpus"] is None else "plain"
+
+
+def _value_of(flag: str, argv: list[str]) -> str | None:
+    for word, following in zip(argv, [*argv[1:], ""], strict=False):
+        if word == flag:
+            return following
+        if word.startswith(f"{flag}="):
+            return word.removeprefix(f"{flag}=")
+    return None
 
 
 def _from_preset(job_type: type[JobT], preset: str) -> JobT:
@@ -119,7 +128,8 @@ def _one_line(box: str) -> str:
     """The sentence inside the frame that tyro draws around a complaint."""
     lines = [line.strip("│╭╰╮╯ ").strip() for line in box.splitlines()]
     body = [line for line in lines if line and not line.endswith("─")]
-    return " ".join(line for line in body if "full helptext" not in line) or "the command line could not be read"
+    sentence = " ".join(line for line in body if "full helptext" not in line)
+    return re.sub(r"^Error parsing \w+: ", "", sentence) or "the command line could not be read"
 
 
 @contextlib.contextmanager

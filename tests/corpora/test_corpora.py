@@ -74,3 +74,14 @@ def test_read_gives_the_rows_of_the_reader(tmp_path):
     assert utterance.audio == f"{tmp_path}/a.wav"
     with pytest.raises(UserError, match="no kea rows of split 'test'"):
         list(corpora.read(f"manifest:{tmp_path}/m.jsonl", ["kea"], "test"))
+
+
+def test_fetch_brings_only_the_demo_corpus(monkeypatch):
+    """A worker on another machine than the driver's has no copy of what the driver fetched."""
+    fetched = []
+    monkeypatch.setattr(asterisk, "fetch", lambda: fetched.append("asterisk"))
+    for spec in ("fleurs", "manifest:/x.tsv", "asterisk:/there"):
+        corpora.fetch(spec)
+    assert fetched == []
+    corpora.fetch("asterisk")
+    assert fetched == ["asterisk"]

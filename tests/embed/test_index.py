@@ -20,27 +20,27 @@ ROWS = [utterance("en", s) for s in "abcd"] + [utterance("fr", s) for s in "bcde
 
 
 def test_rows_come_language_by_language():
-    table = index.select(ROWS, ["fr", "en"], None)
+    table = index.collect(ROWS, ["fr", "en"])
     assert table["language"].to_pylist() == ["fr"] * 5 + ["en"] * 4
 
 
 def test_num_sentences_takes_the_first_that_every_language_has():
-    table = index.select(ROWS, ["en", "fr"], 2)
+    table = index.first_sentences(index.collect(ROWS, ["en", "fr"]), 2)
     assert table["utterance_id"].to_pylist() == ["en/b/0", "en/c/0", "fr/b/0", "fr/c/0", "fr/b/1"]
 
 
 def test_duplicates_are_named():
     with pytest.raises(UserError, match=r"'en/a/0' stands on more than one row"):
-        index.select([*ROWS, utterance("en", "a")], ["en"], None)
+        index.collect([*ROWS, utterance("en", "a")], ["en"])
 
 
 def test_a_language_without_rows_is_named():
     with pytest.raises(UserError, match="no rows in language zh"):
-        index.select(ROWS, ["en", "zh"], None)
+        index.collect(ROWS, ["en", "zh"])
 
 
 def test_languages_that_share_nothing_are_named():
-    rows = index.select([*ROWS, utterance("it", "z")], ["en", "fr", "it"], None)
+    rows = index.collect([*ROWS, utterance("it", "z")], ["en", "fr", "it"])
     with pytest.raises(UserError, match="no sentence_id is shared by en and it"):
         index.require_parallel(rows, ["en", "fr", "it"])
     index.require_parallel(rows, ["en", "fr"])
@@ -50,7 +50,7 @@ def test_languages_that_share_nothing_are_named():
 def test_units_hold_one_language_and_never_too_many_rows(counts, rows_per_shard):
     codes = ["en", "fr", "it", "ru"][: len(counts)]
     rows = [utterance(code, str(n)) for code, count in zip(codes, counts, strict=True) for n in range(count)]
-    table = index.cut(index.select(rows, codes, None), rows_per_shard)
+    table = index.cut(index.collect(rows, codes), rows_per_shard)
     units = {}
     for row in table.to_pylist():
         units.setdefault(row["unit"], []).append(row)
@@ -62,8 +62,8 @@ def test_units_hold_one_language_and_never_too_many_rows(counts, rows_per_shard)
 
 
 def test_the_hash_is_of_the_rows_not_of_their_place():
-    table = index.select(ROWS, ["en", "fr"], None)
+    table = index.collect(ROWS, ["en", "fr"])
     moved = [dataclasses.replace(row, audio="s3://elsewhere/x.wav") for row in reversed(ROWS)]
-    assert index.sha256(index.select(moved, ["fr", "en"], None)) == index.sha256(table)
+    assert index.sha256(index.collect(moved, ["fr", "en"])) == index.sha256(table)
     changed = [dataclasses.replace(ROWS[0], text="other"), *ROWS[1:]]
-    assert index.sha256(index.select(changed, ["en", "fr"], None)) != index.sha256(table)
+    assert index.sha256(index.collect(changed, ["en", "fr"])) != index.sha256(table)

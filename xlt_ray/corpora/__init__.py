@@ -51,6 +51,15 @@ def parse(spec: str) -> tuple[Reader, str]:
     return CORPORA[name], storage.absolute(path) if path else _HOME[name]
 
 
+def fetch(spec: str) -> None:
+    """Bring to this machine what the corpus keeps in the user's cache; for all but `asterisk` there is nothing to do.
+
+    Workers on other machines than the driver's call it before they read.
+    """
+    if spec == "asterisk":
+        asterisk.fetch()
+
+
 def read(spec: str, languages: Sequence[str], split: str | None) -> Iterator[Utterance]:
     """Rows of a corpus, language by language in the order of `languages`.
 

@@ -20,16 +20,11 @@ INDEX = UTTERANCE.append(pa.field("unit", pa.string(), nullable=False))
 _IDENTITY = ("utterance_id", "sentence_id", "language", "text", "translations", "speaker", "split")
 
 
-def select(utterances: Iterable[Utterance], languages: Sequence[str], num_sentences: int | None) -> pa.Table:
-    """The rows of the run with the schema UTTERANCE, one language after the other.
-
-    Args:
-        utterances: rows of the corpus.
-        languages: codes asked for; each must have rows.
-        num_sentences: keep the first so many sentences, sorted by id, that every language has; None keeps all rows.
+def collect(utterances: Iterable[Utterance], languages: Sequence[str]) -> pa.Table:
+    """The rows of the corpus with the schema UTTERANCE, one language after the other.
 
     Raises:
-        UserError: on a duplicate utterance_id, a language without rows, or languages that share no sentence.
+        UserError: on a duplicate utterance_id, or a language without rows.
     """
     table = utterance_table(utterances)
     _refuse_duplicates(table)
@@ -38,10 +33,20 @@ def select(utterances: Iterable[Utterance], languages: Sequence[str], num_senten
         raise UserError(
             f"no rows in language {', '.join(empty)}; choose others with --languages, or another --embed.split"
         )
-    if num_sentences is not None:
-        chosen = pa.array(_shared_sentences(by_language)[:num_sentences], pa.string())
-        by_language = {code: rows.filter(pc.is_in(rows["sentence_id"], chosen)) for code, rows in by_language.items()}
     return pa.concat_tables(by_language.values())
+
+
+def first_sentences(rows: pa.Table, num_sentences: int) -> pa.Table:
+    """The rows of the first so many sentences, sorted by id, that every language has.
+
+    Raises:
+        UserError: if there is none.
+    """
+    languages = pc.unique(rows["language"]).to_pylist()
+    shared = set.intersection(*(_sentences(rows, code) for code in languages))
+    if not shared:
+        raise UserError(f"no sentence_id is shared by all of {', '.join(languages)}; leave out --embed.num-sentences")
+    return rows.filter(pc.is_in(rows["sentence_id"], pa.array(sorted(shared)[:num_sentences], pa.string())))
 
 
 def cut(rows: pa.Table, rows_per_shard: int) -> pa.Table:
@@ -60,7 +65,7 @@ def require_parallel(rows: pa.Table, languages: Sequence[str]) -> None:
     Raises:
         UserError: naming the first two languages that share no sentence.
     """
-    sentences = {code: _sentences(rows.filter(pc.equal(rows["language"], code))) for code in languages}
+    sentences = {code: _sentences(rows, code) for code in languages}
     for first, second in itertools.combinations(languages, 2):
         if not sentences[first] & sentences[second]:
             raise UserError(
@@ -87,12 +92,5 @@ def _refuse_duplicates(table: pa.Table) -> None:
         )
 
 
-def _shared_sentences(by_language: dict[str, pa.Table]) -> list[str]:
-    shared = set.intersection(*(_sentences(rows) for rows in by_language.values()))
-    if not shared:
-        raise UserError(f"no sentence_id is shared by all of {', '.join(by_language)}; leave out --embed.num-sentences")
-    return sorted(shared)
-
-
-def _sentences(rows: pa.Table) -> set[str]:
-    return set(pc.unique(rows["sentence_id"]).to_pylist())
+def _sentences(rows: pa.Table, language: str) -> set[str]:
+    return set(pc.unique(rows.filter(pc.equal(rows["language"], language))["sentence_id"]).to_pylist())

@@ -61,10 +61,11 @@ def prepare(job: EmbedJob | RetrievalJob) -> Plan:
     num_layers = whisper.num_encoder_layers(model_dir)
     if beyond := [layer for layer in job.embed.layers if layer >= num_layers]:
         raise UserError(f"--embed.layers {beyond}: {job.model} has blocks 0 to {num_layers - 1}")
-    utterances = corpora.read(job.corpus, job.languages, job.embed.split)
-    rows = index.select(utterances, job.languages, job.embed.num_sentences)
+    rows = index.collect(corpora.read(job.corpus, job.languages, job.embed.split), job.languages)
     if isinstance(job, RetrievalJob):
         index.require_parallel(rows, job.languages)
+    if job.embed.num_sentences is not None:
+        rows = index.first_sentences(rows, job.embed.num_sentences)
     corpus = {"num_rows": rows.num_rows, "sha256": index.sha256(rows)}
     model = {"sha256": whisper.weights_sha256(model_dir)}
     what = {
@@ -109,7 +110,7 @@ def encode_missing(plan: Plan) -> None:
         ray.data.from_arrow([tables[unit] for unit in missing])
         .map_batches(
             decode_unit,
-            fn_kwargs={"split_long": plan.config.split_long},
+            fn_kwargs={"corpus": plan.inputs["corpus"]["name"], "split_long": plan.config.split_long},
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=pool.feed_cpus,
@@ -127,8 +128,9 @@ def encode_missing(plan: Plan) -> None:
             bar.advance(row["num_rows"])
 
 
-def decode_unit(rows: pa.Table, split_long: bool) -> pa.Table:
+def decode_unit(rows: pa.Table, corpus: str, split_long: bool) -> pa.Table:
     """Read and decode the recordings of one unit: rows of INDEX in, rows of DECODED out, none lost."""
+    corpora.fetch(corpus)
     locators = list(zip(rows["audio"].to_pylist(), rows["member"].to_pylist(), strict=True))
     sounds: list[bytes | None] = []
     reasons: list[str | None] = []
