@@ -97,6 +97,17 @@ def test_a_writer_killed_at_any_moment_leaves_no_half_file(tmp_path):
     assert artifacts.start(str(tmp_path), "embed", "a", IDENTITY, {}).done() <= {"u"}
 
 
+def test_commit_sweeps_up_after_killed_writers(tmp_path):
+    artifact = started(tmp_path)
+    artifact.write_table("data/en-00000.parquet", pa.table({"x": [1]}))
+    half = tmp_path / "embed/a/data/.en-00001.parquet.0123"
+    half.write_bytes(b"half")
+    assert artifact.done() == {"en-00000"}
+    artifact.merge_rejected()
+    artifact.commit(units=["en-00000"], num_rows_in=1, inputs={}, seconds=1)
+    assert not half.exists()
+
+
 def test_find_names_what_is_there(tmp_path):
     artifact = started(tmp_path, name="good")
     artifact.merge_rejected()

@@ -141,6 +141,14 @@ class Artifact:
         }
         self.write_json("manifest.json", manifest)
         self.remove("rejected")
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Delete what writers that were killed left half-written; no reader ever saw it."""
+        for uri in storage.list_files(self.path("data")):
+            if Path(uri).name.startswith("."):
+                filesystem, path = storage.locate(uri)
+                filesystem.delete_file(path)
 
     def _describe(self, relative: str) -> dict[str, Any]:
         filesystem, path = storage.locate(self.path(relative))

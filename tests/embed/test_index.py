@@ -54,6 +54,7 @@ def test_units_hold_one_language_and_never_too_many_rows(counts, rows_per_shard)
     units = {}
     for row in table.to_pylist():
         units.setdefault(row["unit"], []).append(row)
+    assert {unit: part.to_pylist() for unit, part in index.by_unit(table).items()} == units
     assert sum(map(len, units.values())) == sum(counts)
     assert len(units) == sum(-(-count // rows_per_shard) for count in counts)
     for unit, members in units.items():

@@ -59,6 +59,16 @@ def cut(rows: pa.Table, rows_per_shard: int) -> pa.Table:
     return rows.append_column(INDEX.field("unit"), pa.array(units, pa.string()))
 
 
+def by_unit(index: pa.Table) -> dict[str, pa.Table]:
+    """The rows of each unit, without a copy: a unit's rows stand together, as `cut` leaves them."""
+    units: dict[str, pa.Table] = {}
+    start = 0
+    for unit, rows in itertools.groupby(index["unit"].to_pylist()):
+        units[unit] = index.slice(start, num_rows := sum(1 for _ in rows))
+        start += num_rows
+    return units
+
+
 def require_parallel(rows: pa.Table, languages: Sequence[str]) -> None:
     """Refuse languages between which nothing can be retrieved.
 

@@ -45,11 +45,6 @@ class Plan:
     inputs: dict[str, Any]
     config: EmbedConfig
 
-    @property
-    def units(self) -> list[str]:
-        """Names of the units of work, in the order of the index."""
-        return list(dict.fromkeys(self.index["unit"].to_pylist()))
-
 
 def prepare(job: EmbedJob | RetrievalJob) -> Plan:
     """Everything that can go wrong by the user's hand, before any work: corpus, languages, model, name, root.
@@ -97,7 +92,7 @@ def embed(plan: Plan, root: str) -> Artifact:
 
 def encode_missing(plan: Plan) -> None:
     """Write the shard of every unit that has none."""
-    tables = {unit: plan.index.filter(pc.equal(plan.index["unit"], unit)) for unit in plan.units}
+    tables = index.by_unit(plan.index)
     done = plan.artifact.done()
     missing = [unit for unit in tables if unit not in done]
     num_done = plan.index.num_rows - sum(tables[unit].num_rows for unit in missing)
@@ -207,7 +202,6 @@ def _join(pieces: list[Encoded]) -> Encoded:
     if len(pieces) == 1:
         return pieces[0]
     *heads, last = pieces
-
     layers = {
         k: _concatenate([(piece.layers[k], piece.num_valid) for piece in heads], last.layers[k]) for k in last.layers
     }
@@ -222,11 +216,12 @@ def _concatenate(heads: list[tuple[Frames, int]], last: Frames) -> Frames:
 def _finish(plan: Plan, tracker: Tracker, seconds: float) -> None:
     """Count what is there, log it, and commit the artifact."""
     num_rejected = plan.artifact.merge_rejected()
-    metrics = summarise(plan.artifact, plan.units)
+    units = list(index.by_unit(plan.index))
+    metrics = summarise(plan.artifact, units)
     plan.artifact.write_json("metrics.json", metrics)
     tracker.metrics({f"embed/seconds/{code}": of["seconds"] for code, of in metrics["languages"].items()})
     tracker.metrics({"embed/num_rejected": num_rejected, "embed/wall_time_s": seconds})
-    plan.artifact.commit(units=plan.units, num_rows_in=plan.index.num_rows, inputs=plan.inputs, seconds=seconds)
+    plan.artifact.commit(units=units, num_rows_in=plan.index.num_rows, inputs=plan.inputs, seconds=seconds)
 
 
 def summarise(artifact: Artifact, units: Sequence[str]) -> dict[str, Any]:
@@ -234,16 +229,23 @@ def summarise(artifact: Artifact, units: Sequence[str]) -> dict[str, Any]:
     columns = ["language", "num_samples"]
     shards = [artifacts.read_table(artifact.path("data", f"{unit}.parquet"), columns=columns) for unit in units]
     rejected = artifacts.read_table(artifact.path("rejected.parquet"))
-    languages: dict[str, dict[str, float]] = {}
-    for language, rows in ((shard["language"][0].as_py(), shard) for shard in shards if shard.num_rows):
-        counts = languages.setdefault(language, {"num_utterances": 0, "seconds": 0.0, "num_rejected": 0})
-        counts["num_utterances"] += rows.num_rows
-        counts["seconds"] += pc.sum(rows["num_samples"]).as_py() / audio.SAMPLE_RATE
-    for language in rejected["language"].to_pylist():
-        counts = languages.setdefault(language, {"num_utterances": 0, "seconds": 0.0, "num_rejected": 0})
-        counts["num_rejected"] += 1
-    kinds = Counter(reason.split(":", 1)[0] for reason in rejected["reason"].to_pylist())
-    return {"languages": languages, "reasons": dict(kinds)}
+    kept = pa.concat_tables(shards).group_by("language").aggregate([("num_samples", "count"), ("num_samples", "sum")])
+    num_kept, num_samples = (
+        dict(zip(kept["language"].to_pylist(), kept[f"num_samples_{of}"].to_pylist(), strict=True))
+        for of in ("count", "sum")
+    )
+    num_rejected = Counter(rejected["language"].to_pylist())
+    return {
+        "languages": {
+            language: {
+                "num_utterances": num_kept.get(language, 0),
+                "seconds": round(num_samples.get(language, 0) / audio.SAMPLE_RATE, 2),
+                "num_rejected": num_rejected[language],
+            }
+            for language in sorted(num_kept.keys() | num_rejected.keys())
+        },
+        "reasons": dict(Counter(reason.split(":", 1)[0] for reason in rejected["reason"].to_pylist())),
+    }
 
 
 def print_table(metrics: dict[str, Any]) -> Table:

@@ -40,6 +40,7 @@ def retrieve(job: RetrievalJob, embeddings: Artifact) -> Artifact:
     if artifact.is_complete:
         print(f"retrieval: {artifact.uri} is complete, nothing to score")
         return artifact
+    _require_pairs(embeddings, job.languages)
     with track(job.root, "retrieval", job.name, what) as tracker:
         started = time.monotonic()
         pairs_left = [pair for pair in language_pairs(job) if not directions(pair) <= artifact.done()]
@@ -65,6 +66,17 @@ def find_embeddings(job: RetrievalJob) -> Artifact:
     if missing_layers := sorted(set(job.retrieval.layers) - set(made_with["embed"]["layers"])):
         raise UserError(f"embed artifact {name!r} keeps layers {made_with['embed']['layers']}, not {missing_layers}")
     return embeddings
+
+
+def _require_pairs(embeddings: Artifact, languages: Sequence[str]) -> None:
+    """Rejected recordings may leave two languages without a sentence in common, which no score can mend."""
+    kept = {code: set(pairs.utterances(embeddings, code)["sentence_id"].to_pylist()) for code in languages}
+    for first, second in itertools.combinations(languages, 2):
+        if not kept[first] & kept[second]:
+            rejected = embeddings.path("rejected.parquet")
+            raise UserError(
+                f"no sentence is left in both {first} and {second}; {rejected} says what was rejected and why"
+            )
 
 
 def language_pairs(job: RetrievalJob) -> list[tuple[str, str]]:
