@@ -48,6 +48,12 @@ def test_equals_its_definition(score, naive):
     np.testing.assert_allclose(score(X, Y).numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_dtw_does_not_depend_on_how_many_candidates_it_takes_at_a_time(monkeypatch):
+    together = baselines.dtw(X, Y)
+    monkeypatch.setattr(baselines, "_DTW_FRAMES", 5)
+    np.testing.assert_allclose(baselines.dtw(X, Y), together, rtol=1e-6)
+
+
 def test_dtw_of_an_utterance_with_itself_is_free():
     np.testing.assert_allclose(np.diag(baselines.dtw(X, X).numpy()), 0, atol=1e-6)
     assert baselines.dtw(X, Y).max() < -0.01

@@ -83,6 +83,30 @@ def test_half_precision_frames_are_scored_in_single():
     torch.testing.assert_close(recall, seqsim(Frames.of(x), Frames.of(y))[0], rtol=1e-3, atol=1e-3)
 
 
+def test_a_broken_frame_spoils_its_own_utterance_alone():
+    x, y = parts(0, [5, 6, 4]), parts(1, [4, 7])
+    x[0][2] = torch.nan
+    recall, precision = (part.numpy() for part in seqsim(Frames.of(x), Frames.of(y)))
+    assert np.isnan(recall[0]).all()
+    assert np.isnan(precision[0]).all()
+    expected = np.array([[naive(a, b) for b in y] for a in x[1:]])
+    np.testing.assert_allclose(np.stack([recall, precision], axis=2)[1:], expected, rtol=1e-5, atol=1e-6)
+    for mode in MODES:
+        assert np.isnan(combine(recall, precision, mode)).tolist() == [[True, True], [False, False], [False, False]]
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "expected"),
+    [
+        (7, [(0, 2, (3, 4)), (2, 3, (9,)), (3, 6, (1, 1, 5))]),
+        (6, [(0, 1, (3,)), (1, 2, (4,)), (2, 3, (9,)), (3, 5, (1, 1)), (5, 6, (5,))]),
+    ],
+)
+def test_chunks_hold_every_utterance_once_and_no_more_frames_than_asked(num_frames, expected):
+    frames = Frames.of(parts(0, [3, 4, 9, 1, 1, 5]))
+    assert [(first, last, part.lengths) for first, last, part in frames.chunks(num_frames)] == expected
+
+
 def test_no_frames_is_an_error():
     with pytest.raises(ValueError, match="needs a frame"):
         Frames.of([torch.randn(3, 2), torch.randn(0, 2)])

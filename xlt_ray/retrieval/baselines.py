@@ -15,6 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from xlt_ray.retrieval.seqsim import Frames
 
+_DTW_FRAMES = 4096  # of candidates at a time: 49 MB of distances to an utterance of 30 s (1500 frames)
+
 
 def mean_pool(x: Frames, y: Frames) -> torch.Tensor:
     """Cosine of the means of the unit frames."""
@@ -37,7 +39,8 @@ def dtw(x: Frames, y: Frames) -> torch.Tensor:
     The symmetric form of Sakoe and Chiba (1978): a diagonal step counts its distance twice, so that every path weighs
     m + n, and the cost is divided by m + n. 0 for an utterance and itself, -2 at worst.
     """
-    return torch.stack([_dtw_row(frames, y) for frames in x.data.split(x.lengths)])
+    parts = [part for *_, part in y.chunks(_DTW_FRAMES)]
+    return torch.stack([torch.cat([_dtw_row(frames, part) for part in parts]) for frames in x.data.split(x.lengths)])
 
 
 def _dtw_row(x: torch.Tensor, y: Frames) -> torch.Tensor:
