@@ -15,6 +15,7 @@ def runs(root, experiment):
 def test_a_run_holds_parameters_metrics_and_files(tmp_path):
     with tracking.track(str(tmp_path), "embed", "mine", IDENTITY) as tracker:
         tracker.metrics({"retrieval/r1/en-fr": 0.5})
+        tracker.describe("R@1 50 %")
         tracker.figure(Figure(), "plot.png")
         tracker.table({"pair": ["en-fr"], "r1": [0.5]}, "table.json")
     client, (run,) = runs(tmp_path, "embed")
@@ -26,6 +27,8 @@ def test_a_run_holds_parameters_metrics_and_files(tmp_path):
     }
     assert run.data.metrics == {"retrieval/r1/en-fr": 0.5}
     assert run.data.tags["fingerprint"]
+    assert run.data.tags["mlflow.note.content"] == "R@1 50 %"
+    assert client.get_experiment(run.info.experiment_id).tags["mlflow.experimentKind"] == "custom_model_development"
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"plot.png", "table.json"}
     assert (tmp_path / "mlflow").is_dir()
 

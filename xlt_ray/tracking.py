@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,14 +18,19 @@ from typing import Any, Protocol
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME
 
 from xlt_ray import artifacts, storage
 
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
 _PARAM_LIMIT = 6000  # characters of one value that MLflow 3 stores
 
 
 class Tracker(Protocol):
     """Where a run's figures go beside its artifact."""
+
+    def describe(self, markdown: str) -> None:
+        """What a reader of the run should see first."""
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Numbers, keyed so that two runs line up: `retrieval/r1/en-fr`."""
@@ -38,6 +44,9 @@ class Tracker(Protocol):
 
 class NullTracker:
     """Tracks nothing."""
+
+    def describe(self, markdown: str) -> None:
+        """Drop the text."""
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Drop the numbers."""
@@ -54,6 +63,10 @@ class MlflowTracker:
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self._client, self._run_id = client, run_id
+
+    def describe(self, markdown: str) -> None:
+        """Set the description that the UI shows on top of the run."""
+        self._client.set_tag(self._run_id, MLFLOW_RUN_NOTE, markdown)
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Log all numbers in one request."""
@@ -79,9 +92,7 @@ def track(root: str, stage: str, name: str, identity: Mapping[str, Any]) -> Iter
         return
     _quiet()
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(stage)
-    number = experiment.experiment_id if experiment else client.create_experiment(stage, _artifact_location(root))
-    run_id = client.create_run(number, tags=_tags(identity), run_name=name).info.run_id
+    run_id = client.create_run(_experiment(client, stage, root), tags=_tags(identity), run_name=name).info.run_id
     client.log_batch(run_id, params=[Param(key, value) for key, value in flatten(identity).items()])
     status = "FAILED"
     try:
@@ -89,6 +100,13 @@ def track(root: str, stage: str, name: str, identity: Mapping[str, Any]) -> Iter
         status = "FINISHED"
     finally:
         client.set_terminated(run_id, status)
+
+
+def _experiment(client: MlflowClient, stage: str, root: str) -> str:
+    if experiment := client.get_experiment_by_name(stage):
+        return str(experiment.experiment_id)
+    # Without the kind, MLflow 3 opens an experiment as a place for prompts and traces, not for metrics to compare.
+    return str(client.create_experiment(stage, _artifact_location(root), _KIND))
 
 
 def ui_command(root: str) -> str:
@@ -127,8 +145,9 @@ def _tags(identity: Mapping[str, Any]) -> dict[str, str]:
     versions = {f"version.{package}": version for package, version in made_by["versions"].items()}
     return {
         "fingerprint": artifacts.fingerprint(identity),
-        "git.sha": str(made_by["git"]["sha"]),
-        "git.dirty": str(made_by["git"]["dirty"]),
+        MLFLOW_SOURCE_NAME: os.path.basename(sys.argv[0]),
+        MLFLOW_GIT_COMMIT: made_by["git"]["sha"] or "unknown",
+        "git.dirty": {True: "yes", False: "no", None: "unknown"}[made_by["git"]["dirty"]],
         "hardware.cpu": str(made_by["hardware"]["cpu"]),
         "hardware.gpus": ", ".join(made_by["hardware"]["gpus"]) or "none",
         **versions,

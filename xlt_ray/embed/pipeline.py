@@ -221,6 +221,7 @@ def _finish(plan: Plan, tracker: Tracker, seconds: float) -> None:
     plan.artifact.write_json("metrics.json", metrics)
     tracker.metrics({f"embed/seconds/{code}": of["seconds"] for code, of in metrics["languages"].items()})
     tracker.metrics({"embed/num_rejected": num_rejected, "embed/wall_time_s": seconds})
+    tracker.describe(f"{plan.index.num_rows - num_rejected} recordings encoded.\n\nArtifact: `{plan.artifact.uri}`")
     plan.artifact.commit(units=units, num_rows_in=plan.index.num_rows, inputs=plan.inputs, seconds=seconds)
 
 

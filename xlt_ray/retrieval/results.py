@@ -29,6 +29,7 @@ def finish(artifact: Artifact, embeddings: Artifact, job: RetrievalJob, tracker:
     metrics = summarise(ranked, job.retrieval, embeddings.read_json("manifest.json")["inputs"]["model"]["num_layers"])
     artifact.write_json("metrics.json", metrics)
     _log(tracker, metrics)
+    tracker.describe(f"{sentence(metrics)}\n\nArtifact: `{artifact.uri}`")
     _draw(artifact, embeddings, ranked, metrics, tracker)
     num_rejected = artifact.merge_rejected()
     num_in = sum(table.num_rows for table in ranked.values()) + num_rejected
@@ -87,8 +88,9 @@ def _log(tracker: Tracker, metrics: Figures) -> None:
     values = {
         f"retrieval/{key}/{pair}": figures[key]
         for pair, figures in (*metrics["pairs"].items(), ("mean", metrics["mean"]))
-        for key in _MEAN_OF
+        for key in ("r1", "r5", "r10", "mrr")
     }
+    values["retrieval/chance_r1/mean"] = metrics["mean"]["chance_r1"]
     for name, figures in metrics["baselines"].items():
         values[f"retrieval/{name}/r1/mean"] = figures["mean"]["r1"]
     tracker.metrics(values)
@@ -151,6 +153,16 @@ def _frames_of(embeddings: Artifact, language: str, utterance_id: str) -> seqsim
         if rows.num_rows:
             return tiles.valid_frames(rows, "frames")
     raise KeyError(utterance_id)
+
+
+def sentence(metrics: Figures) -> str:
+    """The outcome in one sentence."""
+    mean, pooled = metrics["mean"], metrics["baselines"].get("mean_pool")
+    how = f"{metrics['score']} {metrics['mode']}, {metrics['protocol']}"
+    beside = f"chance {_percent(mean['chance_r1'])} %"
+    if pooled:
+        beside += f", mean pooling {_percent(pooled['mean']['r1'])} %"
+    return f"R@1 {_percent(mean['r1'])} % over {len(metrics['pairs'])} pairs ({beside}), {how}."
 
 
 def print_table(metrics: Figures) -> Table:
