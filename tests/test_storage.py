@@ -1,9 +1,8 @@
 import hashlib
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pytest
-from moto.server import ThreadedMotoServer
+import s3_server
 
 from xlt_ray import artifacts, storage
 from xlt_ray.errors import UserError
@@ -11,19 +10,9 @@ from xlt_ray.errors import UserError
 
 @pytest.fixture(scope="module")
 def bucket():
-    """An S3-compatible server on loopback with one empty bucket."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        pafs.FileSystem.from_uri("s3://bucket?allow_bucket_creation=true")[0].create_dir("bucket")
-        yield "s3://bucket"
-        storage._remote_filesystem.cache_clear()
-    server.stop()
+    with s3_server.bucket() as uri:
+        yield uri
+    storage._remote_filesystem.cache_clear()
 
 
 @pytest.fixture(params=["local", "s3"])

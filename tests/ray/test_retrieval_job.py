@@ -7,9 +7,12 @@ import sys
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import s3_server
 import soundfile
 from ray_speech import RATE, row, tone, write_manifest, write_rows
 from tiny import tiny_whisper
+
+from xlt_ray import artifacts, storage
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -195,3 +198,20 @@ def test_bad_recordings_are_rejected_with_reasons_and_odd_ones_work(tmp_path, mo
     assert split.returncode == 0, split.stderr
     table = pq.read_table(tmp_path / "runs/embed/split/data/en-00000.parquet", columns=["utterance_id", "num_valid"])
     assert dict(zip(*table.to_pydict().values(), strict=True))["en-012"] == pytest.approx(31 * 50, abs=1)
+
+
+def test_corpus_and_results_in_an_object_store(tmp_path, model):
+    """The same job with nothing on this machine but the model: the manifest names its audio relative to itself."""
+    write_manifest(tmp_path, ["en", "fr"], 3)
+    with s3_server.bucket() as bucket:
+        for path in tmp_path.iterdir():
+            storage.locate(bucket)[0].open_output_stream(f"bucket/corpus/{path.name}").write(path.read_bytes())
+        flags = ["--corpus", f"manifest:{bucket}/corpus/manifest.jsonl", "--languages", "en,fr", "--model", model]
+        done = run_job("retrieval", "--name", "far", "--root", f"{bucket}/runs", *flags)
+        assert done.returncode == 0, done.stderr
+        found = artifacts.find(f"{bucket}/runs", "retrieval", "far")
+        assert found.read_json("metrics.json")["pairs"]["en-fr"]["num_queries"] == 3
+        assert artifacts.read_table(found.files()[0]).num_rows == 3
+    storage._remote_filesystem.cache_clear()
+    assert "not tracked" in done.stdout
+    assert f"results  {bucket}/runs/retrieval/far" in done.stdout
