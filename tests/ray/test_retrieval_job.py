@@ -205,7 +205,8 @@ def test_corpus_and_results_in_an_object_store(tmp_path, model):
     write_manifest(tmp_path, ["en", "fr"], 3)
     with s3_server.bucket() as bucket:
         for path in tmp_path.iterdir():
-            storage.locate(bucket)[0].open_output_stream(f"bucket/corpus/{path.name}").write(path.read_bytes())
+            with storage.locate(bucket)[0].open_output_stream(f"bucket/corpus/{path.name}") as far:
+                far.write(path.read_bytes())
         flags = ["--corpus", f"manifest:{bucket}/corpus/manifest.jsonl", "--languages", "en,fr", "--model", model]
         done = run_job("retrieval", "--name", "far", "--root", f"{bucket}/runs", *flags)
         assert done.returncode == 0, done.stderr
