@@ -1,8 +1,9 @@
-"""Encode a corpus once: speech in, shards of encoder frames out.
+r"""Encode a corpus once: speech in, shards of encoder frames out.
 
   on this machine    python jobs/embed.py --corpus manifest:corpus.tsv --languages en,fr --root runs --name mine
   look first         python jobs/embed.py --corpus manifest:corpus.tsv --languages en,fr --check
-  on a cluster       ray job submit --working-dir . -- python jobs/embed.py --preset fleurs_large_v2 --root s3://bucket/runs
+  on a cluster       ray job submit --working-dir . -- python jobs/embed.py \
+                         --preset fleurs_large_v2 --root s3://bucket/runs --embed.num-gpus 1
 
 Reads the corpus. Writes ROOT/embed/NAME: data/*.parquet (frames), rejected.parquet (what could not be used, and why),
 metrics.json, manifest.json. Run it again after a crash: it goes on from what is there.

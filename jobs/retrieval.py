@@ -1,8 +1,9 @@
-"""How well does speech find its spoken translation? R@1, R@5, R@10 and MRR for every ordered pair of languages.
+r"""How well does speech find its spoken translation? R@1, R@5, R@10 and MRR for every ordered pair of languages.
 
   on this machine    python jobs/retrieval.py                                  (the demo: real speech, five languages)
   your own speech    python jobs/retrieval.py --corpus manifest:corpus.tsv --languages en,fr --root runs --name mine
-  on a cluster       ray job submit --working-dir . -- python jobs/retrieval.py --preset fleurs_large_v2 --root s3://bucket/runs
+  on a cluster       ray job submit --working-dir . -- python jobs/retrieval.py \
+                         --preset fleurs_large_v2 --root s3://bucket/runs --embed.num-gpus 1 --retrieval.num-gpus 1
 
 Reads ROOT/embed/NAME, and makes it first where it is missing. Writes ROOT/retrieval/NAME: data/*.parquet (rankings),
 metrics.json, plots/, rejected.parquet, manifest.json. Run it again after a crash: it goes on from what is there.

@@ -1,4 +1,4 @@
-"""What every test needs: one thread, no network, no usage statistics, a cache of its own."""
+"""What every test needs: one thread, no network, no usage statistics, no cluster or server of somebody else."""
 
 import os
 

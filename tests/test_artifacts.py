@@ -102,10 +102,14 @@ def test_commit_sweeps_up_after_killed_writers(tmp_path):
     artifact.write_table("data/en-00000.parquet", pa.table({"x": [1]}))
     half = tmp_path / "embed/a/data/.en-00001.parquet.0123"
     half.write_bytes(b"half")
+    os.utime(half, (0, 0))
+    young = half.with_name(".en-00002.parquet.4567")
+    young.write_bytes(b"half")
     assert artifact.done() == {"en-00000"}
     artifact.merge_rejected()
     artifact.commit(units=["en-00000"], num_rows_in=1, inputs={}, seconds=1)
     assert not half.exists()
+    assert young.exists()
 
 
 def test_find_names_what_is_there(tmp_path):

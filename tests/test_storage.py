@@ -63,4 +63,5 @@ def test_join_lets_absolute_parts_win():
     assert storage.join("/a/b", "c.wav") == "/a/b/c.wav"
     assert storage.join("/a/b", "/d/c.wav") == "/d/c.wav"
     assert storage.join("/a/b", "s3://d/c.wav") == "s3://d/c.wav"
+    assert storage.join("s3://a/b", "file:///d/c.wav") == "/d/c.wav"
     assert storage.join("s3://a/b", "c.wav") == "s3://a/b/c.wav"

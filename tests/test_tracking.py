@@ -13,7 +13,7 @@ def runs(root, experiment):
 
 
 def test_a_run_holds_parameters_metrics_and_files(tmp_path):
-    with tracking.track(str(tmp_path), "embed", "mine", IDENTITY) as tracker:
+    with tracking.track(str(tmp_path), "embed", "mine", IDENTITY, {"model": "base"}) as tracker:
         tracker.metrics({"retrieval/r1/en-fr": 0.5})
         tracker.describe("R@1 50 %")
         tracker.figure(Figure(), "plot.png")
@@ -24,6 +24,7 @@ def test_a_run_holds_parameters_metrics_and_files(tmp_path):
         "languages": "en,fr",
         "embed.encoding": "exact",
         "embed.num_sentences": "None",
+        "model": "base",
     }
     assert run.data.metrics == {"retrieval/r1/en-fr": 0.5}
     assert run.data.tags["fingerprint"]
@@ -34,14 +35,25 @@ def test_a_run_holds_parameters_metrics_and_files(tmp_path):
 
 
 def test_a_run_that_breaks_is_failed_and_the_error_goes_on(tmp_path):
-    with pytest.raises(RuntimeError, match="broken"), tracking.track(str(tmp_path), "embed", "x", IDENTITY):
+    with pytest.raises(RuntimeError, match="broken"), tracking.track(str(tmp_path), "embed", "x", IDENTITY, {}):
         raise RuntimeError("broken")
     _, (run,) = runs(tmp_path, "embed")
     assert run.info.status == "FAILED"
 
 
+def test_a_run_that_a_killed_driver_left_open_is_closed_by_the_next(tmp_path):
+    left_open = tracking.track(str(tmp_path), "embed", "x", IDENTITY, {})
+    left_open.__enter__()
+    with tracking.track(str(tmp_path), "embed", "x", IDENTITY, {}):
+        _, found = runs(tmp_path, "embed")
+        assert sorted(run.info.status for run in found) == ["KILLED", "RUNNING"]
+    with tracking.track(str(tmp_path), "embed", "y", {"other": 1}, {}):
+        _, found = runs(tmp_path, "embed")
+        assert sorted(run.info.status for run in found) == ["FINISHED", "KILLED", "RUNNING"]
+
+
 def test_a_bucket_without_a_server_is_not_tracked_and_says_so(capsys):
-    with tracking.track("s3://bucket/runs", "embed", "x", IDENTITY) as tracker:
+    with tracking.track("s3://bucket/runs", "embed", "x", IDENTITY, {"model": "base"}) as tracker:
         tracker.metrics({"a": 1})
     assert isinstance(tracker, tracking.NullTracker)
     assert "set MLFLOW_TRACKING_URI" in capsys.readouterr().out
@@ -51,3 +63,7 @@ def test_the_ui_is_named(tmp_path, monkeypatch):
     assert tracking.ui_command(str(tmp_path)) == f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     assert tracking.ui_command("s3://bucket") == "open http://127.0.0.1:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://user:hunter2@mlflow.example/x")
+    assert tracking.ui_command("s3://bucket") == "open https://mlflow.example/x"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://user:hunter2@db/mlflow")
+    assert "hunter2" not in tracking.ui_command("s3://bucket")

@@ -36,6 +36,7 @@ from xlt_ray import storage
 from xlt_ray.errors import UserError
 from xlt_ray.schema import REJECTED, SCHEMA_VERSION
 
+_STALE_S = 600
 _VERSIONS_OF = ("xlt_ray", "ray", "torch", "transformers", "pyarrow", "numpy", "mlflow")
 
 
@@ -144,10 +145,14 @@ class Artifact:
         self._sweep()
 
     def _sweep(self) -> None:
-        """Delete what writers that were killed left half-written; no reader ever saw it."""
+        """Delete what writers that were killed left half-written; no reader ever saw it.
+
+        Only files of ten minutes ago: a younger one may belong to a writer that lives.
+        """
         for uri in storage.list_files(self.path("data")):
-            if Path(uri).name.startswith("."):
-                filesystem, path = storage.locate(uri)
+            filesystem, path = storage.locate(uri)
+            is_old = time.time() - filesystem.get_file_info(path).mtime.timestamp() > _STALE_S
+            if Path(uri).name.startswith(".") and is_old:
                 filesystem.delete_file(path)
 
     def _describe(self, relative: str) -> dict[str, Any]:
@@ -214,17 +219,17 @@ def start(root: str, stage: str, name: str, identity: Mapping[str, Any], setting
         UserError: if the name is taken by another identity (with the fields that differ), or the root can't be written.
     """
     artifact = Artifact.at(root, stage, name)
-    if storage.exists(artifact.path("config.json")):
-        there = artifact.read_json("config.json")["identity"]
-        if drift := _differences(there, json.loads(json.dumps(identity))):
-            raise UserError(
-                f"{artifact.uri} was made with other settings ({'; '.join(drift)}); choose another --name, or delete it"
-            )
-        return artifact
+    asked = {"schema_version": SCHEMA_VERSION, **identity}
     try:
-        artifact.write_json("config.json", {"identity": identity, "settings": settings})
+        if not storage.exists(artifact.path("config.json")):
+            artifact.write_json("config.json", {"identity": asked, "settings": settings})
+            return artifact
     except OSError as error:
         raise UserError(f"--root {root!r} can't be written ({error}); choose another --root") from error
+    if drift := _differences(artifact.read_json("config.json")["identity"], json.loads(json.dumps(asked))):
+        raise UserError(
+            f"{artifact.uri} was made with other settings ({'; '.join(drift)}); choose another --name, or delete it"
+        )
     return artifact
 
 

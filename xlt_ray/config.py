@@ -7,6 +7,7 @@ fast the work is done (`root`, pool sizes), never what comes out.
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
@@ -49,7 +50,7 @@ class EmbedConfig:
     context_margin: int = 100
     """trimmed: frames of silence (20 ms each) behind the speech that the encoder sees."""
     keep_margin: int | Literal["all"] = 100
-    """Frames of silence kept behind the speech for the decoder, or all (1500 frames a recording)."""
+    """Frames of silence kept behind the speech for the decoder, as far as they were encoded; all keeps all of them."""
     layers: tuple[int, ...] = ()
     """Hidden layers kept beside the final one: 0 is the input of the first block."""
     split_long: bool = False
@@ -59,12 +60,14 @@ class EmbedConfig:
     num_gpus: float | None = field(default=None, metadata=_EXECUTION)
     """GPUs an encoder actor takes; none: 1 where the cluster has a GPU now. Say 1 where GPUs scale up from zero."""
     max_actors: int | None = field(default=None, metadata=_EXECUTION)
-    """Most encoder actors at a time; none: one a GPU, else one a CPU, of the cluster as it is now."""
+    """Most encoder actors at a time; none: one a GPU, else one a CPU; on a cluster as many as its nodes can hold."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         _at_least("--embed.num-sentences", self.num_sentences, 1)
         _at_least("--embed.context-margin", self.context_margin, 0)
+        if self.encoding == "exact" and self.context_margin != 100:
+            raise UserError("--embed.context-margin has no effect with exact encoding; add --embed.encoding trimmed")
         if self.keep_margin != "all":
             _at_least("--embed.keep-margin", self.keep_margin, 0)
         for layer in self.layers:
@@ -100,7 +103,7 @@ class RetrievalConfig:
     num_gpus: float | None = field(default=None, metadata=_EXECUTION)
     """GPUs a scoring actor takes; none: 1 where the cluster has a GPU now."""
     max_actors: int | None = field(default=None, metadata=_EXECUTION)
-    """Most scoring actors at a time; none: one a GPU, else one a CPU, of the cluster as it is now."""
+    """Most scoring actors at a time; none: as for the encoder."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -109,6 +112,11 @@ class RetrievalConfig:
         _at_least("--retrieval.strip-utterances", self.strip_utterances, 1)
         _at_least("--retrieval.num-gpus", self.num_gpus, 0)
         _at_least("--retrieval.max-actors", self.max_actors, 1)
+
+
+def _check_name(name: str) -> None:
+    if not name or name.startswith(".") or "/" in name:
+        raise UserError(f"--name {name!r} must be one plain folder name, without / and not starting with a dot")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,12 +138,11 @@ class Job:
 
     def __post_init__(self) -> None:
         """Refuse names that would leave the root, and languages named twice."""
-        if not self.name or self.name.startswith(".") or "/" in self.name:
-            raise UserError(
-                f"--name {self.name!r} must be one plain folder name, without / and not starting with a dot"
-            )
+        _check_name(self.name)
         if not self.languages:
             raise UserError("--languages is empty; give codes with commas between, for example en,fr")
+        if odd := [code for code in self.languages if not re.fullmatch(r"\w+", code)]:
+            raise UserError(f"language code {odd[0]!r} is not all letters, digits and _; write zh or zh_CN for zh-CN")
         if len(set(self.languages)) < len(self.languages):
             raise UserError(f"--languages {','.join(self.languages)} names a language twice")
 
@@ -176,6 +183,10 @@ class ReportJob:
     """Where the artifacts are; the page is written to ROOT/report/NAME/index.html."""
     name: str = "demo"
     """Name of the page."""
+
+    def __post_init__(self) -> None:
+        """Refuse names that would leave the root."""
+        _check_name(self.name)
 
 
 def identity(config: Any) -> dict[str, Any]:

@@ -180,7 +180,7 @@ class Pool:
     """What one actor of a stage takes, how many there may be, and what the tasks that feed them take.
 
     On CPUs an actor books 0.9 of one and a feeding task 0.1: with whole CPUs booked, a pool as large as the machine
-    waits for its input for ever.
+    waits for its input for ever. `num_cpus` and `num_gpus` are an actor's, `feed_cpus` a task's.
     """
 
     num_cpus: float
@@ -202,21 +202,29 @@ class Pool:
         }
 
 
-def pool(num_gpus: float | None, max_actors: int | None, num_units: int) -> Pool:
-    """One actor a GPU, or one a CPU where there is none; on a cluster more of them as nodes come.
+def pool(stage: str, num_gpus: float | None, max_actors: int | None, num_units: int) -> Pool:
+    """One actor a GPU, or one a CPU where there is none; on a cluster more of them as nodes come. Says what it chose.
 
     Args:
+        stage: what the actors do, for the line that is printed.
         num_gpus: GPUs an actor takes; None: 1 if the cluster has a GPU now, else 0.
         max_actors: most actors at a time; None: as many as there are units, or as this machine can hold.
         num_units: units of work; there are never more actors than these.
     """
     resources = ray.cluster_resources()
-    gpus_each = num_gpus if num_gpus is not None else float(resources.get("GPU", 0) > 0)
-    fit = int(resources.get("GPU", 0) / gpus_each if gpus_each else resources.get("CPU", 0))
+    gpus, cpus = resources.get("GPU", 0), resources.get("CPU", 0)
+    gpus_each = num_gpus if num_gpus is not None else float(gpus > 0)
+    fit = int(gpus / gpus_each if gpus_each else cpus)
     most = max_actors or (num_units if "RAY_ADDRESS" in os.environ else max(1, fit))
     max_size = max(1, min(most, num_units))
-    num_cpus, feed_cpus = (1.0, 1.0) if gpus_each else (0.9, 0.1)
-    return Pool(num_cpus, gpus_each, feed_cpus, max(1, min(fit, max_size)), max_size)
+    initial_size = max(1, min(fit, max_size))
+    device = f"{gpus_each:g} GPU each" if gpus_each else "CPUs"
+    print(f"{stage}: on {device}, {initial_size} actors now, {max_size} at most", flush=True)
+    if not gpus_each:
+        return Pool(0.9, 0.0, 0.1, initial_size, max_size)
+    # Actors on GPUs need little of a CPU: half of what the cluster has stays for the tasks that feed them.
+    num_cpus = min(1.0, round(0.5 * cpus / initial_size, 2)) if cpus else 1.0
+    return Pool(num_cpus, gpus_each, min(1.0, num_cpus), initial_size, max_size)
 
 
 class Bar:

@@ -38,7 +38,7 @@ def absolute(uri: str | os.PathLike[str]) -> str:
 def join(base: str, *parts: str) -> str:
     """Append path parts; a part that is absolute or a URI replaces what stands before it."""
     for part in parts:
-        base = part if is_remote(part) else posixpath.join(base, part)
+        base = part if is_remote(part) else posixpath.join(base, part.removeprefix("file://"))
     return base
 
 

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
@@ -83,8 +84,14 @@ class MlflowTracker:
 
 
 @contextlib.contextmanager
-def track(root: str, stage: str, name: str, identity: Mapping[str, Any]) -> Iterator[Tracker]:
-    """One MLflow run named `name` in the experiment `stage`; FAILED if the body raises, FINISHED otherwise."""
+def track(
+    root: str, stage: str, name: str, identity: Mapping[str, Any], inputs: Mapping[str, Any]
+) -> Iterator[Tracker]:
+    """One MLflow run named `name` in the experiment `stage`; FAILED if the body raises, FINISHED otherwise.
+
+    Its parameters are the identity and `inputs`, what it reads in words. A run of the same identity that a killed
+    driver left open is marked KILLED.
+    """
     uri = _store(root)
     if uri is None:
         print(f"not tracked: {root} can't hold MLflow's SQLite file; set MLFLOW_TRACKING_URI to a server")
@@ -92,14 +99,23 @@ def track(root: str, stage: str, name: str, identity: Mapping[str, Any]) -> Iter
         return
     _quiet()
     client = MlflowClient(uri)
-    run_id = client.create_run(_experiment(client, stage, root), tags=_tags(identity), run_name=name).info.run_id
-    client.log_batch(run_id, params=[Param(key, value) for key, value in flatten(identity).items()])
+    experiment = _experiment(client, stage, root)
+    _close_killed(client, experiment, identity)
+    run_id = client.create_run(experiment, tags=_tags(identity), run_name=name).info.run_id
+    parameters = {f"{key}.name" if key in identity else key: value for key, value in inputs.items()}
+    client.log_batch(run_id, params=[Param(*item) for item in flatten({**identity, **parameters}).items()])
     status = "FAILED"
     try:
         yield MlflowTracker(client, run_id)
         status = "FINISHED"
     finally:
         client.set_terminated(run_id, status)
+
+
+def _close_killed(client: MlflowClient, experiment: str, identity: Mapping[str, Any]) -> None:
+    same = f"attributes.status = 'RUNNING' AND tags.fingerprint = '{artifacts.fingerprint(identity)}'"
+    for run in client.search_runs([experiment], filter_string=same):
+        client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _experiment(client: MlflowClient, stage: str, root: str) -> str:
@@ -112,7 +128,10 @@ def _experiment(client: MlflowClient, stage: str, root: str) -> str:
 def ui_command(root: str) -> str:
     """What to type to look at the runs."""
     if server := os.environ.get("MLFLOW_TRACKING_URI"):
-        return f"open {server}" if server.startswith("http") else f"mlflow ui --backend-store-uri {server}"
+        parts = urlsplit(server)
+        if parts.scheme in ("http", "https"):
+            return f"open {parts._replace(netloc=parts.netloc.rpartition('@')[2]).geturl()}"
+        return 'mlflow ui --backend-store-uri "$MLFLOW_TRACKING_URI"'  # a database's URI can hold a password
     return f"mlflow ui --backend-store-uri {_store(root)}" if _store(root) else "set MLFLOW_TRACKING_URI to track runs"
 
 

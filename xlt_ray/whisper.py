@@ -198,7 +198,10 @@ def _weight_files(model_dir: Path) -> list[Path]:
 
 
 def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is no valid JSON ({error}); copy it again from the model it was made from") from error
 
 
 def _from_hub(model_id: str) -> Path:

@@ -517,10 +517,22 @@ def test_a_cut_is_the_quietest_window_there_is(max_samples, seed):
     pcm = np.random.default_rng(seed).normal(size=max_samples + 1).astype(np.float32)
     first = split_long(pcm, max_samples)[0]
     ends = range(max_samples, max_samples - max_samples // 2 + 319, -320)
-    energies = {end - 160: float(np.sum(pcm[end - 320 : end].astype(np.float64) ** 2)) for end in ends}
+    energies = {end - 320: float(np.sum(pcm[end - 320 : end].astype(np.float64) ** 2)) for end in ends}
     assert len(first) == min(energies, key=energies.get)
+
+
+def test_no_encoder_frame_spans_two_pieces():
+    pieces = split_long(np.random.default_rng(0).normal(size=100 * SAMPLE_RATE).astype(np.float32))
+    assert len(pieces) >= 4
+    assert all(len(piece) % 320 == 0 for piece in pieces[:-1])
 
 
 def test_a_piece_has_at_least_one_sample():
     with pytest.raises(ValueError, match="at least 1, not 0"):
         split_long(tone(), 0)
+
+
+@pytest.mark.parametrize("path", ["/" + 300 * "x" + ".wav", "/etc/hostname/x.wav", "/etc"])
+def test_a_path_that_cannot_be_is_the_fault_of_its_row(path):
+    (recording,) = read_recordings([(path, "")])
+    assert str(recording).startswith("missing")

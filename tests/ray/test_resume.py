@@ -81,8 +81,8 @@ def test_a_killed_actor_costs_nothing_but_time(corpus, tmp_path):
     flags, calm = corpus
     process = start(flags, tmp_path)
     wait_for(tmp_path, 10, process)
-    actors = [p for p in psutil.process_iter(["cmdline"]) if "EncodeUnit" in " ".join(p.info["cmdline"] or [])]
-    assert actors
+    workers = psutil.Process(process.pid).children(recursive=True)
+    actors = [worker for worker in workers if "EncodeUnit" in " ".join(worker.cmdline())]
     actors[0].kill()
     output, _ = process.communicate()
     assert process.returncode == 0, output

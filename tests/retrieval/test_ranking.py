@@ -57,6 +57,11 @@ def test_rows_without_text_are_not_the_same_text():
     assert ranking.positives(["a", "b"], ["a", "b"], ["...", "?!"]).tolist() == [[True, False], [False, True]]
 
 
+def test_words_that_differ_in_a_vowel_sign_are_different():
+    assert len({ranking.normalised(word) for word in ("की", "का", "कि", "कू")}) == 4
+    assert ranking.normalised("  Où—est l’ÉCOLE?_") == ranking.normalised("où est l école")
+
+
 def test_one_recording_draws_each_sentence_once_and_by_the_seed():
     sentences = ["a", "b", "a", "a", "c", "b"]
     drawn = ranking.one_recording(sentences, 0)

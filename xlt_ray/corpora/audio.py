@@ -19,6 +19,7 @@ The messages are constant, so that `rejected.parquet` can be grouped by them.
 from __future__ import annotations
 
 import collections
+import errno
 import io
 import re
 import tarfile
@@ -54,6 +55,9 @@ _MAX_PEAK = 8.0
 
 _MAX_VALUES = 2**27
 """Samples times channels that one recording may unfold to: 0.5 GiB, 46 minutes of 48 kHz mono."""
+
+_BAD_PATH = (errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR)
+"""What is wrong with the path of one recording, not with the machine."""
 
 _TOLERANCE_S = 0.1
 """What may lack at the end: some writers count the header as data, and MP3 headers count the padding of the encoder."""
@@ -121,8 +125,8 @@ def _read_container(audio: str, members: set[str]) -> Iterator[tuple[str, Record
     except FileNotFoundError:
         yield from ((member, RejectedRow("missing: no such file")) for member in sorted(members))
     except (tarfile.TarError, pa.ArrowException, KeyError, ValueError, OSError) as error:
-        # pyarrow reports damaged pages as an OSError without errno; with one it is the machine that failed.
-        if isinstance(error, OSError) and (storage.is_remote(audio) or error.errno is not None):
+        # pyarrow reports damaged pages as an OSError without errno; with one it is mostly the machine that failed.
+        if isinstance(error, OSError) and (storage.is_remote(audio) or error.errno not in (None, *_BAD_PATH)):
             raise
         yield from ((member, RejectedRow("missing: its file cannot be read that far")) for member in sorted(members))
 
@@ -314,7 +318,8 @@ def _to_float(samples: npt.NDArray[np.generic]) -> Samples:
 def split_long(pcm: Samples, max_samples: int = MAX_SAMPLES) -> list[Samples]:
     """Cut a recording at its quietest points, so that each piece fits the encoder.
 
-    A cut lies in the middle of the quietest 20 ms among the last 5 s (at most the last half) before the limit.
+    A cut lies before the quietest 20 ms among the last 5 s (at most the last half) before the limit, a whole number of
+    encoder frames from the start, so that no frame spans two pieces.
 
     Args:
         pcm: shape (num_samples,).
@@ -342,4 +347,4 @@ def _quietest_point(pcm: Samples) -> int:
     windows = pcm[start:].reshape(num_windows, window)
     energies = np.einsum("wt,wt->w", windows, windows)
     latest_quietest = num_windows - 1 - int(energies[::-1].argmin())
-    return start + latest_quietest * window + window // 2
+    return start + latest_quietest * window

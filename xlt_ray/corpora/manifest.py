@@ -87,7 +87,7 @@ def _utterances(source: str) -> Iterator[tuple[int, Utterance]]:
             with _at_line(source, number):
                 utterance = _utterance(row, posixpath.dirname(source))
             yield number, utterance
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise UserError(f"there is no manifest {source!r}; give the path of a {', '.join(readers)} file") from error
     except pa.ArrowInvalid as error:
         raise UserError(f"{source!r} is not a Parquet file: {error}") from error

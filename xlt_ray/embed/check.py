@@ -7,6 +7,7 @@ import ray
 from xlt_ray import corpora, runtime
 from xlt_ray.config import EmbedJob
 from xlt_ray.corpora.doctor import CorpusCheck, Finding, check_batch, summarise
+from xlt_ray.schema import Utterance
 
 _BATCH_SIZE = 64
 
@@ -14,8 +15,10 @@ _BATCH_SIZE = 64
 def check_corpus(job: EmbedJob) -> CorpusCheck:
     """What is missing, undecodable, silent, too long, duplicate or mis-paired, by language. Needs a running Ray."""
     rows = list(corpora.read(job.corpus, job.languages, job.embed.split))
-    check = ray.remote(check_batch)
-    waiting = [check.remote(rows[first : first + _BATCH_SIZE]) for first in range(0, len(rows), _BATCH_SIZE)]
+    check = ray.remote(_fetch_and_check)
+    waiting = [
+        check.remote(job.corpus, rows[first : first + _BATCH_SIZE]) for first in range(0, len(rows), _BATCH_SIZE)
+    ]
     findings: list[Finding] = []
     with runtime.Bar("check", len(rows), 0) as bar:
         while waiting:
@@ -24,3 +27,8 @@ def check_corpus(job: EmbedJob) -> CorpusCheck:
             findings += found
             bar.advance(len(found))
     return summarise(findings)
+
+
+def _fetch_and_check(corpus: str, rows: list[Utterance]) -> list[Finding]:
+    corpora.fetch(corpus)
+    return check_batch(rows)

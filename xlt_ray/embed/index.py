@@ -21,13 +21,15 @@ _IDENTITY = ("utterance_id", "sentence_id", "language", "text", "translations", 
 
 
 def collect(utterances: Iterable[Utterance], languages: Sequence[str]) -> pa.Table:
-    """The rows of the corpus with the schema UTTERANCE, one language after the other.
+    """The rows of the corpus with the schema UTTERANCE, language by language, each sorted by utterance_id.
 
     Raises:
         UserError: on a duplicate utterance_id, or a language without rows.
     """
     table = utterance_table(utterances)
     _refuse_duplicates(table)
+    # Sorted, because units are named by place: a corpus whose lines changed places has the same units.
+    table = table.sort_by("utterance_id")
     by_language = {code: table.filter(pc.equal(table["language"], code)) for code in languages}
     if empty := [code for code, rows in by_language.items() if not rows.num_rows]:
         raise UserError(

@@ -2,7 +2,7 @@
 
     index rows -> decode_unit (CPU tasks) -> EncodeUnit (actors, on GPUs where there are any) -> one shard a unit
 
-One block of Ray Data is one unit of work from end to end. The actor that encodes a unit writes its shard, so frames
+One row of Ray Data is one unit of work from end to end. The actor that encodes a unit writes its shard, so frames
 never cross the object store (up to 1.5 MB a recording with Whisper base, 3.8 MB with large) or reach the driver.
 """
 
@@ -83,7 +83,9 @@ def embed(plan: Plan, root: str) -> Artifact:
     if plan.artifact.is_complete:
         print(f"embed: {plan.artifact.uri} is complete, nothing to encode")
         return plan.artifact
-    with track(root, "embed", plan.artifact.name, plan.artifact.read_json("config.json")["identity"]) as tracker:
+    names = {key: plan.inputs[key]["name"] for key in ("corpus", "model")}
+    what = plan.artifact.read_json("config.json")["identity"]
+    with track(root, "embed", plan.artifact.name, what, names) as tracker:
         started = time.monotonic()
         encode_missing(plan)
         _finish(plan, tracker, time.monotonic() - started)
@@ -100,32 +102,45 @@ def encode_missing(plan: Plan) -> None:
         print(f"embed: {num_done} of {plan.index.num_rows} recordings are done, going on with the rest")
     if not missing:
         return
-    pool = runtime.pool(plan.config.num_gpus, plan.config.max_actors, len(missing))
-    written = (
-        ray.data.from_arrow([tables[unit] for unit in missing])
-        .map_batches(
-            decode_unit,
-            fn_kwargs={"corpus": plan.inputs["corpus"]["name"], "split_long": plan.config.split_long},
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=pool.feed_cpus,
-        )
-        .map_batches(
-            EncodeUnit,
-            fn_constructor_kwargs={"artifact": plan.artifact, "model": plan.model, "config": plan.config},
-            batch_size=None,
-            batch_format="pyarrow",
-            **pool.options,
-        )
-    )
     with runtime.Bar("embed", total=plan.index.num_rows, done=num_done) as bar:
-        for row in written.iter_rows():
+        for row in _encoded(plan, {unit: tables[unit] for unit in missing}).iter_rows():
             bar.advance(row["num_rows"])
 
 
-def decode_unit(rows: pa.Table, corpus: str, split_long: bool) -> pa.Table:
-    """Read and decode the recordings of one unit: rows of INDEX in, rows of DECODED out, none lost."""
+def _encoded(plan: Plan, units: dict[str, pa.Table]) -> ray.data.Dataset:
+    """One row a unit, with the number of its recordings, once its shard is written."""
+    pool = runtime.pool("embed", plan.config.num_gpus, plan.config.max_actors, len(units))
+    rows = [{"unit": unit, "table": to_ipc(table)} for unit, table in units.items()]
+    decode = {"corpus": plan.inputs["corpus"]["name"], "split_long": plan.config.split_long}
+    encode = {"artifact": plan.artifact, "model": plan.model, "config": plan.config}
+    return (
+        ray.data.from_items(rows, override_num_blocks=len(rows))
+        .map(decode_unit, fn_kwargs=decode, num_cpus=pool.feed_cpus)
+        .map_batches(EncodeUnit, fn_constructor_kwargs=encode, batch_size=1, batch_format="pyarrow", **pool.options)
+    )
+
+
+def to_ipc(table: pa.Table) -> bytes:
+    """A table as one value: a row of Ray Data is then a whole unit, which no operator can cut or join."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def from_ipc(data: bytes | pa.Buffer) -> pa.Table:
+    """The table that `to_ipc` wrote, without a copy."""
+    return pa.ipc.open_stream(data).read_all()
+
+
+def decode_unit(unit: dict[str, Any], corpus: str, split_long: bool) -> dict[str, Any]:
+    """Read and decode the recordings of one unit: a table of INDEX in, one of DECODED out."""
     corpora.fetch(corpus)
+    return {"unit": unit["unit"], "table": to_ipc(decode(from_ipc(unit["table"]), split_long))}
+
+
+def decode(rows: pa.Table, split_long: bool) -> pa.Table:
+    """Rows of INDEX in, rows of DECODED out, none lost: each with its sound, or the reason why there is none."""
     locators = list(zip(rows["audio"].to_pylist(), rows["member"].to_pylist(), strict=True))
     sounds: list[bytes | None] = []
     reasons: list[str | None] = []
@@ -152,7 +167,7 @@ def _decode(data: audio.Recording, name: str, split_long: bool) -> tuple[bytes |
 
 
 class EncodeUnit:
-    """An actor that holds the encoder: rows of DECODED in, a shard on disk, one row of counts out."""
+    """An actor that holds the encoder: units of DECODED rows in, a shard of each on disk, a row of counts out."""
 
     def __init__(self, artifact: Artifact, model: str, config: EmbedConfig) -> None:
         # One thread an actor: with both cores shared, two threads ran 10 to 20 times slower than two actors.
@@ -168,9 +183,10 @@ class EncodeUnit:
             device="cuda" if torch.cuda.is_available() else "cpu",
         )
 
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        """Encode one unit, write its rejected rows, and last its shard: the shard says that the unit is done."""
-        unit = rows["unit"][0].as_py()
+    def __call__(self, units: pa.Table) -> pa.Table:
+        """Encode the unit in a batch of one; write its rejected rows, then its shard, which says that it is done."""
+        (unit,) = units["unit"].to_pylist()
+        rows = from_ipc(units["table"][0].as_buffer())
         good = rows.filter(pc.is_null(rows["reason"]))
         bad = rows.filter(pc.is_valid(rows["reason"])).select(REJECTED.names)
         self._artifact.write_table(f"rejected/{unit}.parquet", bad.cast(REJECTED))

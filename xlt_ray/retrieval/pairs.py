@@ -56,7 +56,9 @@ class Pair:
     def _stored(self, name: str) -> Scores:
         by_row = itertools.groupby(sorted(self.tiles), key=lambda tile: tile.rsplit("-", 1)[0])
         matrix = np.block([[self._tile(tile, name) for tile in row] for _, row in by_row])
-        return matrix.T if self.flipped else matrix
+        matrix = matrix.T if self.flipped else matrix
+        assert matrix.shape == (self.queries.num_rows, self.candidates.num_rows), "tiles of another cut"
+        return matrix
 
     def _tile(self, tile: str, name: str) -> Scores:
         uri = self.artifact.path("tiles", f"{tile}.parquet")

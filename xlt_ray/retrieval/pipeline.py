@@ -36,15 +36,21 @@ def retrieve(job: RetrievalJob, embeddings: Artifact) -> Artifact:
         "embeddings": embeddings.fingerprint,
         "retrieval": identity(job.retrieval),
     }
-    artifact = artifacts.start(job.root, "retrieval", job.name, what, dataclasses.asdict(job))
+    made_with = embeddings.read_json("config.json")
+    # What is recorded of the embeddings is how they were made, not what flags of this job would make.
+    settings = dataclasses.asdict(job) | {key: made_with["settings"][key] for key in ("corpus", "model", "embed")}
+    artifact = artifacts.start(job.root, "retrieval", job.name, what, settings)
     if artifact.is_complete:
         print(f"retrieval: {artifact.uri} is complete, nothing to score")
+        artifact.remove("tiles")  # a run that was killed right after its manifest left them
         return artifact
     _require_pairs(embeddings, job.languages)
-    with track(job.root, "retrieval", job.name, what) as tracker:
+    names = {key: settings[key] for key in ("corpus", "model")}
+    with track(job.root, "retrieval", job.name, what, {**names, "embed": made_with["identity"]["embed"]}) as tracker:
         started = time.monotonic()
         pairs_left = [pair for pair in language_pairs(job) if not directions(pair) <= artifact.done()]
-        plan = tiles.cut(embeddings, pairs_left, job.retrieval.strip_utterances)
+        begun_with = artifact.read_json("config.json")["settings"]["retrieval"]["strip_utterances"]
+        plan = tiles.cut(embeddings, pairs_left, begun_with)
         _score(artifact, plan, job.retrieval)
         _rank(artifact, embeddings, pairs_left, plan, job.retrieval)
         results.finish(artifact, embeddings, job, tracker, time.monotonic() - started)
@@ -95,12 +101,12 @@ def _score(artifact: Artifact, plan: list[Tile], config: RetrievalConfig) -> Non
     missing = [tile for tile in plan if tile.name not in done]
     if not missing:
         return
-    pool = runtime.pool(config.num_gpus, config.max_actors, len(missing))
+    pool = runtime.pool("score", config.num_gpus, config.max_actors, len(missing))
     blocks = [{"name": t.name, "rows": t.rows, "columns": t.columns, "num_pairs": t.num_pairs} for t in missing]
     scored = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
         tiles.ScoreTile,
         fn_constructor_kwargs={"artifact": artifact, "config": config},
-        batch_size=None,
+        batch_size=1,
         batch_format="pyarrow",
         **pool.options,
     )

@@ -5,7 +5,6 @@ Ties count against the system, so a score that cannot tell candidates apart find
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -21,8 +20,10 @@ _KS = (1, 5, 10)
 
 
 def normalised(text: str) -> str:
-    """The words of a transcript: NFKC, case folded, every run of anything but letters and digits one space."""
-    return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    """The words of a transcript: NFKC, case folded, and only letters, marks and digits kept between single spaces."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    # Marks are no \w, but in many scripts they are the vowels.
+    return " ".join("".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in folded).split())
 
 
 def positives(queries: Sequence[str], candidates: Sequence[str], candidate_texts: Sequence[str | None]) -> Mask:

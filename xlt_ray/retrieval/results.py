@@ -31,8 +31,10 @@ def finish(artifact: Artifact, embeddings: Artifact, job: RetrievalJob, tracker:
     _log(tracker, metrics)
     tracker.describe(f"{sentence(metrics)}\n\nArtifact: `{artifact.uri}`")
     _draw(artifact, embeddings, ranked, metrics, tracker)
-    num_rejected = artifact.merge_rejected()
-    num_in = sum(table.num_rows for table in ranked.values()) + num_rejected
+    artifact.merge_rejected()
+    # Every recording asks in every other language.
+    num_recordings = sum(count for code in job.languages for _, count in tiles.shards(embeddings, code))
+    num_in = num_recordings * (len(job.languages) - 1)
     inputs = {"embed": {"name": embeddings.name, "fingerprint": embeddings.fingerprint}}
     artifact.commit(units=units, num_rows_in=num_in, inputs=inputs, seconds=seconds)
     artifact.remove("tiles")
@@ -74,7 +76,9 @@ def with_mean(by_pair: dict[str, Figures]) -> Figures:
 
 
 def _pair_figures(table: pa.Table, score: str, seed: int) -> Figures:
-    ranks = np.array([dict(row)[score] for row in table["ranks"].to_pylist()])
+    entries = table["ranks"].combine_chunks()
+    of_score = pc.equal(entries.keys, score)
+    ranks = entries.items.filter(of_score).to_numpy()
     return ranking.summarise(
         ranks,
         table["sentence_id"].to_pylist(),
@@ -147,11 +151,10 @@ def _match_map(embeddings: Artifact, pair: str, query: str, candidate: str) -> n
 
 def _frames_of(embeddings: Artifact, language: str, utterance_id: str) -> seqsim.Frames:
     for uri, _ in tiles.shards(embeddings, language):
-        rows = artifacts.read_table(
-            uri, columns=["num_valid", "dim", "frames"], filters=[("utterance_id", "=", utterance_id)]
-        )
-        if rows.num_rows:
-            return tiles.valid_frames(rows, "frames")
+        ids = artifacts.read_table(uri, columns=["utterance_id"])["utterance_id"].to_pylist()
+        if utterance_id in ids:  # only then the frames, which are a thousand times as many bytes
+            shard = artifacts.read_table(uri, columns=["num_valid", "dim", "frames"])
+            return tiles.valid_frames(shard.slice(ids.index(utterance_id), 1), "frames")
     raise KeyError(utterance_id)
 
 

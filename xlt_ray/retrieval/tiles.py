@@ -83,15 +83,17 @@ class ScoreTile:
         torch.set_num_threads(1)  # one thread an actor, as in the embed stage
         self._artifact, self._config = artifact, config
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        # Tiles come row by row: the strip of the row stays, the strips of the columns pass by.
-        self._strip = functools.lru_cache(maxsize=2)(self._read_strip)
+        # Tiles come row by row: the strip of the row stays, in all its layers, the strips of the columns pass by.
+        self._strip = functools.lru_cache(maxsize=2 * (1 + len(config.layers)))(self._read_strip)
 
     def __call__(self, tiles: pa.Table) -> pa.Table:
         """Score the tiles of a block (one, as the driver cuts them)."""
         for tile in tiles.to_pylist():
             scores = [_tile_row(*score) for score in self._scores(tuple(tile["rows"]), tuple(tile["columns"]))]
             table = pa.Table.from_pylist(scores, schema=TILE)
-            self._artifact.write_table(f"tiles/{tile['name']}.parquet", table, compression="none", use_dictionary=False)
+            # One row group a score, because they are read one at a time.
+            options = {"compression": "none", "row_group_size": 1}
+            self._artifact.write_table(f"tiles/{tile['name']}.parquet", table, **options)
         return tiles.select(["name", "num_pairs"])
 
     def _scores(self, rows: tuple[str, ...], columns: tuple[str, ...]) -> Iterator[tuple[str, torch.Tensor]]:
