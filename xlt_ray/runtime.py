@@ -22,6 +22,7 @@ import ray
 import ray.data
 import ray.util.annotations
 import tyro
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -173,6 +174,27 @@ def _no_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def require_shared(path: str) -> None:
+    """Refuse a local root that some node does not see: its workers would write to disks that nobody reads.
+
+    Args:
+        path: a file that the driver has written under the root.
+
+    Raises:
+        UserError: naming the path and how many nodes lack it.
+    """
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    if storage.is_remote(path) or len(nodes) == 1:
+        return
+    sees = ray.remote(num_cpus=0)(os.path.exists)
+    places = [sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)) for node in nodes]
+    num_blind = ray.get([place.remote(path) for place in places]).count(False)
+    if num_blind:
+        raise UserError(
+            f"{num_blind} of {len(nodes)} nodes do not see {path}; give a --root that all nodes share, such as s3://..."
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -83,6 +83,7 @@ def embed(plan: Plan, root: str) -> Artifact:
     if plan.artifact.is_complete:
         print(f"embed: {plan.artifact.uri} is complete, nothing to encode")
         return plan.artifact
+    runtime.require_shared(plan.artifact.path("config.json"))
     names = {key: plan.inputs[key]["name"] for key in ("corpus", "model")}
     what = plan.artifact.read_json("config.json")["identity"]
     with track(root, "embed", plan.artifact.name, what, names) as tracker:

@@ -44,6 +44,7 @@ def retrieve(job: RetrievalJob, embeddings: Artifact) -> Artifact:
         print(f"retrieval: {artifact.uri} is complete, nothing to score")
         artifact.remove("tiles")  # a run that was killed right after its manifest left them
         return artifact
+    runtime.require_shared(artifact.path("config.json"))
     _require_pairs(embeddings, job.languages)
     names = {key: settings[key] for key in ("corpus", "model")}
     with track(job.root, "retrieval", job.name, what, {**names, "embed": made_with["identity"]["embed"]}) as tracker:

@@ -1,0 +1,26 @@
+"""A cluster of two nodes, both on this machine."""
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from xlt_ray import runtime
+from xlt_ray.errors import UserError
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+
+def test_a_root_that_a_node_does_not_see_is_refused(tmp_path):
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        cluster.add_node(num_cpus=1)
+        ray.init(address=cluster.address, log_to_driver=False)
+        runtime.require_shared(str(tmp_path))
+        runtime.require_shared("s3://bucket/runs")
+        with pytest.raises(
+            UserError, match=r"2 of 2 nodes do not see /nowhere/config.json; give a --root that all nodes"
+        ):
+            runtime.require_shared("/nowhere/config.json")
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
