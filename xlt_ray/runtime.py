@@ -80,11 +80,16 @@ def parse(job_type: type[JobT], argv: list[str], description: str = "") -> JobT:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(job_type, default=default, description=description, args=argv)
+            return tyro.cli(job_type, default=default, description=f"{description}\n\n{_presets()}", args=argv)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         raise UserError(_one_line(complaint.getvalue())) from None
+
+
+def _presets() -> str:
+    lines = (f"  {name:<16} {(inspect.getdoc(preset) or '').splitlines()[0]}" for name, preset in PRESETS.items())
+    return "\n".join(["Presets", *lines])
 
 
 def _preset_of(argv: list[str]) -> str:
