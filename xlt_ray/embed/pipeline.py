@@ -103,8 +103,9 @@ def encode_missing(plan: Plan) -> None:
         print(f"embed: {num_done} of {plan.index.num_rows} recordings are done, going on with the rest")
     if not missing:
         return
+    encoded = _encoded(plan, {unit: tables[unit] for unit in missing})
     with runtime.Bar("embed", total=plan.index.num_rows, done=num_done) as bar:
-        for row in _encoded(plan, {unit: tables[unit] for unit in missing}).iter_rows():
+        for row in encoded.iter_rows():
             bar.advance(row["num_rows"])
 
 
