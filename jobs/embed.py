@@ -24,7 +24,7 @@ def main(job: EmbedJob) -> None:
     plan = pipeline.prepare(job)
     with runtime.cluster():
         artifact = pipeline.embed(plan, job.root)
-    runtime.show(pipeline.print_table(artifact.read_json("metrics.json")))
+    runtime.show(pipeline.as_table(artifact.read_json("metrics.json")))
     runtime.where_next(artifact, job.root, f"python jobs/retrieval.py --root {job.root} --name {job.name}")
 
 

@@ -23,7 +23,7 @@ def main(job: RetrievalJob) -> None:
         if plan:
             embed.embed(plan, job.root)
         artifact = pipeline.retrieve(job, embeddings)
-    runtime.show(results.print_table(artifact.read_json("metrics.json")))
+    runtime.show(results.as_table(artifact.read_json("metrics.json")))
     runtime.where_next(artifact, job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
 
 

@@ -267,7 +267,7 @@ def summarise(artifact: Artifact, units: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def print_table(metrics: dict[str, Any]) -> Table:
+def as_table(metrics: dict[str, Any]) -> Table:
     """Utterances, seconds and rejected rows by language."""
     table = Table(title="encoded", title_justify="left")
     table.add_column("language")

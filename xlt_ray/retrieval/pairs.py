@@ -108,8 +108,6 @@ def _rank(name: str, pair: Pair, config: RetrievalConfig) -> tuple[pa.Table, pa.
     rows, columns = (np.flatnonzero([r is None for r in reasons]) for reasons in (query_reasons, candidate_reasons))
     queries, candidates = pair.queries.take(rows), pair.candidates.take(columns)
     rejected = _rejected(pair.queries, query_reasons)
-    if not len(rows):
-        return RANKING.empty_table(), rejected
     # Where one recording stands for a sentence, only that one is right; else whatever says the same words is.
     texts = candidates["text"].to_pylist() if config.protocol == "multi_positive" else [None] * candidates.num_rows
     positive = ranking.positives(queries["sentence_id"].to_pylist(), candidates["sentence_id"].to_pylist(), texts)

@@ -48,7 +48,6 @@ def summarise(ranked: Mapping[str, pa.Table], config: RetrievalConfig, num_layer
         config: the settings of the run.
         num_layers: blocks of the encoder; its output is layer `num_layers` of the curve over layers.
     """
-    ranked = {pair: table for pair, table in ranked.items() if table.num_rows}
     lead, *others = pairs.score_names(config)
     by_score = {
         score: with_mean({pair: _pair_figures(table, score, config.seed) for pair, table in ranked.items()})
@@ -168,7 +167,7 @@ def sentence(metrics: Figures) -> str:
     return f"R@1 {_percent(mean['r1'])} % over {len(metrics['pairs'])} pairs ({beside}), {how}."
 
 
-def print_table(metrics: Figures) -> Table:
+def as_table(metrics: Figures) -> Table:
     """R@1 of every pair, beside chance, its interval and the baselines."""
     names = [name for name in metrics["baselines"] if not name.startswith("seqsim")]
     head = f"R@1 in percent, {metrics['score']} {metrics['mode']}, {metrics['protocol']}"
