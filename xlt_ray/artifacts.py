@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
@@ -67,9 +66,19 @@ class Artifact:
         return json.loads(storage.read_bytes(self.path(name)))
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What this artifact was started with, as far as it decides what comes out."""
+        return dict(self.read_json("config.json")["identity"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All the settings that this artifact was started with."""
+        return dict(self.read_json("config.json")["settings"])
+
+    @property
     def fingerprint(self) -> str:
-        """The hash of the identity that this artifact was started with."""
-        return fingerprint(self.read_json("config.json")["identity"])
+        """The hash of the identity."""
+        return fingerprint(self.identity)
 
     def files(self) -> list[str]:
         """The data files that the manifest lists, in order: the only ones that may be read."""
@@ -198,13 +207,6 @@ def read_table(uri: str, **options: Any) -> pa.Table:
     return pq.read_table(path, filesystem=filesystem, partitioning=None, **options)
 
 
-def scan(artifact: Artifact, columns: list[str]) -> pa.Table:
-    """Some columns of all data files of a finished artifact, in manifest order; never the frames, they are large."""
-    filesystem, _ = storage.locate(artifact.uri)
-    paths = [storage.locate(uri)[1] for uri in artifact.files()]
-    return pads.dataset(paths, filesystem=filesystem, format="parquet").to_table(columns=columns)
-
-
 def start(root: str, stage: str, name: str, identity: Mapping[str, Any], settings: Mapping[str, Any]) -> Artifact:
     """Begin an artifact, or find the one that was begun with the same identity.
 
@@ -226,7 +228,7 @@ def start(root: str, stage: str, name: str, identity: Mapping[str, Any], setting
             return artifact
     except OSError as error:
         raise UserError(f"--root {root!r} can't be written ({error}); choose another --root") from error
-    if drift := _differences(artifact.read_json("config.json")["identity"], json.loads(json.dumps(asked))):
+    if drift := _differences(artifact.identity, json.loads(json.dumps(asked))):
         raise UserError(
             f"{artifact.uri} was made with other settings ({'; '.join(drift)}); choose another --name, or delete it"
         )

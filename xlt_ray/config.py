@@ -16,7 +16,6 @@ import tyro
 from xlt_ray.errors import UserError
 
 MODES = ("f1", "mean", "recall", "precision")
-BASELINES = ("mean_pool", "max_pool", "dtw", "random")
 
 _EXECUTION: dict[str, Any] = {"identity": False}
 

@@ -151,7 +151,6 @@ def cluster() -> Iterator[None]:
         ray.init(**quiet) if submitted else _start_here(**quiet)
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False  # jobs draw their own, in rows of the corpus
-    data.target_max_block_size = None  # a block is one unit of work and must not be cut
     try:
         yield
     finally:

@@ -138,6 +138,8 @@ def test_the_run_is_in_mlflow(finished):
     assert run.info.status == "FINISHED"
     assert run.data.metrics["retrieval/r1/en-fr"] == pytest.approx(metrics["pairs"]["en-fr"]["r1"])
     assert run.data.params["retrieval.mode"] == "f1"
+    manifest = json.loads((root / "retrieval/tones/manifest.json").read_text())
+    assert run.data.tags["fingerprint"] == manifest["fingerprint"]
 
 
 def test_report_is_made_from_the_artifacts(finished):

@@ -74,8 +74,9 @@ def prepare(job: EmbedJob | RetrievalJob) -> Plan:
         "model": {"name": job.model, **model, "num_layers": num_layers},
     }
     artifact = artifacts.start(job.root, "embed", job.name, what, dataclasses.asdict(job))
-    begun_with = artifact.read_json("config.json")["settings"]["embed"]["rows_per_shard"]
-    return Plan(artifact, index.cut(rows, begun_with), job.model, inputs, job.embed)
+    # The cut of the run that began it: another one would give the units' names to other rows.
+    cut = index.cut(rows, artifact.settings["embed"]["rows_per_shard"])
+    return Plan(artifact, cut, job.model, inputs, job.embed)
 
 
 def embed(plan: Plan, root: str) -> Artifact:
@@ -85,8 +86,7 @@ def embed(plan: Plan, root: str) -> Artifact:
         return plan.artifact
     runtime.require_shared(plan.artifact.path("config.json"))
     names = {key: plan.inputs[key]["name"] for key in ("corpus", "model")}
-    what = plan.artifact.read_json("config.json")["identity"]
-    with track(root, "embed", plan.artifact.name, what, names) as tracker:
+    with track(root, "embed", plan.artifact.name, plan.artifact.identity, names) as tracker:
         started = time.monotonic()
         encode_missing(plan)
         _finish(plan, tracker, time.monotonic() - started)

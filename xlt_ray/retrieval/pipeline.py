@@ -36,9 +36,9 @@ def retrieve(job: RetrievalJob, embeddings: Artifact) -> Artifact:
         "embeddings": embeddings.fingerprint,
         "retrieval": identity(job.retrieval),
     }
-    made_with = embeddings.read_json("config.json")
+    made_with = embeddings.settings
     # What is recorded of the embeddings is how they were made, not what flags of this job would make.
-    settings = dataclasses.asdict(job) | {key: made_with["settings"][key] for key in ("corpus", "model", "embed")}
+    settings = dataclasses.asdict(job) | {key: made_with[key] for key in ("corpus", "model", "embed")}
     artifact = artifacts.start(job.root, "retrieval", job.name, what, settings)
     if artifact.is_complete:
         print(f"retrieval: {artifact.uri} is complete, nothing to score")
@@ -46,12 +46,11 @@ def retrieve(job: RetrievalJob, embeddings: Artifact) -> Artifact:
         return artifact
     runtime.require_shared(artifact.path("config.json"))
     _require_pairs(embeddings, job.languages)
-    names = {key: settings[key] for key in ("corpus", "model")}
-    with track(job.root, "retrieval", job.name, what, {**names, "embed": made_with["identity"]["embed"]}) as tracker:
+    inputs = {"corpus": made_with["corpus"], "model": made_with["model"], "embed": embeddings.identity["embed"]}
+    with track(job.root, "retrieval", job.name, artifact.identity, inputs) as tracker:
         started = time.monotonic()
         pairs_left = [pair for pair in language_pairs(job) if not directions(pair) <= artifact.done()]
-        begun_with = artifact.read_json("config.json")["settings"]["retrieval"]["strip_utterances"]
-        plan = tiles.cut(embeddings, pairs_left, begun_with)
+        plan = tiles.cut(embeddings, pairs_left, artifact.settings["retrieval"]["strip_utterances"])
         _score(artifact, plan, job.retrieval)
         _rank(artifact, embeddings, pairs_left, plan, job.retrieval)
         results.finish(artifact, embeddings, job, tracker, time.monotonic() - started)
@@ -66,7 +65,7 @@ def find_embeddings(job: RetrievalJob) -> Artifact:
     """
     name = job.retrieval.embeddings or job.name
     embeddings = artifacts.find(job.root, "embed", name)
-    made_with = embeddings.read_json("config.json")["identity"]
+    made_with = embeddings.identity
     if missing := sorted(set(job.languages) - set(made_with["languages"])):
         there = ",".join(made_with["languages"])
         raise UserError(f"embed artifact {name!r} has no {', '.join(missing)}; --languages can be {there}")
