@@ -105,6 +105,19 @@ class Artifact:
         with _Whole(filesystem, path) as sink:
             sink.write(data)
 
+    def copy_file(self, relative: str, source: Path) -> None:
+        """Copy a local file of any size, in pieces; it appears whole or not at all."""
+        filesystem, path = storage.locate(self.path(relative))
+        is_local = isinstance(filesystem, pafs.LocalFileSystem)
+        temporary = f"{path}.{uuid.uuid4().hex}" if is_local else path
+        if is_local:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        pafs.copy_files(
+            str(source), temporary, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=filesystem
+        )
+        if is_local:
+            os.replace(temporary, path)
+
     def remove(self, folder: str) -> None:
         """Delete a folder of intermediate files, if it is there."""
         filesystem, path = storage.locate(self.path(folder))
@@ -118,7 +131,15 @@ class Artifact:
         self.write_table("rejected.parquet", table.sort_by("utterance_id"))
         return int(table.num_rows)
 
-    def commit(self, *, units: Iterable[str], num_rows_in: int, inputs: Mapping[str, Any], seconds: float) -> None:
+    def commit(
+        self,
+        *,
+        units: Iterable[str],
+        num_rows_in: int,
+        inputs: Mapping[str, Any],
+        seconds: float,
+        others: Iterable[str] = (),
+    ) -> None:
         """Account for every row and write the manifest: from here on the artifact exists.
 
         Args:
@@ -126,9 +147,10 @@ class Artifact:
             num_rows_in: rows that went in.
             inputs: identities of what was read (fingerprints, hashes).
             seconds: wall time of this run.
+            others: files that belong to the result and hold no rows, such as weights, by their path inside.
 
         Raises:
-            RuntimeError: if a unit's file is missing, or rows in differ from rows out plus rows rejected.
+            RuntimeError: if a file is missing, or rows in differ from rows out plus rows rejected.
         """
         files = [self._describe(f"data/{unit}.parquet") for unit in sorted(units)]
         num_rejected = read_table(self.path("rejected.parquet"), columns=[]).num_rows
@@ -148,6 +170,7 @@ class Artifact:
             "inputs": dict(inputs),
             **provenance(),
             "files": files,
+            "others": [self._describe(path) for path in sorted(others)],
         }
         self.write_json("manifest.json", manifest)
         self.remove("rejected")
@@ -169,7 +192,10 @@ class Artifact:
         info = filesystem.get_file_info(path)
         if info.type != pafs.FileType.File:
             raise RuntimeError(f"{self.uri}: {relative} is missing, so the work is not finished")
-        return {"path": relative, "rows": pq.read_metadata(path, filesystem=filesystem).num_rows, "bytes": info.size}
+        described = {"path": relative, "bytes": info.size}
+        if relative.endswith(".parquet"):
+            described["rows"] = pq.read_metadata(path, filesystem=filesystem).num_rows
+        return described
 
 
 class _Whole:

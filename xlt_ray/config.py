@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from xlt_ray.errors import UserError
+from xlt_ray.schema import Direction
 
 MODES = ("f1", "mean", "recall", "precision")
 
@@ -113,6 +114,173 @@ class RetrievalConfig:
         _at_least("--retrieval.max-actors", self.max_actors, 1)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class FinetuneConfig:
+    """How the decoder learns a new direction, and what it should keep."""
+
+    embeddings: str | None = field(default=None, metadata=_EXECUTION)
+    """Name of the embed artifact to train on; none: the job's own name."""
+    directions: Codes = ("en-zh",)
+    """What is learned, source-target, with commas between: en-zh."""
+    prompt: Literal["src_translate", "tgt_transcribe", "tgt_translate"] = "tgt_translate"
+    """Language and task of the prompt for new targets. X-en and X-X always keep the prompt of Whisper's training."""
+    split: str | None = "train"
+    """Rows of the embeddings to train on; none: all."""
+    dev_split: str = "dev"
+    """Rows on which dev BLEU is measured, where --finetune.evaluate-every asks for it."""
+    learning_rate: float = 3e-5
+    """Highest learning rate of AdamW: reached after the warm-up, then falling in a line to 0."""
+    warmup: float = 0.1
+    """Share of the steps in which the learning rate rises."""
+    batch_size: int = 10
+    """Examples in one step, over all workers."""
+    epochs: int = 3
+    """How often every example of --finetune.directions is seen."""
+    clip: float = 1.0
+    """Longest gradient, as its L2 norm over all weights."""
+    seed: int = 0
+    """Of the order of the examples, of LoRA's first weights and of the sampled Fisher."""
+    train_embeddings: bool = False
+    """Also train the token embeddings, which are the output layer too: half of the decoder of Whisper base."""
+    lora_rank: int | None = None
+    """Train adapters of this rank instead of the decoder's own weights; they are merged at the end."""
+    keep: Codes = ()
+    """Directions not to forget, for EWC and replay: es-en,fr-en."""
+    replay_fraction: float = 0.0
+    """Share of every batch taken from --finetune.keep."""
+    ewc_lambda: float = 0.0
+    """Strength of elastic weight consolidation on --finetune.keep: loss + lambda/2 sum F (theta - theta0)^2."""
+    fisher: str | None = field(default=None, metadata=_EXECUTION)
+    """Name of the fisher artifact that EWC uses; none: the job's own name, estimated first where it is missing."""
+    fisher_labels: Literal["empirical", "sampled"] = "empirical"
+    """Gradients of the references, or of texts drawn token by token from the model itself."""
+    fisher_examples: int = 200
+    """Most examples of each kept direction that the Fisher is estimated on."""
+    fisher_dtype: Literal["float32", "bfloat16"] = "float32"
+    """How EWC holds the Fisher: bfloat16 takes half the memory."""
+    ewc_on_cpu: bool = field(default=False, metadata=_EXECUTION)
+    """Hold Fisher and anchor in the memory of the CPU, at the price of a copy to the GPU each step."""
+    evaluate_every: int = 0
+    """Steps between two measurements of dev BLEU; the best weights are kept. 0: none, the last weights are kept."""
+    patience: int | None = None
+    """Stop after so many measurements without a better dev BLEU."""
+    micro_batch_size: int | None = field(default=None, metadata=_EXECUTION)
+    """Examples a worker computes at a time, for less memory; none: all of its share of a batch."""
+    gradient_checkpointing: bool = field(default=False, metadata=_EXECUTION)
+    """Compute activations twice rather than keep them."""
+    checkpoint_every: int = field(default=200, metadata=_EXECUTION)
+    """Steps between two checkpoints: what a killed run may have to do again."""
+    num_workers: int | None = field(default=None, metadata=_EXECUTION)
+    """Training processes (DDP); none: one a GPU, else one."""
+    num_gpus: float | None = field(default=None, metadata=_EXECUTION)
+    """GPUs a worker takes; none: 1 where the cluster has a GPU now."""
+    max_failures: int = field(default=3, metadata=_EXECUTION)
+    """Lost workers or nodes after which the job gives up; each time it goes on from the last checkpoint."""
+    export: Literal["none", "ctranslate2"] = field(default="none", metadata=_EXECUTION)
+    """Also write the model as faster-whisper reads it."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, and combinations without effect."""
+        for name in ("batch_size", "epochs", "fisher_examples", "checkpoint_every"):
+            _at_least(f"--finetune.{_flag(name)}", getattr(self, name), 1)
+        for name in ("lora_rank", "patience", "micro_batch_size", "num_workers"):
+            _at_least(f"--finetune.{_flag(name)}", getattr(self, name), 1)
+        for name in ("seed", "ewc_lambda", "evaluate_every", "num_gpus", "max_failures", "warmup"):
+            _at_least(f"--finetune.{_flag(name)}", getattr(self, name), 0)
+        for name in ("learning_rate", "clip"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"--finetune.{_flag(name)} is {getattr(self, name)}; give more than 0")
+        if not 0 <= self.replay_fraction < 1:
+            raise UserError(f"--finetune.replay-fraction is {self.replay_fraction}; give 0 or more, below 1")
+        if self.warmup > 1:
+            raise UserError(f"--finetune.warmup is {self.warmup}; give a share of the steps, 0 to 1")
+        if not self.directions:
+            raise UserError("--finetune.directions is empty; give source-target, for example en-zh")
+        _check_directions("--finetune.directions", self.directions)
+        _check_directions("--finetune.keep", self.keep)
+        self._check_keeping()
+        if self.patience is not None and not self.evaluate_every:
+            raise UserError("--finetune.patience needs dev BLEU; add --finetune.evaluate-every STEPS")
+
+    def _check_keeping(self) -> None:
+        if self.ewc_lambda and self.lora_rank:
+            raise UserError(
+                "--finetune.ewc-lambda holds the weights that --finetune.lora-rank does not train; drop one"
+            )
+        if self.ewc_lambda and not self.keep:
+            raise UserError("--finetune.ewc-lambda needs a Fisher of what to keep; add --finetune.keep es-en,fr-en")
+        if self.replay_fraction and not self.keep:
+            raise UserError("--finetune.replay-fraction needs --finetune.keep, such as es-en,fr-en")
+        if self.replay_fraction and not 0 < round(self.replay_fraction * self.batch_size) < self.batch_size:
+            raise UserError(
+                f"--finetune.replay-fraction {self.replay_fraction} of a batch of {self.batch_size} is "
+                f"{round(self.replay_fraction * self.batch_size)} examples; change one so that both kinds have one"
+            )
+        if self.keep and not (self.ewc_lambda or self.replay_fraction):
+            raise UserError(
+                "--finetune.keep alone does nothing; add --finetune.ewc-lambda or --finetune.replay-fraction"
+            )
+        if self.fisher and not self.ewc_lambda:
+            raise UserError("--finetune.fisher has no effect without --finetune.ewc-lambda")
+        if both := sorted(set(self.directions) & set(self.keep)):
+            raise UserError(f"{both[0]} is in --finetune.directions and in --finetune.keep; it can only be in one")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TranslateConfig:
+    """What is translated by which weights, and how it is scored."""
+
+    embeddings: str | None = field(default=None, metadata=_EXECUTION)
+    """Name of the embed artifact to read; none: the job's own name."""
+    checkpoint: str | None = field(default=None, metadata=_EXECUTION)
+    """Name of the finetune artifact whose decoder translates; none: the decoder of --model."""
+    alpha: float = 1.0
+    """Weights between --model (0) and the checkpoint (1): theta0 + alpha (theta1 - theta0). No training is needed."""
+    targets: Codes = ()
+    """Languages to translate every other one into; none: en, and what the checkpoint has learned."""
+    transcribe: bool = True
+    """Also transcribe every language, for the error rate."""
+    prompt: Literal["src_translate", "tgt_transcribe", "tgt_translate"] | None = None
+    """As in finetune; none: that of the checkpoint, else tgt_translate."""
+    split: str | None = "test"
+    """Rows of the embeddings to translate; none: all."""
+    num_beams: int = 1
+    """Beams of the search; 1 is greedy."""
+    max_tokens: int = 224
+    """Most tokens of one text."""
+    baseline: str | None = field(default=None, metadata=_EXECUTION)
+    """Name of the translate artifact to compare with: what is kept of it, what is gained, and how sure that is."""
+    comet: str | None = None
+    """COMET model, a Hub id such as Unbabel/wmt22-comet-da or a checkpoint file; none: no COMET."""
+    rows_per_unit: int = field(default=64, metadata=_EXECUTION)
+    """Texts in one file: what a killed run may have to do again."""
+    batch_size: int = field(default=16, metadata=_EXECUTION)
+    """Texts written at a time."""
+    num_gpus: float | None = field(default=None, metadata=_EXECUTION)
+    """GPUs a translating actor takes; none: 1 where the cluster has a GPU now."""
+    max_actors: int | None = field(default=None, metadata=_EXECUTION)
+    """Most translating actors at a time; none: as for the encoder."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, and combinations without effect."""
+        for name in ("num_beams", "max_tokens", "rows_per_unit", "batch_size", "max_actors"):
+            _at_least(f"--translate.{_flag(name)}", getattr(self, name), 1)
+        _at_least("--translate.num-gpus", self.num_gpus, 0)
+        if self.alpha != 1.0 and self.checkpoint is None:
+            raise UserError("--translate.alpha lies between --model and a checkpoint; add --translate.checkpoint NAME")
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _check_directions(flag: str, directions: tuple[str, ...]) -> None:
+    for text in directions:
+        Direction.parse(text)
+    if len(set(directions)) < len(directions):
+        raise UserError(f"{flag} {','.join(directions)} names a direction twice")
+
+
 def _check_name(name: str) -> None:
     if not name or name.startswith(".") or "/" in name:
         raise UserError(f"--name {name!r} must be one plain folder name, without / and not starting with a dot")
@@ -170,6 +338,31 @@ class RetrievalJob(Job):
         missing = sorted(set(self.retrieval.layers) - set(self.embed.layers))
         if missing and self.retrieval.embeddings is None:
             raise UserError(f"--retrieval.layers {missing} are not kept; add them to --embed.layers")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class FinetuneJob(Job):
+    """Settings of jobs/finetune.py."""
+
+    embed: EmbedConfig = field(default_factory=EmbedConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+
+    def __post_init__(self) -> None:
+        """What is heard in training must be among the languages."""
+        Job.__post_init__(self)
+        for flag in ("directions", "keep"):
+            sources = {direction.split("-")[0] for direction in getattr(self.finetune, flag)}
+            if beyond := sorted(sources - set(self.languages)):
+                there = ",".join(self.languages)
+                raise UserError(f"--finetune.{flag} hears {beyond[0]}, which is not in --languages {there}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TranslateJob(Job):
+    """Settings of jobs/translate.py."""
+
+    embed: EmbedConfig = field(default_factory=EmbedConfig)
+    translate: TranslateConfig = field(default_factory=TranslateConfig)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -253,6 +253,41 @@ def pool(stage: str, num_gpus: float | None, max_actors: int | None, num_units: 
     return Pool(num_cpus, gpus_each, min(1.0, num_cpus), initial_size, max_size)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Workers:
+    """How many processes train together, and what each of them takes."""
+
+    count: int
+    num_cpus: float
+    num_gpus: float
+
+
+def workers(stage: str, count: int | None, num_gpus: float | None) -> Workers:
+    """One training process a GPU, or one where there is none. Says what it chose.
+
+    Args:
+        stage: what the workers do, for the line that is printed.
+        count: how many; None: one a GPU that the cluster has now, else one.
+        num_gpus: GPUs a worker takes; None: 1 if the cluster has a GPU now, else 0.
+
+    Raises:
+        UserError: if this machine can't hold so many; Ray would wait for ever.
+    """
+    resources = ray.cluster_resources()
+    gpus, cpus = resources.get("GPU", 0), resources.get("CPU", 0)
+    gpus_each = num_gpus if num_gpus is not None else float(gpus > 0)
+    fit = int(gpus / gpus_each if gpus_each else cpus)
+    chosen = count or (max(1, fit) if gpus_each else 1)
+    if "RAY_ADDRESS" not in os.environ and chosen > fit:
+        kind = "GPUs" if gpus_each else "CPUs"
+        raise UserError(f"--{stage}.num-workers {chosen} needs more {kind} than this machine has; give {fit} or fewer")
+    device = f"{gpus_each:g} GPU each" if gpus_each else "CPUs"
+    print(f"{stage}: {chosen} {'worker' if chosen == 1 else 'workers'} on {device}", flush=True)
+    # A tenth of each CPU stays for the tasks that feed the workers.
+    num_cpus = 0.9 if not gpus_each else min(1.0, round(0.5 * cpus / chosen, 2)) or 1.0
+    return Workers(chosen, num_cpus, gpus_each)
+
+
 class Bar:
     """Progress of a stage: a bar on a terminal, a line every ten seconds in a log."""
 

@@ -6,10 +6,13 @@ A change to any of them raises SCHEMA_VERSION, which is part of every artifact's
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
+
+from xlt_ray.errors import UserError
 
 SCHEMA_VERSION = 1
 
@@ -40,6 +43,33 @@ class Utterance:
     translations: dict[str, str] = dataclasses.field(default_factory=dict)
     speaker: str | None = None
     split: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Direction:
+    """What is heard and what is written: `fr-zh`. With the same language twice, `fr-fr`, it is transcription."""
+
+    source: str
+    target: str
+
+    @classmethod
+    def parse(cls, text: str) -> Direction:
+        """The direction that `text` names.
+
+        Raises:
+            UserError: if it is not two language codes with a hyphen between.
+        """
+        if not re.fullmatch(r"\w+-\w+", text):
+            raise UserError(f"direction {text!r} is not two language codes with a hyphen between, such as fr-zh")
+        return cls(*text.split("-"))
+
+    @property
+    def is_native(self) -> bool:
+        """Whether Whisper was trained on such tasks: transcription, and translation into English."""
+        return self.target in (self.source, "en")
+
+    def __str__(self) -> str:
+        return f"{self.source}-{self.target}"
 
 
 UTTERANCE = pa.schema(
@@ -131,3 +161,30 @@ TILE = pa.schema(
     ]
 )
 """One row a score: a tile of its matrix as fp32, row-major (num_rows, num_columns)."""
+
+EXAMPLE = pa.schema(
+    [
+        pa.field("utterance_id", pa.string(), nullable=False),
+        pa.field("direction", pa.string(), nullable=False),
+        pa.field("role", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("num_frames", pa.int32(), nullable=False),
+        pa.field("prompt", pa.list_(pa.int32()), nullable=False),
+        pa.field("target", pa.list_(pa.int32()), nullable=False),
+    ]
+)
+"""One row an example of training: a recording and what the decoder should write. `role` is learn, keep or dev."""
+
+HYPOTHESIS = pa.schema(
+    [
+        pa.field("direction", pa.string(), nullable=False),
+        pa.field("utterance_id", pa.string(), nullable=False),
+        pa.field("sentence_id", pa.string(), nullable=False),
+        pa.field("text", pa.string()),
+        pa.field("reference", pa.string(), nullable=False),
+        pa.field("hypothesis", pa.string(), nullable=False),
+        pa.field("num_tokens", pa.int32(), nullable=False),
+    ]
+)
+"""One row a translation: what was said (`text`, where it is known), what should be written, what was written."""

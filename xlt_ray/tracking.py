@@ -12,7 +12,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -25,6 +25,7 @@ from xlt_ray import artifacts, storage
 
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 _PARAM_LIMIT = 6000  # characters of one value that MLflow 3 stores
+_METRICS_LIMIT = 1000  # numbers in one request
 
 
 class Tracker(Protocol):
@@ -35,6 +36,9 @@ class Tracker(Protocol):
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Numbers, keyed so that two runs line up: `retrieval/r1/en-fr`."""
+
+    def curve(self, key: str, points: Iterable[tuple[int, float]]) -> None:
+        """One number at many steps: (step, value)."""
 
     def figure(self, figure: Any, file: str) -> None:
         """A matplotlib figure."""
@@ -50,6 +54,9 @@ class NullTracker:
         """Drop the text."""
 
     def metrics(self, values: Mapping[str, float]) -> None:
+        """Drop the numbers."""
+
+    def curve(self, key: str, points: Iterable[tuple[int, float]]) -> None:
         """Drop the numbers."""
 
     def figure(self, figure: Any, file: str) -> None:
@@ -73,6 +80,13 @@ class MlflowTracker:
         """Log all numbers in one request."""
         now = int(time.time() * 1000)
         self._client.log_batch(self._run_id, metrics=[Metric(key, float(of), now, 0) for key, of in values.items()])
+
+    def curve(self, key: str, points: Iterable[tuple[int, float]]) -> None:
+        """Log all points, as many in a request as MLflow takes."""
+        now = int(time.time() * 1000)
+        rows = [Metric(key, float(value), now, int(step)) for step, value in points]
+        for first in range(0, len(rows), _METRICS_LIMIT):
+            self._client.log_batch(self._run_id, metrics=rows[first : first + _METRICS_LIMIT])
 
     def figure(self, figure: Any, file: str) -> None:
         """Log a figure as an image file."""

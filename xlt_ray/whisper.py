@@ -93,7 +93,7 @@ def resolve_model(spec: str) -> Path:
 def weights_sha256(model_dir: str | os.PathLike[str]) -> str:
     """What the weights are, wherever they lie: the SHA-256 of the safetensors file, or of those of its shards."""
     digests = []
-    for path in _weight_files(Path(model_dir)):
+    for path in weight_files(Path(model_dir)):
         with path.open("rb") as stream:
             digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -181,7 +181,7 @@ def load_encoder(model_dir: str | os.PathLike[str], device: str | torch.device, 
     with torch.device("meta"):
         encoder = WhisperEncoder(WhisperConfig.from_pretrained(model_dir))
     state: dict[str, Tensor] = {}
-    for path in _weight_files(Path(model_dir)):
+    for path in weight_files(Path(model_dir)):
         with safe_open(path, framework="pt", device=str(device)) as weights:
             for name in weights.keys():  # noqa: SIM118 - it is no dictionary
                 if found := re.fullmatch(r"(?:model\.)?encoder\.(.+)", name):
@@ -190,7 +190,8 @@ def load_encoder(model_dir: str | os.PathLike[str], device: str | torch.device, 
     return encoder.requires_grad_(False).eval()
 
 
-def _weight_files(model_dir: Path) -> list[Path]:
+def weight_files(model_dir: Path) -> list[Path]:
+    """The safetensors files of a model: one, or those that its index names."""
     single = model_dir / "model.safetensors"
     if single.is_file():
         return [single]

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from xlt_ray import artifacts, corpora, runtime, whisper
 from xlt_ray.artifacts import Artifact
-from xlt_ray.config import EmbedConfig, EmbedJob, RetrievalJob, identity
+from xlt_ray.config import EmbedConfig, EmbedJob, FinetuneJob, RetrievalJob, TranslateJob, identity
 from xlt_ray.corpora import audio
 from xlt_ray.embed import index
 from xlt_ray.embed.encoder import Encoded, Frames, SpeechEncoder
@@ -46,7 +46,7 @@ class Plan:
     config: EmbedConfig
 
 
-def prepare(job: EmbedJob | RetrievalJob) -> Plan:
+def prepare(job: EmbedJob | RetrievalJob | FinetuneJob | TranslateJob) -> Plan:
     """Everything that can go wrong by the user's hand, before any work: corpus, languages, model, name, root.
 
     Raises:
@@ -193,7 +193,8 @@ class EncodeUnit:
         bad = rows.filter(pc.is_valid(rows["reason"])).select(REJECTED.names)
         self._artifact.write_table(f"rejected/{unit}.parquet", bad.cast(REJECTED))
         # Frames do not compress (0.92 at best, for 4 to 10 times the time), and a dictionary of them is never hit.
-        options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+        # One row a row group, so that training can read one recording of a shard without the others.
+        options = {"compression": "none", "use_dictionary": False, "write_statistics": False, "row_group_size": 1}
         self._artifact.write_table(f"data/{unit}.parquet", self._encode(good), **options)
         return pa.table({"unit": [unit], "num_rows": [rows.num_rows]})
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from xlt_ray import artifacts
+from xlt_ray import artifacts, shards
 from xlt_ray.artifacts import Artifact
 from xlt_ray.config import MODES, RetrievalConfig
 from xlt_ray.retrieval import baselines, ranking, seqsim, tiles
@@ -98,7 +98,7 @@ def utterances(embeddings: Artifact, language: str) -> pa.Table:
     """Ids, transcripts and places of the utterances of a language, in the order of the tiles."""
     columns = ["utterance_id", "sentence_id", "language", "text", "audio"]
     return pa.concat_tables(
-        [artifacts.read_table(uri, columns=columns) for uri, _ in tiles.shards(embeddings, language)]
+        [artifacts.read_table(uri, columns=columns) for uri, _ in shards.of_language(embeddings, language)]
     )
 
 

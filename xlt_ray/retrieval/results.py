@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import ray
 from rich.table import Table
 
-from xlt_ray import artifacts
+from xlt_ray import artifacts, shards
 from xlt_ray.artifacts import Artifact
 from xlt_ray.config import RetrievalConfig, RetrievalJob
 from xlt_ray.retrieval import pairs, plots, ranking, seqsim, tiles
@@ -33,7 +33,7 @@ def finish(artifact: Artifact, embeddings: Artifact, job: RetrievalJob, tracker:
     _draw(artifact, embeddings, ranked, metrics, tracker)
     artifact.merge_rejected()
     # Every recording asks in every other language.
-    num_recordings = sum(count for code in job.languages for _, count in tiles.shards(embeddings, code))
+    num_recordings = sum(count for code in job.languages for _, count in shards.of_language(embeddings, code))
     num_in = num_recordings * (len(job.languages) - 1)
     inputs = {"embed": {"name": embeddings.name, "fingerprint": embeddings.fingerprint}}
     artifact.commit(units=units, num_rows_in=num_in, inputs=inputs, seconds=seconds)
@@ -149,7 +149,7 @@ def _match_map(embeddings: Artifact, pair: str, query: str, candidate: str) -> n
 
 
 def _frames_of(embeddings: Artifact, language: str, utterance_id: str) -> seqsim.Frames:
-    for uri, _ in tiles.shards(embeddings, language):
+    for uri, _ in shards.of_language(embeddings, language):
         ids = artifacts.read_table(uri, columns=["utterance_id"])["utterance_id"].to_pylist()
         if utterance_id in ids:  # only then the frames, which are a thousand times as many bytes
             shard = artifacts.read_table(uri, columns=["num_valid", "dim", "frames"])

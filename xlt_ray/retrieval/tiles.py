@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from xlt_ray import artifacts
+from xlt_ray import artifacts, shards
 from xlt_ray.artifacts import Artifact
 from xlt_ray.config import RetrievalConfig
 from xlt_ray.retrieval import baselines, seqsim
@@ -46,17 +46,10 @@ class Tile:
         return "{}-{}-{:05d}-{:05d}".format(*self.pair, *self.place)
 
 
-def shards(embeddings: Artifact, language: str) -> list[tuple[str, int]]:
-    """The shards of one language in order, each with the number of its utterances."""
-    files = embeddings.read_json("manifest.json")["files"]
-    named = [(file["path"].removeprefix("data/").rsplit("-", 1)[0], file) for file in files]
-    return [(embeddings.path(file["path"]), file["rows"]) for code, file in named if code == language]
-
-
 def cut(embeddings: Artifact, pairs: Sequence[tuple[str, str]], strip_utterances: int) -> list[Tile]:
     """The tiles of every pair of languages, row by row."""
     languages = {language for pair in pairs for language in pair}
-    strips = {language: strips_of(shards(embeddings, language), strip_utterances) for language in languages}
+    strips = {language: strips_of(shards.of_language(embeddings, language), strip_utterances) for language in languages}
     return [
         Tile(pair, (i, j), x.files, y.files, x.num_utterances * y.num_utterances)
         for pair in pairs

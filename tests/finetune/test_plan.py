@@ -1,0 +1,143 @@
+"""Every mistake of a user stops before Ray starts, in one line that names the value and what to do."""
+
+import pyarrow as pa
+import pytest
+from safetensors.torch import load_file, save_file
+from tiny import tiny_whisper
+
+from xlt_ray import artifacts, runtime, whisper
+from xlt_ray.config import FinetuneJob
+from xlt_ray.errors import UserError
+from xlt_ray.finetune.plan import find_embeddings, prepare
+from xlt_ray.schema import Utterance, embedding_schema, utterance_table
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A root with embeddings of four recordings, and a finished fisher artifact of fr-en."""
+    folder = tmp_path_factory.mktemp("root")
+    model = tiny_whisper(folder / "model")
+    sha256 = whisper.weights_sha256(model)
+    rows = [
+        Utterance(
+            utterance_id=f"{code}-{split}",
+            sentence_id="s",
+            language=code,
+            audio="a.wav",
+            text="hello",
+            translations={"zh": "你好", "en": "hello"},
+            split=split,
+        )
+        for code in ("en", "fr")
+        for split in ("train", "dev")
+    ]
+    embed = artifacts.start(
+        str(folder),
+        "embed",
+        "speech",
+        {"model": {"sha256": sha256}},
+        {"corpus": "manifest:x", "embed": {}, "model": str(model)},
+    )
+    counts = {name: [0] * 4 for name in ("num_samples", "num_valid", "num_frames", "dim")}
+    table = utterance_table(rows)
+    columns = [
+        *table.columns,
+        *(pa.array(of, pa.int32()) for of in counts.values()),
+        pa.array([b""] * 4, pa.large_binary()),
+    ]
+    embed.write_table("data/en-00000.parquet", pa.table(columns, schema=embedding_schema()))
+    embed.merge_rejected()
+    embed.commit(units=["en-00000"], num_rows_in=4, inputs={}, seconds=0)
+    fisher = artifacts.start(
+        str(folder),
+        "fisher",
+        "kept",
+        {"model": {"sha256": sha256}, "fisher": {"keep": ["fr-en"]}},
+        {"model": str(model)},
+    )
+    fisher.merge_rejected()
+    fisher.commit(units=[], num_rows_in=0, inputs={}, seconds=0)
+    return folder
+
+
+def attempt(root, *flags, model="model"):
+    base = ["--root", str(root), "--model", str(root / model), "--languages", "en,fr", "--preset", "plain"]
+    job = runtime.parse(FinetuneJob, [*base, "--name", "new", "--finetune.embeddings", "speech", *flags])
+    return prepare(job, find_embeddings(job), None)
+
+
+EWC = ["--finetune.ewc-lambda", "5"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--finetune.directions", "en-xx"], "no token for language 'xx'"),
+        (["--finetune.directions", "en-de"], "no en recording has a de text"),
+        (["--finetune.directions", "de-zh"], "hears de, which is not in --languages en,fr"),
+        (["--finetune.directions", "zh"], "'zh' is not two language codes"),
+        (["--finetune.directions", "en-zh,en-zh"], "names a direction twice"),
+        (["--finetune.directions", ""], "--finetune.directions is empty"),
+        (["--finetune.split", "nowhere"], "is of split 'nowhere', but of dev, train"),
+        (["--finetune.evaluate-every", "2", "--finetune.dev-split", "nowhere"], "is of split 'nowhere'"),
+        (["--finetune.embeddings", "none"], "no finished embed artifact 'none'"),
+        (["--finetune.ewc-lambda", "-1"], "--finetune.ewc-lambda is -1"),
+        (EWC, "needs a Fisher of what to keep; add --finetune.keep"),
+        ([*EWC, "--finetune.keep", "fr-en", "--finetune.lora-rank", "2"], "--finetune.lora-rank does not train"),
+        ([*EWC, "--finetune.keep", "fr-en", "--finetune.fisher", "none"], "finished ones: kept"),
+        ([*EWC, "--finetune.keep", "en-en", "--finetune.fisher", "kept"], "it keeps fr-en; give the same"),
+        (["--finetune.keep", "fr-en"], "--finetune.keep alone does nothing"),
+        (["--finetune.fisher", "kept"], "--finetune.fisher has no effect without"),
+        (["--finetune.replay-fraction", "0.5"], "--finetune.replay-fraction needs --finetune.keep"),
+        (["--finetune.replay-fraction", "0.01", "--finetune.keep", "fr-en"], "of a batch of 10 is 0 examples"),
+        (["--finetune.replay-fraction", "1", "--finetune.keep", "fr-en"], "give 0 or more, below 1"),
+        ([*EWC, "--finetune.keep", "en-zh"], "is in --finetune.directions and in --finetune.keep"),
+        (["--finetune.learning-rate", "0"], "--finetune.learning-rate is 0.0; give more than 0"),
+        (["--finetune.warmup", "2"], "--finetune.warmup is 2.0"),
+        (["--finetune.patience", "2"], "--finetune.patience needs dev BLEU"),
+        (["--finetune.epochs", "0"], "--finetune.epochs is 0; give 1 or more"),
+    ],
+)
+def test_a_mistake_stops_in_one_line(root, flags, says):
+    with pytest.raises(UserError) as error:
+        attempt(root, *flags)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_frames_of_another_model_are_refused(root):
+    other = tiny_whisper(root / "other")
+    state = load_file(other / "model.safetensors")
+    state["model.decoder.layer_norm.bias"] += 1
+    save_file(state, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="embed artifact 'speech' was made with another model"):
+        attempt(root, model="other")
+
+
+def test_a_name_that_is_taken_by_other_settings_is_refused(root):
+    attempt(root, "--name", "taken")
+    attempt(root, "--name", "taken", "--finetune.num-workers", "2", "--finetune.checkpoint-every", "5")
+    with pytest.raises(UserError, match=r"finetune.learning_rate: 3e-05 there, 0.01 asked"):
+        attempt(root, "--name", "taken", "--finetune.learning-rate", "1e-2")
+
+
+def test_what_is_asked_may_not_wait_for_the_encoder(root):
+    """References are checked in the index of a corpus that is still to be encoded."""
+    job = runtime.parse(
+        FinetuneJob,
+        [
+            "--root",
+            str(root),
+            "--model",
+            str(root / "model"),
+            "--languages",
+            "en,fr",
+            "--preset",
+            "plain",
+            "--finetune.embeddings",
+            "speech",
+        ],
+    )
+    index = utterance_table([Utterance(utterance_id="a", sentence_id="s", language="en", audio="a", split="train")])
+    with pytest.raises(UserError, match="no en recording has a zh text"):
+        prepare(job, find_embeddings(job), index)

@@ -1,0 +1,224 @@
+"""Whisper's decoder without its encoder: it reads frames that were encoded before, and only the real ones.
+
+Every task is a direction `source-target` and a prompt of four tokens. The prompt tells Whisper what to write.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import (
+    AttentionInterface,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    WhisperConfig,
+    WhisperForCausalLM,
+)
+from transformers.models.whisper.tokenization_whisper import WhisperTokenizer
+
+from xlt_ray import shards, whisper
+from xlt_ray.errors import UserError
+from xlt_ray.schema import Direction
+
+Scheme = Literal["src_translate", "tgt_transcribe", "tgt_translate"]
+
+MAX_POSITIONS = 448
+"""Tokens that the decoder can hold, prompt included."""
+
+# Languages that Whisper writes without spaces; text in all others begins with one, as in the model's own output.
+_UNSPACED = {"zh", "yue", "ja", "th", "lo", "my", "km"}
+
+_ATTENTION = "xlt_ray_frames"
+
+
+class Prompter:
+    """Writes prompts and targets in the tokens of one model.
+
+    Args:
+        model_dir: Hugging Face directory.
+
+    Raises:
+        UserError: if the model knows no languages (`whisper-base.en`).
+    """
+
+    def __init__(self, model_dir: str | os.PathLike[str]) -> None:
+        config = GenerationConfig.from_pretrained(model_dir)
+        self._languages = whisper.language_ids(model_dir)
+        if not self._languages:
+            raise UserError(f"model {model_dir} is English-only; choose a multilingual --model")
+        self._tasks: dict[str, int] = config.task_to_id
+        self._start: int = config.decoder_start_token_id
+        self._no_timestamps: int = config.no_timestamps_token_id
+        self.end: int = config.eos_token_id
+        self._tokenizer: PreTrainedTokenizerFast = WhisperTokenizer.from_pretrained(model_dir)
+
+    def prompt(self, direction: Direction, scheme: Scheme) -> list[int]:
+        """The four tokens that ask for a direction: start, language, task, no timestamps.
+
+        Whisper's own tasks keep the prompt that it was trained with, `<src><translate>` into English and
+        `<src><transcribe>`. `scheme` is for the others: `src_translate`, `tgt_transcribe` or `tgt_translate`.
+
+        Raises:
+            UserError: if the language of the prompt has no token.
+        """
+        language, task = scheme.split("_")
+        if direction.is_native:
+            language, task = "src", "transcribe" if direction.source == direction.target else "translate"
+        code = direction.source if language == "src" else direction.target
+        token = whisper.language_token(code, self._languages)
+        if token is None:
+            known = " ".join(sorted(name.strip("<|>") for name in self._languages))
+            raise UserError(f"direction {direction}: the model has no token for language {code!r}; it knows {known}")
+        return [self._start, self._languages[token], self._tasks[task], self._no_timestamps]
+
+    def target(self, text: str, language: str) -> list[int]:
+        """Tokens of a text in that language, the end token last."""
+        words = text.strip()
+        spaced = words if language in _UNSPACED else f" {words}"
+        return [*self._tokenizer.encode(spaced, add_special_tokens=False), self.end]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of generated tokens, without special ones and outer spaces."""
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    num_frames: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention that sees the first `num_frames[i]` frames of row i, which transformers' Whisper can't.
+
+    Tokens need no mask of their own: prompts are equally long, and padding stands behind the text, where causality
+    hides it.
+    """
+    if module.is_causal:
+        context = scaled_dot_product_attention(query, key, value, is_causal=query.shape[2] > 1, scale=scaling)
+    else:
+        seen = None
+        if num_frames is not None:
+            seen = (torch.arange(key.shape[2], device=key.device) < num_frames[:, None])[:, None, None]
+        context = scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=scaling)
+    return context.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(_ATTENTION, _attend)
+
+
+class FrameDecoder(WhisperForCausalLM):  # type: ignore[misc]
+    """transformers' decoder of Whisper, with the number of real frames as a further input."""
+
+    def forward(
+        self, input_ids: Tensor, encoder_outputs: Tensor, num_frames: Tensor | None = None, **inputs: Any
+    ) -> Any:
+        """Logits (batch, tokens, vocabulary) and the cache.
+
+        Args:
+            input_ids: int64 (batch, tokens).
+            encoder_outputs: frames (batch, frames, dim).
+            num_frames: int64 (batch,), how many of the frames are real; None: all.
+            inputs: as of `WhisperForCausalLM`.
+        """
+        return super().forward(input_ids=input_ids, encoder_outputs=encoder_outputs, num_frames=num_frames, **inputs)
+
+    def hidden_states(self, input_ids: Tensor, frames: Tensor, num_frames: Tensor | None) -> Tensor:
+        """The states (batch, tokens, dim) that `proj_out` turns into logits: a caller may need only some of them."""
+        states: Tensor = self.model.decoder(
+            input_ids=input_ids, encoder_hidden_states=frames, num_frames=num_frames, use_cache=False
+        )[0]
+        return states
+
+
+def empty_decoder(model_dir: str | os.PathLike[str]) -> FrameDecoder:
+    """The decoder of a model without values: shapes and names, no memory."""
+    config = WhisperConfig.from_pretrained(model_dir, attn_implementation=_ATTENTION)
+    config.dtype = torch.float32
+    with torch.device("meta"):
+        return FrameDecoder(config)
+
+
+def load_decoder(model_dir: str | os.PathLike[str], device: str | torch.device = "cpu") -> FrameDecoder:
+    """The decoder of a model in float32 and eval mode; the weights of the encoder are not read."""
+    decoder = empty_decoder(model_dir)
+    decoder.load_state_dict(read_weights(model_dir, device), assign=True, strict=False)
+    decoder.tie_weights()
+    if missing := [name for name, value in decoder.named_parameters() if value.is_meta]:
+        raise UserError(f"model {model_dir} lacks weights of its decoder: {', '.join(missing[:3])}")
+    decoder.generation_config = GenerationConfig.from_pretrained(model_dir)
+    decoder.eval()
+    return decoder
+
+
+def read_weights(model_dir: str | os.PathLike[str], device: str | torch.device = "cpu") -> dict[str, Tensor]:
+    """The decoder's weights in float32 by their names in transformers, `model.decoder.layers.0.fc1.weight`."""
+    state: dict[str, Tensor] = {}
+    for path in whisper.weight_files(Path(model_dir)):
+        with safe_open(path, framework="pt", device=str(device)) as weights:
+            for name in weights.keys():  # noqa: SIM118 - it is no dictionary
+                if found := re.fullmatch(r"(?:model\.)?(decoder\..+)", name):
+                    state[f"model.{found[1]}"] = weights.get_tensor(name).float()
+    return state
+
+
+@torch.inference_mode()
+def generate(
+    decoder: FrameDecoder,
+    frames: Sequence[npt.NDArray[np.float16]],
+    prompts: Sequence[Sequence[int]],
+    *,
+    num_beams: int = 1,
+    max_tokens: int = 224,
+) -> list[list[int]]:
+    """Write what is heard, greedily or by beam search.
+
+    Args:
+        decoder: from `load_decoder`.
+        frames: fp16 (num_frames, dim) of each recording.
+        prompts: a prompt a recording, all equally long.
+        num_beams: 1 is greedy.
+        max_tokens: most tokens of one text.
+
+    Returns:
+        The tokens of each text, without the prompt, the end token and what follows it.
+    """
+    padded, lengths = shards.pad_frames(frames, decoder.device)
+    ids = torch.tensor(prompts, device=decoder.device)
+    out = decoder.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        encoder_outputs=padded.to(decoder.dtype),
+        num_frames=lengths,
+        num_beams=num_beams,
+        do_sample=False,
+        max_new_tokens=min(max_tokens, MAX_POSITIONS - ids.shape[1]),
+        max_length=None,
+    )
+    end = decoder.generation_config.eos_token_id
+    return [list(itertools.takewhile(lambda token: token != end, row[ids.shape[1] :])) for row in out.tolist()]
+
+
+def interpolate(start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """Weights on the line between two models: start + alpha (end - start); 0 is the first, 1 the second.
+
+    Raises:
+        ValueError: if the two do not have the same weights.
+    """
+    if {name: of.shape for name, of in start.items()} != {name: of.shape for name, of in end.items()}:
+        raise ValueError("the two models do not have the same weights, so nothing lies between them")
+    return {name: torch.lerp(of, end[name], alpha) for name, of in start.items()}

@@ -1,0 +1,88 @@
+"""What the training loop needs from where it runs: one process here, many under Ray Train (`trainer.py`)."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Context(Protocol):
+    """A worker's place among the workers."""
+
+    @property
+    def rank(self) -> int:
+        """Number of this worker, from 0."""
+
+    @property
+    def world_size(self) -> int:
+        """Number of workers."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where this worker computes."""
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module, with gradients averaged over workers where there are several."""
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a value over all workers."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every worker, by rank."""
+
+    def resume(self) -> contextlib.AbstractContextManager[Path | None]:
+        """The folder of the last checkpoint, or None at the start."""
+
+    def checkpoint(self, folder: Path | None) -> None:
+        """Keep what rank 0 has put into the folder; every worker calls it, the others with None."""
+
+    def progress(self, figures: dict[str, float]) -> None:
+        """Tell how far the work is."""
+
+
+class LocalContext:
+    """One process without Ray, checkpoints in a folder: to look into the loop, and for tests of it.
+
+    Args:
+        folder: where checkpoints are kept, numbered in their order.
+    """
+
+    rank = 0
+    world_size = 1
+    device = torch.device("cpu")
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module itself."""
+        return module
+
+    def total(self, value: Tensor) -> Tensor:
+        """The value itself."""
+        return value
+
+    def gather(self, value: Any) -> list[Any]:
+        """The one value."""
+        return [value]
+
+    @contextlib.contextmanager
+    def resume(self) -> Iterator[Path | None]:
+        """The newest checkpoint."""
+        kept = sorted(self._folder.glob("*"), key=lambda path: int(path.name))
+        yield kept[-1] if kept else None
+
+    def checkpoint(self, folder: Path | None) -> None:
+        """Move the folder to the others."""
+        assert folder is not None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        shutil.move(folder, self._folder / str(sum(1 for _ in self._folder.iterdir())))
+
+    def progress(self, figures: dict[str, float]) -> None:
+        """Nobody watches."""

@@ -1,0 +1,80 @@
+"""Elastic weight consolidation (Kirkpatrick et al. 2017, arXiv 1612.00796, eq. 3), from its definition.
+
+    loss + lambda/2 * sum_i F_i (theta_i - theta*_i)^2
+
+F is the diagonal of the Fisher information of the tasks to keep: the MEAN over examples of the squared gradient of each
+example's own log-likelihood. The square of a batch's mean gradient would be another, smaller number for every batch
+size; this one depends on neither batch size nor number of workers, and so does lambda.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+
+def squared_gradients(parameters: Mapping[str, Tensor], losses: Iterable[Tensor]) -> tuple[dict[str, Tensor], int]:
+    """The sum over examples of squared gradients, and how many examples there were.
+
+    Args:
+        parameters: leaves that require a gradient, by name.
+        losses: the negative log-likelihood of one example each, a scalar; made one at a time, since each is
+            differentiated before the next is asked for.
+
+    Returns:
+        fp32 sums by name. Divided by the number of examples over all workers they are the Fisher.
+    """
+    sums = {name: torch.zeros_like(of, dtype=torch.float32) for name, of in parameters.items()}
+    count = 0
+    for loss in losses:
+        gradients = torch.autograd.grad(loss, list(parameters.values()))
+        for total, gradient in zip(sums.values(), gradients, strict=True):
+            total.addcmul_(gradient.float(), gradient.float())
+        count += 1
+    return sums, count
+
+
+class Consolidation:
+    """Holds weights near an anchor, each as firmly as the Fisher says.
+
+    Args:
+        parameters: the weights that are trained, by name.
+        anchor: where they were, by name. Kept in its own dtype: a rounded anchor would pull at weights that have not
+            moved.
+        fisher: F, by name; float32 or bfloat16.
+        strength: lambda.
+        device: where F and the anchor live; None: with the parameters.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        anchor: Mapping[str, Tensor],
+        fisher: Mapping[str, Tensor],
+        strength: float,
+        device: str | None = None,
+    ) -> None:
+        self._strength = strength
+        self._parts = [
+            (parameter, anchor[name].to(device or parameter.device), fisher[name].to(device or parameter.device))
+            for name, parameter in parameters.items()
+        ]
+
+    @torch.no_grad()
+    def penalty(self) -> float:
+        """lambda/2 * sum_i F_i (theta_i - theta*_i)^2."""
+        total = 0.0
+        for parameter, anchor, fisher in self._parts:
+            moved = parameter - anchor.to(parameter.device, parameter.dtype)
+            total += float((fisher.to(parameter.device, parameter.dtype) * moved.square_()).sum())
+        return 0.5 * self._strength * total
+
+    @torch.no_grad()
+    def add_gradient(self) -> None:
+        """Add lambda * F_i (theta_i - theta*_i) to the gradients, outside of autograd."""
+        for parameter, anchor, fisher in self._parts:
+            assert parameter.grad is not None, "the gradient of the loss comes first"
+            moved = parameter - anchor.to(parameter.device, parameter.dtype)
+            parameter.grad.addcmul_(fisher.to(parameter.device, parameter.dtype), moved, value=self._strength)

@@ -1,0 +1,91 @@
+"""Which recordings are trained on, and what the decoder should write for each: EXAMPLE rows, tokens included."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from xlt_ray import shards
+from xlt_ray.artifacts import Artifact
+from xlt_ray.decoder import MAX_POSITIONS, Prompter, Scheme
+from xlt_ray.finetune.batch import Batch, Indices, collate
+from xlt_ray.schema import EXAMPLE, REJECTED, Direction
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Examples:
+    """Examples, and the rows that can be none.
+
+    Attributes:
+        table: with the schema EXAMPLE.
+        rejected: with the schema REJECTED.
+    """
+
+    table: pa.Table
+    rejected: pa.Table
+
+    @property
+    def num_in(self) -> int:
+        """Rows that were asked for."""
+        return int(self.table.num_rows + self.rejected.num_rows)
+
+
+def collect(
+    embeddings: Artifact,
+    prompter: Prompter,
+    scheme: Scheme,
+    role: str,
+    directions: Iterable[str],
+    split: str | None,
+) -> Examples:
+    """Every recording of a split in every direction.
+
+    Raises:
+        UserError: if a direction has no recording, no reference or no token.
+    """
+    parsed = [Direction.parse(text) for text in directions]
+    prompts = {str(direction): prompter.prompt(direction, scheme) for direction in parsed}
+    known, rejected = shards.without_reference(shards.tasks(embeddings, parsed, split))
+    rows, too_long = [], []
+    for row in known.to_pylist():
+        direction = Direction.parse(row["direction"])
+        target = prompter.target(row["reference"], direction.target)
+        prompt = prompts[row["direction"]]
+        if len(prompt) + len(target) - 1 > MAX_POSITIONS:
+            reason = f"too long: {direction} has {len(target)} target tokens, more than the decoder holds"
+            too_long.append({**row, "reason": reason})
+        else:
+            rows.append({**row, "role": role, "prompt": prompt, "target": target})
+    bad = pa.Table.from_pylist([{name: row[name] for name in REJECTED.names} for row in too_long], schema=REJECTED)
+    return Examples(pa.Table.from_pylist(rows, schema=EXAMPLE), pa.concat_tables([rejected, bad]))
+
+
+def joined(parts: Sequence[Examples]) -> Examples:
+    """All of them, one after another."""
+    tables, rejected = zip(*((part.table, part.rejected) for part in parts), strict=True)
+    return Examples(pa.concat_tables(tables), pa.concat_tables(rejected))
+
+
+def sample(examples: Examples, most: int, seed: int) -> Examples:
+    """At most so many examples of each direction, drawn by the seed; the order stays."""
+    directions = np.array(examples.table["direction"].to_pylist())
+    rng = np.random.default_rng(seed)
+    drawn = [rng.permutation(np.flatnonzero(directions == of))[:most] for of in sorted(set(directions.tolist()))]
+    return dataclasses.replace(examples, table=examples.table.take(np.sort(np.concatenate(drawn))))
+
+
+def places(table: pa.Table) -> list[tuple[str, int]]:
+    """Where the frames of each example are: (shard, row in it)."""
+    return list(zip(table["shard"].to_pylist(), table["row"].to_pylist(), strict=True))
+
+
+def to_batch(
+    table: pa.Table, rows: Indices | Sequence[int], frames: Sequence[npt.NDArray[np.float16]], device: object = "cpu"
+) -> Batch:
+    """The batch of some rows of EXAMPLE, with their frames."""
+    chosen = table.take(pa.array(rows, pa.int64()))
+    return collate(chosen["prompt"].to_pylist(), chosen["target"].to_pylist(), frames, str(device))

@@ -1,0 +1,140 @@
+"""What a model must hold on to in order to keep its tasks: the Fisher of its decoder, as an artifact of its own.
+
+    examples, 64 a unit -> EstimateUnit (actors): a file of summed squared gradients each -> their mean
+
+The units do not depend on the number of actors, so neither does the result, to the last bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import ray
+import ray.data
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from xlt_ray import artifacts, decoder, runtime, shards, storage, whisper
+from xlt_ray.artifacts import Artifact
+from xlt_ray.config import FinetuneConfig, FinetuneJob
+from xlt_ray.finetune import examples as rows_of
+from xlt_ray.finetune.ewc import squared_gradients
+from xlt_ray.finetune.learner import Learner
+from xlt_ray.tracking import track
+
+_UNIT = 64
+_WEIGHTS = "fisher.safetensors"
+
+
+def estimate(job: FinetuneJob, embeddings: Artifact, artifact: Artifact) -> None:
+    """Estimate what is missing and commit the artifact; nothing is done if it is complete. Needs a running Ray."""
+    if artifact.is_complete:
+        print(f"fisher: {artifact.uri} is complete, nothing to estimate")
+        return
+    runtime.require_shared(artifact.path("config.json"))
+    inputs = {"model": job.model, "embed": embeddings.name}
+    with track(job.root, "fisher", artifact.name, artifact.identity, inputs) as tracker:
+        started = time.monotonic()
+        chosen = _examples(job, embeddings)
+        artifact.write_table("data/examples.parquet", chosen.table)
+        _estimate_missing(artifact, job, chosen.table.num_rows)
+        metrics = ray.get(ray.remote(num_cpus=0.9)(_reduce).remote(artifact, chosen.table.num_rows))
+        artifact.write_json("metrics.json", metrics)
+        tracker.metrics({f"fisher/{key}": value for key, value in metrics.items()})
+        artifact.merge_rejected([chosen.rejected])
+        artifact.commit(
+            units=["examples"],
+            num_rows_in=chosen.num_in,
+            inputs={"embed": {"name": embeddings.name, "fingerprint": embeddings.fingerprint}},
+            seconds=time.monotonic() - started,
+            others=[_WEIGHTS],
+        )
+        artifact.remove("partial")
+
+
+def _examples(job: FinetuneJob, embeddings: Artifact) -> rows_of.Examples:
+    prompter = decoder.Prompter(whisper.resolve_model(job.model))
+    config = job.finetune
+    kept = rows_of.collect(embeddings, prompter, config.prompt, "keep", sorted(config.keep), config.split)
+    return rows_of.sample(kept, config.fisher_examples, config.seed)
+
+
+def _estimate_missing(artifact: Artifact, job: FinetuneJob, num_examples: int) -> None:
+    done = {Path(uri).stem for uri in storage.list_files(artifact.path("partial")) if uri.endswith(".safetensors")}
+    units = [
+        {"unit": f"{first:08d}", "first": first, "count": min(_UNIT, num_examples - first)}
+        for first in range(0, num_examples, _UNIT)
+    ]
+    missing = [unit for unit in units if unit["unit"] not in done]
+    if not missing:
+        return
+    pool = runtime.pool("fisher", job.finetune.num_gpus, job.finetune.num_workers, len(missing))
+    estimated = ray.data.from_items(missing, override_num_blocks=len(missing)).map_batches(
+        EstimateUnit,
+        fn_constructor_kwargs={"artifact": artifact, "model": job.model, "config": job.finetune},
+        batch_size=1,
+        batch_format="pyarrow",
+        **pool.options,
+    )
+    num_left = sum(int(str(unit["count"])) for unit in missing)
+    with runtime.Bar("fisher examples", num_examples, num_examples - num_left) as bar:
+        for row in estimated.iter_rows():
+            bar.advance(row["count"])
+
+
+class EstimateUnit:
+    """An actor that holds the decoder: units of examples in, a file of summed squared gradients of each out."""
+
+    def __init__(self, artifact: Artifact, model: str, config: FinetuneConfig) -> None:
+        torch.set_num_threads(1)  # one thread an actor, as in the embed stage
+        self._artifact, self._config = artifact, config
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        # All of the decoder, whatever a run trains: one Fisher serves every run.
+        every = dataclasses.replace(config, train_embeddings=True, lora_rank=None)
+        self._learner = Learner(decoder.load_decoder(whisper.resolve_model(model), self._device), every).eval()
+        self._examples = artifacts.read_table(artifact.path("data/examples.parquet"))
+
+    def __call__(self, units: pa.Table) -> pa.Table:
+        """Estimate on the unit in a batch of one, and write its file."""
+        for unit in units.to_pylist():
+            losses = self._losses(range(unit["first"], unit["first"] + unit["count"]))
+            sums, _ = squared_gradients(self._learner.trained, losses)
+            data = save({name: of.cpu() for name, of in sums.items()})
+            self._artifact.write_bytes(f"partial/{unit['unit']}.safetensors", data)
+        return units.select(["unit", "count"])
+
+    def _losses(self, rows: range) -> Iterator[Tensor]:
+        places = rows_of.places(self._examples)
+        for row in rows:
+            batch = rows_of.to_batch(self._examples, [row], shards.read_frames([places[row]]), self._device)
+            if self._config.fisher_labels == "sampled":
+                # Seeded by the example, so that neither the unit nor the actor decides what is drawn.
+                generator = torch.Generator(self._device).manual_seed(self._config.seed * 1_000_003 + row)
+                batch = self._learner.sampled(batch, generator)
+            yield self._learner(batch)
+
+
+def _reduce(artifact: Artifact, num_examples: int) -> dict[str, float]:
+    """Write the mean over all examples; its figures."""
+    files = [uri for uri in storage.list_files(artifact.path("partial")) if uri.endswith(".safetensors")]
+    fisher: dict[str, Tensor] = {}
+    for uri in sorted(files):
+        for name, part in load(storage.read_bytes(uri)).items():
+            fisher[name] = fisher[name] + part if name in fisher else part
+    fisher = {name: of / num_examples for name, of in fisher.items()}
+    artifact.write_bytes(_WEIGHTS, save(fisher))
+    return {
+        "num_examples": num_examples,
+        "trace": sum(float(of.sum()) for of in fisher.values()),
+        "largest": max(float(of.max()) for of in fisher.values()),
+    }
+
+
+def read(artifact: Artifact, dtype: torch.dtype) -> dict[str, Tensor]:
+    """F of every weight of the decoder, by name."""
+    return {name: of.to(dtype) for name, of in load(storage.read_bytes(artifact.path(_WEIGHTS))).items()}

@@ -1,0 +1,89 @@
+"""The decoder as it is trained: which of its weights move, its loss, and the weights that come out."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+
+import peft
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from xlt_ray import decoder
+from xlt_ray.config import FinetuneConfig
+from xlt_ray.decoder import FrameDecoder
+from xlt_ray.finetune.batch import Batch
+
+_EMBEDDINGS = "model.decoder.embed_tokens.weight"
+_ADAPTED = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+
+
+class Learner(nn.Module):
+    """A decoder with its loss.
+
+    Args:
+        model: from `load_decoder`; its weights are frozen, and those that train set free.
+        config: what trains.
+    """
+
+    def __init__(self, model: FrameDecoder, config: FinetuneConfig) -> None:
+        super().__init__()
+        self.decoder = model.requires_grad_(config.lora_rank is None)
+        if config.lora_rank is None:
+            model.get_parameter(_EMBEDDINGS).requires_grad_(config.train_embeddings)
+            self.adapted = None
+        else:
+            torch.manual_seed(config.seed)
+            # alpha = 2 x rank, so that the step does not depend on the rank; no dropout, so that a run repeats.
+            lora = peft.LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules=_ADAPTED)
+            self.adapted = [peft.get_peft_model(model, lora)]  # in a list: not a second time among the modules
+            model.get_parameter(_EMBEDDINGS).requires_grad_(config.train_embeddings)
+        if config.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.train()
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The weights that move, by name."""
+        return {name: of for name, of in self.decoder.named_parameters() if of.requires_grad}
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The cross entropy of the target tokens, summed: a scalar.
+
+        Only the states that predict a target token meet the vocabulary; the rest would be computed for nothing.
+        """
+        states = self.decoder.hidden_states(batch.tokens, batch.frames, batch.num_frames)
+        return cross_entropy(self.decoder.proj_out(states[batch.predicts]).float(), batch.targets, reduction="sum")
+
+    def sampled(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """The batch with each target token drawn from what the model would write after the true ones before it."""
+        with torch.no_grad():
+            states = self.decoder.hidden_states(batch.tokens, batch.frames, batch.num_frames)
+            odds = self.decoder.proj_out(states[batch.predicts]).float().softmax(-1)
+        return dataclasses.replace(batch, targets=torch.multinomial(odds, 1, generator=generator)[:, 0])
+
+
+def tuned_weights(
+    model_dir: str | os.PathLike[str], config: FinetuneConfig, trained: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The whole decoder after training, fp32 by its names in transformers, with adapters merged.
+
+    Args:
+        model_dir: the model that training began with.
+        config: as in training.
+        trained: the trained weights, by the names of `Learner.trained`.
+    """
+    learner = Learner(decoder.load_decoder(model_dir), config)
+    learner.decoder.load_state_dict(trained, strict=False)
+    if learner.adapted is not None:
+        learner.adapted[0].merge_and_unload()
+    return {name: of for name, of in learner.decoder.state_dict().items() if name != "proj_out.weight"}
+
+
+def count_parameters(model_dir: str | os.PathLike[str], config: FinetuneConfig) -> tuple[int, int]:
+    """How many weights train, and how many the decoder has, before any is loaded."""
+    learner = Learner(decoder.empty_decoder(model_dir), config)
+    own = sum(of.numel() for name, of in learner.decoder.named_parameters() if "lora_" not in name)
+    return sum(of.numel() for of in learner.trained.values()), own

@@ -1,0 +1,208 @@
+"""The finetune stage: what is asked is checked, examples are written, weights are trained, a model comes out.
+
+embedding shards -> examples -> (fisher) -> Ray Train -> model/: what transformers and faster-whisper load
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+from rich.table import Table
+
+from xlt_ray import artifacts, export, runtime, whisper
+from xlt_ray.artifacts import Artifact
+from xlt_ray.config import FinetuneConfig, FinetuneJob, identity
+from xlt_ray.decoder import Prompter
+from xlt_ray.errors import UserError
+from xlt_ray.finetune import examples as rows_of
+from xlt_ray.finetune import fisher, trainer
+from xlt_ray.finetune.examples import Examples
+from xlt_ray.finetune.learner import count_parameters, tuned_weights
+from xlt_ray.finetune.loop import read_trained
+from xlt_ray.finetune.plan import Plan
+from xlt_ray.finetune.trainer import Work
+from xlt_ray.tracking import Tracker, track
+
+
+def finetune(plan: Plan) -> Artifact:
+    """Train what is asked, from where a killed run was, and commit. Needs a running Ray."""
+    artifact, job = plan.artifact, plan.job
+    if artifact.is_complete:
+        print(f"finetune: {artifact.uri} is complete, nothing to train")
+        return artifact
+    runtime.require_shared(artifact.path("config.json"))
+    workers = runtime.workers("finetune", job.finetune.num_workers, job.finetune.num_gpus)
+    examples = _examples(job, plan.embeddings, Prompter(plan.model_dir))
+    num_trained = _announce(job, examples, plan.model_dir)
+    if plan.fisher:
+        fisher.estimate(job, plan.embeddings, plan.fisher)
+    inputs = {"corpus": artifact.settings["corpus"], "model": job.model, "embed": plan.embeddings.name}
+    with track(job.root, "finetune", artifact.name, artifact.identity, inputs) as tracker:
+        started = time.monotonic()
+        artifact.write_table("data/examples.parquet", examples.table)
+        artifact.merge_rejected([examples.rejected])
+        work = Work(artifact, job.model, job.finetune, plan.fisher, num_trained, _num_steps(job.finetune, examples))
+        checkpoint = trainer.train(work, workers)
+        files, log = ray.get(ray.remote(num_cpus=0.9)(_save).remote(checkpoint, work))
+        _finish(plan, examples, files, log, tracker, time.monotonic() - started)
+    return artifact
+
+
+def _examples(job: FinetuneJob, embeddings: Artifact, prompter: Prompter) -> Examples:
+    config = job.finetune
+    asked = [("learn", config.directions, config.split)]
+    if config.replay_fraction:
+        asked.append(("keep", config.keep, config.split))
+    if config.evaluate_every:
+        asked.append(("dev", config.directions, config.dev_split))
+    found = [rows_of.collect(embeddings, prompter, config.prompt, *of) for of in asked]
+    for (_, directions, split), part in zip(asked, found, strict=True):
+        if not part.table.num_rows:
+            raise UserError(f"no example of {','.join(directions)} is left in split {split!r}; choose another split")
+    return rows_of.joined(found)
+
+
+def _num_steps(config: FinetuneConfig, examples: Examples) -> int:
+    num_keep = round(config.replay_fraction * config.batch_size)
+    num_learn: int = examples.table["role"].to_pylist().count("learn")
+    return config.epochs * math.ceil(num_learn / (config.batch_size - num_keep))
+
+
+def _announce(job: FinetuneJob, examples: Examples, model_dir: Path) -> int:
+    """Say what will train, and what EWC will cost; how many weights train."""
+    config = job.finetune
+    trained, of_decoder = count_parameters(model_dir, config)
+    kind = f"LoRA of rank {config.lora_rank}: " if config.lora_rank else ""
+    print(f"finetune: {kind}{trained:,} weights train, decoder {of_decoder:,}; the encoder is not loaded")
+    counts = {role: examples.table["role"].to_pylist().count(role) for role in ("learn", "keep", "dev")}
+    print("finetune: examples " + ", ".join(f"{count} to {role}" for role, count in counts.items() if count))
+    if config.ewc_lambda:
+        sizes = [trained * width / 1e6 for width in (2 if config.fisher_dtype == "bfloat16" else 4, 4)]
+        where = "the CPU" if config.ewc_on_cpu else "the device that trains"
+        print(f"finetune: EWC adds a Fisher of {sizes[0]:.0f} MB and an anchor of {sizes[1]:.0f} MB on {where}")
+    return trained
+
+
+def _save(checkpoint: ray.train.Checkpoint, work: Work) -> tuple[list[str], Any]:
+    """Write the model into the artifact; the files, and the log of the training."""
+    model_dir = whisper.resolve_model(work.model)
+    with checkpoint.as_directory() as last:
+        trained, log = read_trained(Path(last))
+    weights = tuned_weights(model_dir, work.config, trained)
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder, "model")
+        export.save_model(model, model_dir, weights)
+        (model / "README.md").write_text(export.model_card(_card(work, log), model_dir), encoding="utf-8")
+        if work.config.export == "ctranslate2":
+            export.to_ctranslate2(model, Path(folder, "ctranslate2"))
+        files = sorted(path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file())
+        for path in files:
+            work.artifact.copy_file(str(path), Path(folder, path))
+    return [str(path) for path in files], log
+
+
+def _card(work: Work, log: list[dict[str, float]]) -> export.Card:
+    config = work.config
+    chosen = {name: value for name, value in identity(config).items() if name not in ("directions", "prompt")}
+    if work.fisher:
+        chosen["fisher"] = work.fisher.name
+    return export.Card(
+        name=work.artifact.name,
+        base_model=work.model,
+        directions=config.directions,
+        scheme=config.prompt,
+        frozen=("encoder",) if config.train_embeddings else ("encoder", "token embeddings"),
+        hyperparameters={name: _word(value) for name, value in chosen.items() if value not in (None, [])},
+        corpus=work.artifact.settings["corpus"],
+        num_examples=sum(int(row["num_examples"]) for row in log) // config.epochs,
+        limits=("Translation quality on held-out speech: run jobs/translate.py --translate.checkpoint for it.",),
+        commit=artifacts.provenance()["git"]["sha"],
+    )
+
+
+def _word(value: Any) -> str | int | float | bool:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _finish(
+    plan: Plan,
+    examples: Examples,
+    files: list[str],
+    log: list[dict[str, float]],
+    tracker: Tracker,
+    seconds: float,
+) -> None:
+    """Write the figures, log them, and commit the artifact."""
+    artifact, embeddings = plan.artifact, plan.embeddings
+    figures = summarise(log, examples)
+    artifact.write_json("metrics.json", figures)
+    artifact.write_json("log.json", log)
+    for key, name in _CURVES.items():
+        tracker.curve(key, [(int(row["step"]), row[name]) for row in log if name in row])
+    tracker.metrics({"finetune/samples_per_s": figures["samples_per_s"], "finetune/wall_time_s": seconds})
+    tracker.describe(f"{sentence(figures)}\n\nArtifact: `{artifact.uri}`")
+    artifact.commit(
+        units=["examples"],
+        num_rows_in=examples.num_in,
+        inputs={"embed": {"name": embeddings.name, "fingerprint": embeddings.fingerprint}},
+        seconds=seconds,
+        others=[*files, "log.json"],
+    )
+    artifact.remove("train")
+
+
+_CURVES = {
+    "train/loss": "loss",
+    "train/learning_rate": "learning_rate",
+    "train/grad_norm": "grad_norm",
+    "ewc/penalty": "penalty",
+    "dev/bleu": "dev_bleu",
+}
+
+
+def summarise(log: list[dict[str, float]], examples: Examples) -> dict[str, Any]:
+    """The content of metrics.json: examples by role, steps, the loss at both ends, dev BLEU, speed.
+
+    The loss at an end is the mean over a tenth of the steps, because one step's is that of a few sentences.
+    """
+    roles = examples.table["role"].to_pylist()
+    tenth = max(1, len(log) // 10)
+    dev = [row["dev_bleu"] for row in log if "dev_bleu" in row]
+    pace = [row["num_examples"] / row["seconds"] for row in log]
+    return {
+        "num_examples": {role: roles.count(role) for role in sorted(set(roles))},
+        "num_steps": len(log),
+        "loss": {
+            "first": float(np.mean([row["loss"] for row in log[:tenth]])),
+            "last": float(np.mean([row["loss"] for row in log[-tenth:]])),
+        },
+        "dev_bleu": {"best": max(dev), "last": dev[-1]} if dev else None,
+        "penalty": log[-1].get("penalty"),
+        "samples_per_s": float(np.median(pace)),
+    }
+
+
+def sentence(figures: dict[str, Any]) -> str:
+    """The outcome in one sentence."""
+    loss = figures["loss"]
+    dev = f", best dev BLEU {figures['dev_bleu']['best']:.1f}" if figures["dev_bleu"] else ""
+    return f"{figures['num_steps']} steps, loss {loss['first']:.3f} to {loss['last']:.3f}{dev}."
+
+
+def as_table(figures: dict[str, Any]) -> Table:
+    """The figures of a run."""
+    table = Table(title="fine-tuned", title_justify="left")
+    for column in ("examples", "steps", "loss, first tenth", "last tenth", "best dev BLEU", "samples/s"):
+        table.add_column(column, justify="right")
+    counts = ", ".join(f"{count} {role}" for role, count in figures["num_examples"].items())
+    dev = f"{figures['dev_bleu']['best']:.1f}" if figures["dev_bleu"] else "not measured"
+    losses = [f"{figures['loss'][end]:.3f}" for end in ("first", "last")]
+    table.add_row(counts, str(figures["num_steps"]), *losses, dev, f"{figures['samples_per_s']:.1f}")
+    return table

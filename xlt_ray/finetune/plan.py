@@ -1,0 +1,115 @@
+"""A finetune run before it starts: what is asked for, and everything that can be wrong with it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from xlt_ray import artifacts, shards, whisper
+from xlt_ray.artifacts import Artifact
+from xlt_ray.config import FinetuneConfig, FinetuneJob, identity
+from xlt_ray.decoder import Prompter
+from xlt_ray.errors import UserError
+from xlt_ray.schema import Direction
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A finetune run that has been checked and can start.
+
+    Attributes:
+        fisher: the fisher artifact that EWC needs, finished or begun; None without EWC.
+    """
+
+    artifact: Artifact
+    embeddings: Artifact
+    fisher: Artifact | None
+    model_dir: Path
+    job: FinetuneJob
+
+
+def find_embeddings(job: FinetuneJob) -> Artifact:
+    """The finished embed artifact that `--finetune.embeddings` names.
+
+    Raises:
+        UserError: if it is not there.
+    """
+    return artifacts.find(job.root, "embed", job.finetune.embeddings or job.name)
+
+
+def prepare(job: FinetuneJob, embeddings: Artifact, index: pa.Table | None) -> Plan:
+    """Everything that can go wrong by the user's hand, before any work.
+
+    Args:
+        job: settings.
+        embeddings: an embed artifact, finished or begun.
+        index: the rows of the corpus (UTTERANCE), where the embeddings are not finished yet.
+
+    Raises:
+        UserError: with what is wrong and what to do.
+    """
+    model_dir = whisper.resolve_model(job.model)
+    sha256 = whisper.weights_sha256(model_dir)
+    shards.require_model(embeddings, sha256, job.model)
+    _require_directions(job, model_dir, shards.utterances(embeddings) if index is None else index)
+    fisher = _begin_fisher(job, embeddings, sha256) if job.finetune.ewc_lambda else None
+    return Plan(
+        artifact=_begin(job, embeddings, fisher, sha256),
+        embeddings=embeddings,
+        fisher=fisher,
+        model_dir=model_dir,
+        job=job,
+    )
+
+
+def _require_directions(job: FinetuneJob, model_dir: Path, rows: pa.Table) -> None:
+    config = job.finetune
+    learn, keep = ([Direction.parse(text) for text in of] for of in (config.directions, config.keep))
+    prompter = Prompter(model_dir)
+    for direction in (*learn, *keep):
+        prompter.prompt(direction, config.prompt)
+    shards.require_references(rows, [*learn, *keep], config.split)
+    if config.evaluate_every:
+        shards.require_references(rows, learn, config.dev_split)
+
+
+def _begin(job: FinetuneJob, embeddings: Artifact, fisher: Artifact | None, sha256: str) -> Artifact:
+    what = {
+        "embeddings": embeddings.fingerprint,
+        "model": {"sha256": sha256},
+        "finetune": identity(job.finetune),
+        "fisher": fisher.fingerprint if fisher else None,
+    }
+    made_with = embeddings.settings
+    # What is recorded of the embeddings is how they were made, not what flags of this job would make.
+    settings = dataclasses.asdict(job) | {key: made_with[key] for key in ("corpus", "embed")}
+    return artifacts.start(job.root, "finetune", job.name, what, settings)
+
+
+def _begin_fisher(job: FinetuneJob, embeddings: Artifact, sha256: str) -> Artifact:
+    config = job.finetune
+    if config.fisher is None:
+        model = {"sha256": sha256}
+        what = {"embeddings": embeddings.fingerprint, "model": model, "fisher": _fisher_settings(config)}
+        return artifacts.start(job.root, "fisher", job.name, what, dataclasses.asdict(job))
+    found = artifacts.find(job.root, "fisher", config.fisher)
+    shards.require_model(found, sha256, job.model)
+    if found.identity["fisher"]["keep"] != sorted(config.keep):
+        there = ",".join(found.identity["fisher"]["keep"])
+        raise UserError(f"--finetune.fisher {config.fisher}: it keeps {there}; give the same to --finetune.keep")
+    return found
+
+
+def _fisher_settings(config: FinetuneConfig) -> dict[str, Any]:
+    """What decides a Fisher, as part of its artifact's identity."""
+    return {
+        "keep": sorted(config.keep),
+        "split": config.split,
+        "labels": config.fisher_labels,
+        "examples": config.fisher_examples,
+        "prompt": config.prompt,
+        "seed": config.seed,
+    }

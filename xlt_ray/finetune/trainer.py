@@ -1,0 +1,116 @@
+"""Training under Ray Train: workers that come and go, checkpoints that outlive any of them.
+
+EXAMPLE rows -> plan of steps -> Ray Data reads the frames of each micro-batch -> loop.Training (DDP) -> checkpoints
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+
+from xlt_ray import runtime, storage
+from xlt_ray.artifacts import Artifact
+from xlt_ray.config import FinetuneConfig
+
+_RUN = "train"
+_POLL_S = 0.5
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Work:
+    """What a worker is told; small, because every worker gets it.
+
+    Attributes:
+        artifact: the finetune artifact; its examples are written.
+        model: as `--model`.
+        config: settings.
+        fisher: the finished fisher artifact, or None without EWC.
+        num_trained: how many weights train, as the driver has announced it.
+        num_steps: how many steps there are.
+    """
+
+    artifact: Artifact
+    model: str
+    config: FinetuneConfig
+    fisher: Artifact | None
+    num_trained: int
+    num_steps: int
+
+
+def train(work: Work, workers: runtime.Workers) -> ray.train.Checkpoint:
+    """Train to the end, through lost workers and from the checkpoint of a killed driver; the last checkpoint.
+
+    Needs a running Ray.
+    """
+    board = ray.remote(num_cpus=0)(_Board).remote()
+    filesystem, path = storage.locate(work.artifact.uri)
+    trainer = ray.train.torch.TorchTrainer(
+        _run_worker,
+        train_loop_config={"work": work, "board": board},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers.count,
+            use_gpu=workers.num_gpus > 0,
+            resources_per_worker={"CPU": workers.num_cpus, **({"GPU": workers.num_gpus} if workers.num_gpus else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name=_RUN,  # inside the artifact, whose identity is fixed: the name can't meet other settings
+            storage_path=path,
+            storage_filesystem=filesystem,
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            failure_config=ray.train.FailureConfig(max_failures=work.config.max_failures),
+        ),
+    )
+    with _watched(board, work.num_steps):
+        result = trainer.fit()
+    assert result.checkpoint is not None, "the loop ends with a checkpoint"
+    return result.checkpoint
+
+
+def _run_worker(settings: dict[str, Any]) -> None:
+    # Imported here: Ray's controller also loads this function, and need not wait 5 s for transformers.
+    from xlt_ray.finetune.worker import train_share
+
+    train_share(settings["work"], settings["board"])
+
+
+class _Board:
+    """Where rank 0 writes how far it is, and the driver reads it."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def put(self, row: dict[str, float]) -> None:
+        self._last = row
+
+    def get(self) -> dict[str, float]:
+        return self._last
+
+
+@contextlib.contextmanager
+def _watched(board: Any, num_steps: int) -> Iterator[None]:
+    """A progress bar that follows the board."""
+    over = threading.Event()
+    with runtime.Bar("finetune steps", num_steps, 0) as bar:
+
+        def follow() -> None:
+            seen = 0
+            while not over.wait(_POLL_S):
+                step = int(ray.get(board.get.remote()).get("step", seen))
+                if step > seen:
+                    bar.advance(step - seen)
+                    seen = step
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
