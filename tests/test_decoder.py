@@ -16,7 +16,7 @@ from xlt_ray import decoder
 from xlt_ray.decoder import Prompter, generate, load_decoder, read_weights
 from xlt_ray.errors import UserError
 from xlt_ray.schema import Direction
-from xlt_ray.shards import pad_frames
+from xlt_ray.whisper import pad_frames
 
 
 @pytest.fixture(scope="module")

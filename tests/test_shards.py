@@ -122,3 +122,20 @@ def test_another_model_is_named(embeddings):
     shards.require_model(embeddings, "abc", "mine")
     with pytest.raises(UserError, match=r"embed artifact 'speech' was made with another model .*'mine'.*'base'"):
         shards.require_model(embeddings, "abd", "mine")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "keep", "context", "warns"),
+    [
+        ("exact", 149, 100, True),
+        ("exact", 150, 100, False),
+        ("exact", "all", 100, False),
+        ("trimmed", "all", 299, True),
+        ("trimmed", 299, 500, True),
+        ("trimmed", 300, 300, False),
+    ],
+)
+def test_too_little_silence_is_said(tmp_path, capsys, encoding, keep, context, warns):
+    made_with = {"encoding": encoding, "keep_margin": keep, "context_margin": context}
+    shards.warn_of_loops(artifacts.start(str(tmp_path), "embed", "speech", {"embed": made_with}, {}))
+    assert ("the decoder repeats itself" in capsys.readouterr().out) == warns

@@ -49,7 +49,7 @@ class EmbedConfig:
     """exact: padded to 30 s, as the model was trained. trimmed: the speech and context-margin only, cheaper."""
     context_margin: int = 100
     """trimmed: frames of silence (20 ms each) behind the speech that the encoder sees."""
-    keep_margin: int | Literal["all"] = 100
+    keep_margin: int | Literal["all"] = 200
     """Frames of silence kept behind the speech for the decoder, as far as they were encoded; all keeps all of them."""
     layers: tuple[int, ...] = ()
     """Hidden layers kept beside the final one: 0 is the input of the first block."""

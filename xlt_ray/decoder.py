@@ -27,7 +27,7 @@ from transformers import (
 )
 from transformers.models.whisper.tokenization_whisper import WhisperTokenizer
 
-from xlt_ray import shards, whisper
+from xlt_ray import whisper
 from xlt_ray.errors import UserError
 from xlt_ray.schema import Direction
 
@@ -197,7 +197,7 @@ def generate(
     Returns:
         The tokens of each text, without the prompt, the end token and what follows it.
     """
-    padded, lengths = shards.pad_frames(frames, decoder.device)
+    padded, lengths = whisper.pad_frames(frames, decoder.device)
     ids = torch.tensor(prompts, device=decoder.device)
     out = decoder.generate(
         ids,

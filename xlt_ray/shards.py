@@ -5,6 +5,7 @@ A shard holds one recording a row group, so a recording is read without the othe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,9 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from xlt_ray import artifacts, storage
 from xlt_ray.artifacts import Artifact
@@ -62,6 +60,24 @@ def require_model(artifact: Artifact, sha256: str, name: str) -> None:
         raise UserError(
             f"{artifact.stage} artifact {artifact.name!r} was made with another model than --model {name!r}; give "
             f"that model ({artifact.settings['model']!r}), or another {artifact.stage} artifact"
+        )
+
+
+def warn_of_loops(embeddings: Artifact) -> None:
+    """Say so where the embeddings keep too little silence for a decoder.
+
+    Whisper base transcribing 260 recordings fell into endless repetition in 10 of them with 100 frames behind the
+    speech, and in none with 150; with trimmed encoding it needs about 300.
+    """
+    made_with = embeddings.identity["embed"]
+    is_trimmed = made_with["encoding"] == "trimmed"
+    kept = math.inf if made_with["keep_margin"] == "all" else made_with["keep_margin"]
+    kept, needed = (min(kept, made_with["context_margin"]), 300) if is_trimmed else (kept, 150)
+    if kept < needed:
+        flags = "--embed.keep-margin and --embed.context-margin" if is_trimmed else "--embed.keep-margin"
+        print(
+            f"warning: the embeddings {embeddings.name!r} keep {kept} frames of silence behind the speech; with fewer "
+            f"than {needed} the decoder repeats itself now and then; encode again with {flags} {needed} or more"
         )
 
 
@@ -139,21 +155,6 @@ def read_frames(places: Sequence[tuple[str, int]]) -> list[npt.NDArray[np.float1
             for row in {row for of, row in places if of == uri}:
                 frames[uri, row] = _read_row(file, row)
     return [frames[place] for place in places]
-
-
-def pad_frames(frames: Sequence[npt.NDArray[np.float16]], device: str | torch.device = "cpu") -> tuple[Tensor, Tensor]:
-    """Recordings of different lengths as one batch.
-
-    Args:
-        frames: fp16 (num_frames, dim) each.
-        device: where the batch goes.
-
-    Returns:
-        fp32 (batch, longest, dim) with zeros behind the shorter ones, and int64 (batch,) with their lengths.
-    """
-    lengths = torch.tensor([len(of) for of in frames], device=device)
-    padded = pad_sequence([torch.from_numpy(of).to(device) for of in frames], batch_first=True)
-    return padded.float(), lengths
 
 
 def _read_row(file: pq.ParquetFile, row: int) -> npt.NDArray[np.float16]:

@@ -11,6 +11,8 @@ from xlt_ray.errors import UserError
 from xlt_ray.finetune.plan import find_embeddings, prepare
 from xlt_ray.schema import Utterance, embedding_schema, utterance_table
 
+MADE_WITH = {"encoding": "exact", "keep_margin": 200, "context_margin": 100}
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
@@ -35,7 +37,7 @@ def root(tmp_path_factory):
         str(folder),
         "embed",
         "speech",
-        {"model": {"sha256": sha256}},
+        {"model": {"sha256": sha256}, "embed": MADE_WITH},
         {"corpus": "manifest:x", "embed": {}, "model": str(model)},
     )
     counts = {name: [0] * 4 for name in ("num_samples", "num_valid", "num_frames", "dim")}

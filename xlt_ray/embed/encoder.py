@@ -71,7 +71,7 @@ class SpeechEncoder:
         *,
         encoding: Literal["exact", "trimmed"] = "exact",
         context_margin: int = 100,
-        keep_margin: int | None = 100,
+        keep_margin: int | None = 200,
         layers: Sequence[int] = (),
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,

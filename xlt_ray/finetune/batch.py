@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from xlt_ray.shards import pad_frames
+from xlt_ray.whisper import pad_frames
 
 _WINDOW = 16
 """Batches among which examples are sorted by length; more of them pad less and mix less."""

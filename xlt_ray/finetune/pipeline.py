@@ -122,7 +122,7 @@ def _card(work: Work, log: list[dict[str, float]]) -> export.Card:
         hyperparameters={name: _word(value) for name, value in chosen.items() if value not in (None, [])},
         corpus=work.artifact.settings["corpus"],
         num_examples=sum(int(row["num_examples"]) for row in log) // config.epochs,
-        limits=("Translation quality on held-out speech: run jobs/translate.py --translate.checkpoint for it.",),
+        limits=_NOT_MEASURED,
         commit=artifacts.provenance()["git"]["sha"],
     )
 
@@ -157,6 +157,11 @@ def _finish(
     )
     artifact.remove("train")
 
+
+_NOT_MEASURED = (
+    "Translation quality on held-out speech; jobs/translate.py --translate.checkpoint measures it.",
+    "The full 30 s of frames: training saw the speech and the silence that the embeddings keep behind it.",
+)
 
 _CURVES = {
     "train/loss": "loss",

@@ -54,6 +54,7 @@ def prepare(job: FinetuneJob, embeddings: Artifact, index: pa.Table | None) -> P
     model_dir = whisper.resolve_model(job.model)
     sha256 = whisper.weights_sha256(model_dir)
     shards.require_model(embeddings, sha256, job.model)
+    shards.warn_of_loops(embeddings)
     _require_directions(job, model_dir, shards.utterances(embeddings) if index is None else index)
     fisher = _begin_fisher(job, embeddings, sha256) if job.finetune.ewc_lambda else None
     return Plan(

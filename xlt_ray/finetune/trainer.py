@@ -18,6 +18,7 @@ import ray.train.torch
 from xlt_ray import runtime, storage
 from xlt_ray.artifacts import Artifact
 from xlt_ray.config import FinetuneConfig
+from xlt_ray.finetune.board import Board
 
 _RUN = "train"
 _POLL_S = 0.5
@@ -49,7 +50,7 @@ def train(work: Work, workers: runtime.Workers) -> ray.train.Checkpoint:
 
     Needs a running Ray.
     """
-    board = ray.remote(num_cpus=0)(_Board).remote()
+    board = ray.remote(num_cpus=0)(Board).remote()
     filesystem, path = storage.locate(work.artifact.uri)
     trainer = ray.train.torch.TorchTrainer(
         _run_worker,
@@ -78,19 +79,6 @@ def _run_worker(settings: dict[str, Any]) -> None:
     from xlt_ray.finetune.worker import train_share
 
     train_share(settings["work"], settings["board"])
-
-
-class _Board:
-    """Where rank 0 writes how far it is, and the driver reads it."""
-
-    def __init__(self) -> None:
-        self._last: dict[str, float] = {}
-
-    def put(self, row: dict[str, float]) -> None:
-        self._last = row
-
-    def get(self) -> dict[str, float]:
-        return self._last
 
 
 @contextlib.contextmanager

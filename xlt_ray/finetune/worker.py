@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 import ray.train
 import ray.train.torch
 import torch
@@ -23,15 +22,13 @@ from torch import Tensor, nn
 from xlt_ray import artifacts, decoder, metrics, shards, whisper
 from xlt_ray.finetune import batch as batches
 from xlt_ray.finetune import examples as rows_of
-from xlt_ray.finetune import fisher
+from xlt_ray.finetune import fisher, reading
 from xlt_ray.finetune.batch import Indices
 from xlt_ray.finetune.ewc import Consolidation
 from xlt_ray.finetune.learner import Learner
 from xlt_ray.finetune.loop import Step, Training
 from xlt_ray.finetune.trainer import Work
 from xlt_ray.schema import Direction
-
-_READ_AHEAD = 4  # micro-batches of one reading task
 
 
 class RayContext:
@@ -136,39 +133,13 @@ def _read_steps(
         for micro in cut
         for rows in micro
     ]
-    data = _in_order(items)
+    data = reading.in_order(items)
     for step, micro, (_, weight) in zip(steps[first:], cut, shares, strict=True):
         read = [
-            rows_of.to_batch(table, row["examples"], _frames(row), context.device)
+            rows_of.to_batch(table, row["examples"], reading.frames_of(row), context.device)
             for row in itertools.islice(data, len(micro))
         ]
         yield Step(read, weight, num_tokens=int(sizes[step].sum()), num_examples=len(step))
-
-
-def _in_order(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    if not items:
-        return iter(())
-    settings = ray.data.DataContext.get_current()
-    settings.execution_options.preserve_order = True
-    settings.enable_progress_bars = False
-    blocks = -(-len(items) // _READ_AHEAD)
-    # A tenth of a CPU, the part that a worker leaves free of its own.
-    return iter(ray.data.from_items(items, override_num_blocks=blocks).map(_read, num_cpus=0.1).iter_rows())
-
-
-def _read(item: dict[str, Any]) -> dict[str, Any]:
-    """The frames of one micro-batch, joined to one value."""
-    frames = shards.read_frames(list(zip(item["shards"], (int(row) for row in item["rows"]), strict=True)))
-    return {
-        "examples": item["examples"],
-        "num_frames": [len(of) for of in frames],
-        "frames": np.concatenate(frames).tobytes(),
-    }
-
-
-def _frames(row: dict[str, Any]) -> list[np.ndarray[Any, np.dtype[np.float16]]]:
-    joined = np.frombuffer(row["frames"], np.float16).reshape(sum(row["num_frames"]), -1)
-    return np.split(joined, np.cumsum(row["num_frames"])[:-1])
 
 
 class _Evaluation:

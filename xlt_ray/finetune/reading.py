@@ -1,0 +1,49 @@
+"""Reads the frames of a training ahead of it, by Ray Data. Light to import: each reading task is a process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray.data
+
+from xlt_ray import shards
+
+_READ_AHEAD = 4  # micro-batches of one reading task
+
+
+def in_order(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The frames of every item, one after another as they are asked for.
+
+    Args:
+        items: a micro-batch each: `shards` and `rows`, where its recordings are, and `examples`, which they are.
+    """
+    if not items:
+        return iter(())
+    settings = ray.data.DataContext.get_current()
+    settings.execution_options.preserve_order = True
+    settings.enable_progress_bars = False
+    blocks = -(-len(items) // _READ_AHEAD)
+    read = ray.data.from_items(items, override_num_blocks=blocks).map(
+        _read,
+        num_cpus=0.1,  # the part of a CPU that a worker leaves free of its own
+        compute=ray.data.TaskPoolStrategy(size=2),  # one reads while the other's result is taken
+    )
+    return iter(read.iter_rows())
+
+
+def _read(item: dict[str, Any]) -> dict[str, Any]:
+    frames = shards.read_frames(list(zip(item["shards"], (int(row) for row in item["rows"]), strict=True)))
+    return {
+        "examples": item["examples"],
+        "num_frames": [len(of) for of in frames],
+        "frames": np.concatenate(frames).tobytes(),
+    }
+
+
+def frames_of(row: dict[str, Any]) -> list[npt.NDArray[np.float16]]:
+    """The frames (num_frames, dim) of each recording of a micro-batch that was read."""
+    joined = np.frombuffer(row["frames"], np.float16).reshape(sum(row["num_frames"]), -1)
+    return np.split(joined, np.cumsum(row["num_frames"])[:-1])

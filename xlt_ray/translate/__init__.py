@@ -1,0 +1,1 @@
+"""Stage translate: kept encoder frames in, translations and their scores out."""

@@ -1,0 +1,186 @@
+"""COMET scores (Rei et al. 2020), by unbabel-comet itself, in an environment of its own.
+
+unbabel-comet needs numpy<2, transformers<5, protobuf<5 and huggingface-hub<1, so it cannot live beside this package.
+Its environment is made on first use, on the machine of the caller and in the user's cache (1.4 GB with the CPU build of
+torch, two minutes), by pip as the user has set it up: index, proxy and mirror are the user's.
+
+Scores are computed in float32, by the Python interface; `comet-score` of the same version computes in float16.
+
+**Checkpoints** of COMET are pickles. They are loaded with `weights_only=True`, which builds tensors and plain values
+and runs no code of the file: COMET 2.2.7 leaves the choice to torch, and TORCH_FORCE_WEIGHTS_ONLY_LOAD takes it away
+from everybody. A checkpoint that holds anything else is refused, with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+VERSION = "2.2.7"
+
+_REQUIREMENTS = (
+    f"unbabel-comet=={VERSION}",
+    # The version of this environment: where that one could be installed, there is a build for the machine's devices.
+    f"torch=={importlib.metadata.version('torch').split('+')[0]}",
+    # All that the numbers depend on, or that COMET does not run without (setuptools 82 has no pkg_resources).
+    "entmax==1.3",
+    "huggingface-hub==0.36.2",
+    "numpy==1.26.4",
+    "protobuf==4.25.9",
+    "pytorch-lightning==2.6.6",
+    "sentencepiece==0.2.3",
+    "setuptools==81.0.0",
+    "tokenizers==0.22.2",
+    "torchmetrics==0.10.3",
+    "transformers==4.57.6",
+)
+"""The set that is tested; Python 3.11 or 3.12, for which numpy 1 has wheels."""
+
+_SCRIPT = Path(__file__).with_name("comet_scoring.py")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CometScores:
+    """What COMET says of translations, or why it says nothing: `reason` is set where the scores are None."""
+
+    model: str
+    version: str
+    system: float | None
+    """Mean over the translations; the scale is the model's, 0 to 1 for wmt22-comet-da."""
+    segments: tuple[float, ...] | None
+    """(num,) score of each translation, in their order."""
+    reason: str | None
+
+
+class _CometError(Exception):
+    """COMET cannot score; the message is the reason, on one line."""
+
+
+def score(
+    model: str, sources: Sequence[str], hypotheses: Sequence[str], references: Sequence[str], *, batch_size: int = 16
+) -> CometScores:
+    """Score translations with a COMET model, on a GPU where there is one.
+
+    The model is loaded at every call (2.3 GB for wmt22-comet-da), so give the rows of all directions at once. Empty
+    hypotheses are scored like any other, though what COMET says of them means nothing.
+
+    Args:
+        model: Hub id such as `Unbabel/wmt22-comet-da`, or a local `.ckpt` file with COMET's `hparams.yaml` in the
+            folder above its own. The tokenizer that the checkpoint names (`xlm-roberta-large`) comes from the Hub too,
+            or from its cache: HF_HUB_OFFLINE, HF_HOME and HF_ENDPOINT mean what they mean elsewhere.
+        sources: (num,) what was said, in the language that it was said in.
+        hypotheses: (num,) its translations.
+        references: (num,) what they should say.
+        batch_size: rows a step; 16 is COMET's own default.
+
+    Returns:
+        The scores, or None for them and the reason: no such model, no way to make the environment, a failure in it.
+
+    Raises:
+        ValueError: nothing to score, uneven lengths, or a row without one of its texts.
+    """
+    rows = _rows(sources, hypotheses, references)
+    try:
+        scores = _predict(_located(model), rows, batch_size)
+    except _CometError as error:
+        return CometScores(model=model, version=VERSION, system=None, segments=None, reason=str(error))
+    return CometScores(
+        model=model, version=VERSION, system=scores["system"], segments=tuple(scores["segments"]), reason=None
+    )
+
+
+def _rows(sources: Sequence[str], hypotheses: Sequence[str], references: Sequence[str]) -> list[dict[str, str]]:
+    """The rows as COMET names them; it would score a missing text as the word `None`."""
+    lengths = len(sources), len(hypotheses), len(references)
+    if not hypotheses or len(set(lengths)) != 1:
+        raise ValueError(f"{lengths} sources, hypotheses and references; COMET needs one of each a row, and one row")
+    texts = zip(sources, hypotheses, references, strict=True)
+    rows = [{"src": source, "mt": hypothesis, "ref": reference} for source, hypothesis, reference in texts]
+    if incomplete := [row for row in rows if None in row.values()]:
+        raise ValueError(f"{len(incomplete)} of {len(rows)} rows lack a text, the first is {incomplete[0]}")
+    return rows
+
+
+def _located(model: str) -> str:
+    """The model as the script takes it: checked as far as that needs no environment."""
+    if not model.endswith(".ckpt"):
+        if not _HUB_ID.fullmatch(model):
+            raise _CometError(f"{model!r} is neither a .ckpt file nor a Hub id such as Unbabel/wmt22-comet-da")
+        return model
+    path = Path(model).expanduser().absolute()
+    for needed in (path, path.parents[1] / "hparams.yaml"):
+        if not needed.is_file():
+            raise _CometError(f"no COMET checkpoint {model!r}: there is no file {str(needed)!r}")
+    return str(path)
+
+
+def _predict(model: str, rows: list[dict[str, str]], batch_size: int) -> dict[str, Any]:
+    """What the script answers: `system` and `segments`."""
+    python = _environment()
+    environment = os.environ | {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
+    environment.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # torch takes only one of the two
+    with tempfile.TemporaryDirectory(prefix="comet-") as folder:
+        questions, answers = Path(folder) / "rows.json", Path(folder) / "scores.json"
+        questions.write_text(json.dumps(rows), encoding="utf-8")
+        # -I: neither this file, which lies beside the script, nor the PYTHONPATH of a Ray worker may be in the way of
+        # `import comet`.
+        command = [str(python), "-I", str(_SCRIPT), model, str(questions), str(answers), str(batch_size)]
+        _call(command, environment, f"COMET cannot score with {model}", num_lines=1)
+        scores: dict[str, Any] = json.loads(answers.read_text(encoding="utf-8"))
+    return scores
+
+
+def _environment() -> Path:
+    """The Python of COMET's environment, made where it is not there yet.
+
+    The folder is there as a whole or not at all, and of two processes one makes it while the other waits.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xlt_ray" / "comet"
+    folder.mkdir(parents=True, exist_ok=True)
+    # An environment points to the Python that made it, which another machine with the same home may not have.
+    key = json.dumps([*_REQUIREMENTS, sys.version, sys.base_prefix])
+    target = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
+    with FileLock(f"{target}.lock"):
+        if not target.is_dir():
+            print(f"comet: making its environment in {target}: once, some minutes", flush=True)
+            partial = target.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+            try:
+                _make_environment(partial)
+                partial.rename(target)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    return target / "bin" / "python"
+
+
+def _make_environment(folder: Path) -> None:
+    problem = f"cannot make the environment of COMET {VERSION}"
+    _call([sys.executable, "-m", "venv", str(folder)], os.environ, problem, num_lines=1)
+    pip = [str(folder / "bin" / "python"), "-I", "-m", "pip", "install", "--quiet", "--no-input"]
+    _call([*pip, "--disable-pip-version-check", *_REQUIREMENTS], os.environ, problem, num_lines=2)
+
+
+def _call(command: Sequence[str], environment: Mapping[str, str], problem: str, num_lines: int) -> None:
+    """Run a command in silence; where it fails, its last lines are the reason."""
+    done = subprocess.run(
+        command, env=environment, check=False, capture_output=True, encoding="utf-8", errors="replace"
+    )
+    if done.returncode < 0:
+        raise _CometError(f"{problem}: killed by signal {-done.returncode}; 9 is mostly for want of memory")
+    if done.returncode:
+        said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        raise _CometError(f"{problem}: {' '.join(said[-num_lines:])}")

@@ -1,0 +1,43 @@
+"""Rows in, COMET scores out, as JSON files: what the Python of COMET's own environment runs, for `comet.py`.
+
+    python -I comet_scoring.py MODEL ROWS SCORES BATCH_SIZE
+
+Imports nothing of xlt_ray, which is not installed there. A failure is one line on stderr, the last one.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from comet import load_from_checkpoint  # type: ignore[import-not-found]
+from huggingface_hub import snapshot_download
+
+
+def checkpoint(model: str) -> Path:
+    """The checkpoint that a path or a Hub id names.
+
+    Not by `comet.download_model`, which says of every failure that the model is not supported.
+    """
+    return Path(model) if model.endswith(".ckpt") else Path(snapshot_download(model)) / "checkpoints" / "model.ckpt"
+
+
+def main() -> None:
+    """Score the rows in one file, and write the scores to another."""
+    model, rows, scores, batch_size = sys.argv[1:]
+    prediction = load_from_checkpoint(checkpoint(model)).predict(
+        json.loads(Path(rows).read_text(encoding="utf-8")),
+        batch_size=int(batch_size),
+        gpus=int(torch.cuda.is_available()),
+        progress_bar=False,
+    )
+    Path(scores).write_text(json.dumps({"system": prediction.system_score, "segments": prediction.scores}))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Exception as error:  # whatever it is, it goes to the caller, on one line
+        sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")
