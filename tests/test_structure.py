@@ -23,20 +23,8 @@ EXCEPTIONS = {"tune": {"finetune", "translate"}, "study": {"finetune", "translat
 # Modules by their last name, and all of corpora: to be read, tested and used without a cluster.
 PURE = {"schema", "storage", "config", "presets", "whisper", "ctranslate2", "doctor", "audio", "encoder", "index"}
 PURE |= {"seqsim", "baselines", "ranking", "pairs", "tiles", "collect", "render", "plots"}
-PURE |= {
-    "decoder",
-    "shards",
-    "metrics",
-    "export",
-    "ewc",
-    "loop",
-    "batch",
-    "learner",
-    "examples",
-    "context",
-    "decode",
-    "comet",
-}
+PURE |= {"decoder", "shards", "metrics", "export", "decode", "comet", "keeping", "recipe", "pareto", "training"}
+PURE |= {"ewc", "loop", "batch", "learner", "examples", "board", "context"}
 PLANNED = {"tune", "study"}  # not written yet
 VAGUE = {"util", "utils", "helper", "helpers", "common"}
 

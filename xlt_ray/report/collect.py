@@ -11,7 +11,7 @@ import datetime
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -20,9 +20,12 @@ from PIL import Image
 
 from xlt_ray import storage
 from xlt_ray.errors import UserError
+from xlt_ray.report.keeping import Group, Run, group_runs
+from xlt_ray.report.recipe import read_recipe
 from xlt_ray.report.retrieval import Retrieval, read_retrieval
+from xlt_ray.report.training import Training, read_training
 
-STAGES = ("embed", "retrieval", "finetune", "tune", "translate", "study")
+STAGES = ("embed", "retrieval", "fisher", "finetune", "tune", "translate", "study")
 """Directories of a root that hold artifacts, in the order of the data flow."""
 
 MAX_REJECTED_ROWS = 200
@@ -70,6 +73,9 @@ class Results:
         artifacts: finished ones, by stage in the order of the data flow, then by name.
         unfinished: `{stage}/{name}` of directories without `manifest.json`.
         retrieval: of each finished `retrieval` artifact, by name.
+        training: of each finished `finetune` artifact, by name.
+        keeping: the `translate` artifacts that were compared with a baseline, by that baseline.
+        not_placed: names of those among them that lack a direction into English, or another one.
     """
 
     root: str
@@ -77,6 +83,9 @@ class Results:
     artifacts: tuple[Artifact, ...]
     unfinished: tuple[str, ...]
     retrieval: dict[str, Retrieval]
+    training: dict[str, Training]
+    keeping: tuple[Group, ...]
+    not_placed: tuple[str, ...]
 
     def of(self, stage: str) -> list[Artifact]:
         """Finished artifacts of one stage."""
@@ -95,6 +104,7 @@ def collect(root: str) -> Results:
     found = [(stage, name, storage.join(root, stage, name)) for stage in STAGES for name in _directories(root, stage)]
     finished = [row for row in found if storage.exists(storage.join(row[2], "manifest.json"))]
     artifacts = tuple(_read_artifact(stage, name, uri) for stage, name, uri in finished)
+    keeping, not_placed = group_runs(_runs(artifacts))
     return Results(
         root=root,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -105,6 +115,11 @@ def collect(root: str) -> Results:
             for artifact in artifacts
             if artifact.stage == "retrieval"
         },
+        training={
+            artifact.name: _read_training(root, artifact) for artifact in artifacts if artifact.stage == "finetune"
+        },
+        keeping=keeping,
+        not_placed=not_placed,
     )
 
 
@@ -156,3 +171,28 @@ def _data_files(root: str, artifact: Artifact) -> list[str]:
     """URIs of the tables that the manifest lists, so that a left-over of an earlier attempt is never read."""
     paths = [file["path"] for file in artifact.manifest["files"] if file["path"].startswith("data/")]
     return [storage.join(root, artifact.stage, artifact.name, path) for path in paths if path.endswith(".parquet")]
+
+
+def _read_training(root: str, artifact: Artifact) -> Training:
+    log = json.loads(storage.read_bytes(storage.join(root, artifact.stage, artifact.name, "log.json")))
+    return read_training(artifact.name, artifact.config["settings"]["finetune"], artifact.metrics, log)
+
+
+def _runs(artifacts: Sequence[Artifact]) -> Iterator[Run]:
+    """Translate artifacts that were compared with a baseline, each with the settings of its checkpoint.
+
+    An artifact that was made anew under its old name is not the one that the run read, so fingerprints decide.
+    """
+    identities = {artifact.manifest["fingerprint"]: artifact.config.get("identity") for artifact in artifacts}
+    for artifact in artifacts:
+        metrics = artifact.metrics
+        if artifact.stage == "translate" and metrics.get("kept"):
+            tuned = identities.get(metrics["checkpoint"]["fingerprint"]) if metrics["checkpoint"] else None
+            fisher = identities.get(tuned["fisher"]) if tuned else None
+            yield Run(
+                name=artifact.name,
+                baseline=metrics["baseline"],
+                compared=metrics["kept"]["directions"],
+                recipe=read_recipe(artifact.config["identity"], metrics, tuned, fisher),
+                seed=tuned["finetune"]["seed"] if tuned else None,
+            )

@@ -13,6 +13,9 @@ from typing import Any
 import jinja2
 
 from xlt_ray.report.collect import STAGES, Results
+from xlt_ray.report.pareto import pareto
+from xlt_ray.report.recipe import general
+from xlt_ray.report.training import highest_loss
 
 NOT_KNOWN = "–"
 SCORE_NAMES = {"seqsim": "SeqSim", "f1": "F1", "mean_pool": "mean pooling", "max_pool": "max pooling", "dtw": "DTW"}
@@ -41,6 +44,16 @@ def percent(fraction: float | None, digits: int = 1) -> str:
 def points(fraction: float | None) -> str:
     """A difference of fractions in percentage points, always signed: -0.021 is −2.1."""
     return NOT_KNOWN if fraction is None else f"{100 * fraction:+.1f}".replace("-", "−")
+
+
+def signed(number: float | None, digits: int = 1) -> str:
+    """A difference on the scale of BLEU, always signed: -0.214 is −0.2."""
+    return NOT_KNOWN if number is None else f"{number:+.{digits}f}".replace("-", "−")
+
+
+def decimal(number: float | None, digits: int = 1) -> str:
+    """A number with so many digits behind the point."""
+    return NOT_KNOWN if number is None else f"{number:.{digits}f}".replace("-", "−")
 
 
 def times(factor: float | None) -> str:
@@ -98,6 +111,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (percent, points, times, count, duration, score_name, plot_caption, flatten, data_uri)
-    environment.filters |= {function.__name__: function for function in filters}
+    filters = (percent, points, signed, decimal, times, count, duration, score_name, plot_caption, flatten, data_uri)
+    shared = (general, pareto, highest_loss)
+    environment.filters |= {function.__name__: function for function in (*filters, *shared)}
     return environment

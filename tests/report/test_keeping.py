@@ -1,0 +1,499 @@
+"""The figures of the Pareto plot against sums, sorting and lines written down another way."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tuned_runs import BEFORE, KEEP, MODEL, SWEEPS, compared, log_of, moved
+
+from xlt_ray.config import FinetuneConfig, TranslateConfig, identity
+from xlt_ray.report import pareto as plot
+from xlt_ray.report import training
+from xlt_ray.report.keeping import Goal, Group, Outcome, Run, front, group_runs, read_outcome, sweeps
+from xlt_ray.report.recipe import Recipe, general, read_recipe
+
+BASELINE = {"name": "base", "fingerprint": "b0"}
+FIGURES = st.lists(st.tuples(st.integers(0, 6), st.integers(-3, 3)), min_size=1, max_size=12)
+
+
+def recipe_of(alpha: float = 1.0, fisher: dict[str, Any] | None = None, **asked: Any) -> Recipe:
+    config = FinetuneConfig(**asked)
+    tuned = {"finetune": identity(config), "embeddings": "41ec", "fisher": "f0" if config.ewc_lambda else None}
+    translate = TranslateConfig(checkpoint="x", alpha=alpha)
+    metrics = {"prompt": "tgt_translate", "checkpoint": {"name": "x", "fingerprint": "c0"}}
+    return read_recipe({"model": MODEL, "translate": identity(translate)}, metrics, tuned, fisher)
+
+
+def run_of(name: str, kept: float, gain: float, alpha: float = 1.0, seed: int = 0, **asked: Any) -> Run:
+    recipe = recipe_of(alpha, seed=seed, **asked)
+    return Run(name=name, baseline=BASELINE, compared=compared(moved(kept, gain)), recipe=recipe, seed=seed)
+
+
+def group_of(*runs: Run) -> Group:
+    (group,), left_out = group_runs(runs)
+    assert left_out == ()
+    return group
+
+
+def every_run() -> list[Run]:
+    runs = [run_of(name, kept, gain, **asked) for name, asked, kept, gain in SWEEPS]
+    return [*runs, run_of("a3", 0.91, 2.9, alpha=0.3), run_of("a6", 0.69, 8.2, alpha=0.6)]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(0.1, 60), st.floats(0, 60)), min_size=len(BEFORE), max_size=len(BEFORE)))
+def test_kept_is_a_ratio_of_means_and_gain_a_difference_of_means(scores: list[tuple[float, float]]) -> None:
+    figures = {
+        name: {"measure": "bleu", "before": before, "after": after, "num": 35}
+        for name, (before, after) in zip(BEFORE, scores, strict=True)
+    }
+    outcome = read_outcome(figures)
+    kept = gain = 0.0
+    old = [pair for name, pair in zip(BEFORE, scores, strict=True) if name.endswith("-en")]
+    new = [pair for name, pair in zip(BEFORE, scores, strict=True) if name.endswith("-zh")]
+    kept = sum(after for _, after in old) / sum(before for before, _ in old)
+    gain = sum(after - before for before, after in new) / len(new)
+    assert outcome is not None
+    assert outcome.kept == pytest.approx(kept)
+    assert outcome.gain == pytest.approx(gain, abs=1e-9)
+
+
+def test_transcription_is_no_direction_of_translation_and_has_its_own_mean() -> None:
+    rates = {"en-en": 0.1, "es-es": 0.2, "fr-fr": 0.6}
+    figures = compared(moved(0.5, 3.0), rates)
+    figures["ja-ja"] = {"measure": "cer", "before": 0.4, "after": 0.3, "num": 35}
+    figures["ru-ru"] = {"measure": "wer", "before": None, "after": None, "num": 35}
+    outcome = read_outcome(figures)
+    assert isinstance(outcome, Outcome)
+    assert outcome.kept == pytest.approx(0.5)
+    assert outcome.gain == pytest.approx(3.0)
+    assert outcome.rates["wer"] == pytest.approx(((0.06 + 0.27 + 1.67) / 3, 0.3))
+    assert outcome.rates["cer"] == (0.4, 0.3)
+
+
+@pytest.mark.parametrize("missing", ["-en", "-zh"])
+def test_without_both_kinds_of_direction_there_is_no_point(missing: str) -> None:
+    figures = {name: of for name, of in compared(moved(0.5, 3.0)).items() if not name.endswith(missing)}
+    run = dataclasses.replace(run_of("half", 1, 1), compared=figures)
+    assert group_runs([run]) == ((), ("half",))
+
+
+def test_nothing_can_be_kept_of_nothing() -> None:
+    figures = compared(moved(0.5, 3.0))
+    for name in ("es-en", "fr-en", "it-en", "ru-en"):
+        figures[name]["before"] = 0.0
+    assert read_outcome(figures) is None
+
+
+def beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    better = [a > b for a, b in zip(one, other, strict=True)]
+    worse = [a < b for a, b in zip(one, other, strict=True)]
+    return any(better) and not any(worse)
+
+
+@settings(deadline=None)
+@given(FIGURES)
+def test_front_is_what_no_point_beats_and_it_beats_all_others(figures: list[tuple[float, float]]) -> None:
+    on_front = front(figures)
+    best = [one for one, is_best in zip(figures, on_front, strict=True) if is_best]
+    for one, is_best in zip(figures, on_front, strict=True):
+        assert any(beats(other, one) for other in best) != is_best
+
+
+@settings(deadline=None)
+@given(FIGURES)
+def test_front_equals_a_sweep_from_the_right(figures: list[tuple[float, float]]) -> None:
+    found, highest = set(), -math.inf
+    for kept, column in itertools.groupby(sorted(set(figures), reverse=True), key=lambda one: one[0]):
+        gain = max(gain for _, gain in column)
+        if gain > highest:
+            found.add((kept, gain))
+            highest = gain
+    assert {one for one, is_best in zip(figures, front(figures), strict=True) if is_best} == found
+
+
+def test_seeds_are_one_point_with_its_spread() -> None:
+    group = group_of(
+        run_of("s0", 0.3, 9.0),
+        run_of("s1", 0.2, 11.0, seed=1),
+        run_of("s2", 0.4, 8.5, seed=2),
+        run_of("e", 0.5, 1, epochs=9),
+    )
+    point, other = group.points
+    assert (point.names, point.num_seeds) == (("s0", "s1", "s2"), 3)
+    assert (point.kept, point.gain) == pytest.approx((0.3, 9.5))
+    assert point.kept_range == pytest.approx((0.2, 0.4))
+    assert point.gain_range == pytest.approx((8.5, 11.0))
+    assert (other.names, other.num_seeds) == (("e",), 1)
+    assert other.kept_range == (other.kept, other.kept)
+
+
+def test_the_same_seed_twice_is_one_seed_and_rates_are_means() -> None:
+    runs = [run_of("once", 0.3, 9.0), run_of("again", 0.3, 9.0)]
+    runs = [
+        dataclasses.replace(run, compared=run.compared | compared({}, {"en-en": of}))
+        for run, of in zip(runs, (0.1, 0.4), strict=True)
+    ]
+    (point,) = group_of(*runs).points
+    assert point.num_seeds == 1
+    assert point.rates["wer"] == pytest.approx((0.06, 0.25))
+
+
+def test_settings_without_effect_do_not_part_runs() -> None:
+    assert recipe_of().key == recipe_of(fisher_examples=7, fisher_labels="sampled").key
+    assert recipe_of(ewc_lambda=1, keep=KEEP).key != recipe_of(ewc_lambda=1, keep=KEEP, fisher_examples=7).key
+    assert recipe_of(ewc_lambda=1, keep=KEEP).key == recipe_of(ewc_lambda=1, keep=KEEP[::-1]).key
+    assert recipe_of(ewc_lambda=1, keep=KEEP).key != recipe_of(ewc_lambda=1, keep=KEEP[:1]).key
+    replay = {"replay_fraction": 0.5, "keep": KEEP}
+    assert recipe_of(**replay).key != recipe_of(**replay | {"keep": KEEP[:1]}).key
+
+
+def test_what_was_read_parts_runs_and_targets_do_not() -> None:
+    tuned = {"finetune": identity(FinetuneConfig()), "embeddings": "41ec", "fisher": None}
+    metrics = {"prompt": "tgt_translate", "checkpoint": {"fingerprint": "c0"}}
+
+    def key(model: str, embeddings: str, scheme: str, **asked: Any) -> str:
+        what = {"model": {"sha256": model}, "translate": identity(TranslateConfig(**asked))}
+        return read_recipe(what, metrics | {"prompt": scheme}, tuned | {"embeddings": embeddings}, None).key
+
+    one = key("m", "e", "tgt_translate")
+    assert one == key("m", "e", "tgt_translate", targets=("en", "zh"), transcribe=False, prompt="tgt_translate")
+    others = [key("n", "e", "tgt_translate"), key("m", "f", "tgt_translate"), key("m", "e", "tgt_transcribe")]
+    others.append(key("m", "e", "tgt_translate", num_beams=5))
+    assert len({one, *others}) == 5
+
+
+def test_a_fisher_of_another_seed_is_the_same_but_of_other_examples_is_not() -> None:
+    asked = {"ewc_lambda": 1.0, "keep": KEEP}
+    of = [{"fisher": {"examples": examples, "seed": seed}} for examples, seed in ((200, 0), (200, 1), (50, 0))]
+    keys = [recipe_of(fisher=fisher, **asked).key for fisher in of]
+    assert keys[0] == keys[1] != keys[2]
+    assert recipe_of(**asked).key not in keys
+
+
+def test_runs_are_grouped_by_baseline_and_by_what_was_compared() -> None:
+    run = run_of("a", 0.5, 3)
+    other = dataclasses.replace(run, name="b", baseline={"name": "base", "fingerprint": "b1"})
+    fewer = dataclasses.replace(run, name="c", compared={k: of for k, of in run.compared.items() if k != "ru-zh"})
+    shorter = {key: of | {"num": 34} if key == "ru-zh" else of for key, of in run.compared.items()}
+    shorter_run = dataclasses.replace(run, name="d", compared=shorter)
+    heard = dataclasses.replace(run, name="e", compared=run.compared | compared({}, {"en-en": 0.1}), seed=5)
+    groups, _ = group_runs([run, other, fewer, shorter_run, heard])
+    assert [[point.names for point in group.points] for group in groups] == [[("a", "e")], [("b",)], [("c",)], [("d",)]]
+    assert groups[0].native == ("es-en", "fr-en", "it-en", "ru-en")
+    assert groups[2].new == ("en-zh", "es-zh", "fr-zh")
+
+
+@pytest.mark.parametrize(
+    ("asked", "alpha", "method", "dial"),
+    [
+        ({}, 1.0, "plain", ""),
+        ({"ewc_lambda": 1e6, "keep": KEEP}, 1.0, "EWC", "λ 1e6"),
+        ({"replay_fraction": 0.25, "keep": KEEP}, 1.0, "replay", "25%"),
+        ({"lora_rank": 8}, 1.0, "LoRA", "rank 8"),
+        ({}, 0.5, "interpolation", "α 0.5"),
+        ({"ewc_lambda": 100, "replay_fraction": 0.3, "keep": KEEP}, 1.0, "EWC + replay", "λ 100, 30%"),
+        (
+            {"lora_rank": 8, "replay_fraction": 0.3, "keep": KEEP},
+            0.0,
+            "replay + LoRA + interpolation",
+            "30%, rank 8, α 0",
+        ),
+    ],
+)
+def test_methods_by_their_settings(asked: dict[str, Any], alpha: float, method: str, dial: str) -> None:
+    recipe = recipe_of(alpha, **asked)
+    assert (recipe.method, recipe.dial_text) == (method, dial)
+
+
+def test_runs_without_a_known_checkpoint() -> None:
+    what = {"model": MODEL, "translate": identity(TranslateConfig())}
+    metrics = {"prompt": "tgt_translate", "checkpoint": None}
+    assert read_recipe(what, metrics, None, None).method == "not tuned"
+    lost = [read_recipe(what, metrics | {"checkpoint": {"fingerprint": of}}, None, None) for of in ("c0", "c1")]
+    assert [recipe.method for recipe in lost] == ["unknown", "unknown"]
+    assert lost[0].key != lost[1].key
+
+
+def test_sweeps_follow_one_dial_to_its_end() -> None:
+    found = {tuple(name for point in sweep for name in point.names) for sweep in sweeps(group_of(*every_run()).points)}
+    assert found == {
+        ("plain", "plain-1", "ewc-1e2", "ewc-1e4", "ewc-1e6"),
+        ("replay-30", "both"),
+        ("plain", "plain-1", "replay-10", "replay-30", "replay-50"),
+        ("ewc-1e4", "both"),
+        ("lora-4", "lora-16"),
+        ("a3", "a6", "plain", "plain-1"),
+    }
+
+
+def test_sweeps_do_not_join_what_differs_in_more() -> None:
+    runs = [
+        run_of("a", 0.9, 1, ewc_lambda=1.0, keep=KEEP),
+        run_of("b", 0.8, 2, ewc_lambda=2.0, keep=KEEP[:1]),
+        run_of("c", 0.7, 3, ewc_lambda=3.0, keep=KEEP, epochs=9),
+        run_of("d", 0.6, 4),
+    ]
+    found = [[point.names[0] for point in sweep] for sweep in sweeps(group_of(*runs).points)]
+    assert sorted(found) == [["d", "a"], ["d", "b"]]
+
+
+def test_points_stand_in_the_order_of_method_and_dial() -> None:
+    names = [point.names[0] for point in group_of(*every_run()[::-1]).points]
+    assert set(names[:2]) == {"bad", "plain-1"}
+    assert names[2:] == [
+        *(
+            "ewc-1e2",
+            "ewc-1e4",
+            "ewc-1e6",
+            "replay-10",
+            "replay-30",
+            "replay-50",
+            "lora-4",
+            "lora-16",
+            "a3",
+            "a6",
+            "both",
+        )
+    ]
+
+
+def test_goal_is_a_share_of_the_largest_plain_gain() -> None:
+    group = group_of(
+        run_of("small", 0.5, 5.0, epochs=1),
+        run_of("large", 0.3, 10.0),
+        run_of("more", 0.1, 12.0, lora_rank=4),
+        run_of("in", 0.81, 8.01, lora_rank=8),
+        run_of("low", 0.9, 7.99, lora_rank=9),
+        run_of("left", 0.79, 11.0, lora_rank=10),
+    )
+    assert group.goal is not None
+    assert (group.goal.kept, group.goal.gain, group.goal.plain_gain) == pytest.approx((0.8, 8.0, 10.0))
+    assert [point.names for point in group.reached] == [("in",)]
+    assert Goal(kept=0.8, gain=8.0, plain_gain=10.0).holds(0.8, 8.0)
+
+
+def test_without_a_plain_gain_there_is_no_goal() -> None:
+    for run in (run_of("worse", 0.5, -1.0), run_of("ewc", 0.5, 9.0, ewc_lambda=1.0, keep=KEEP)):
+        group = group_of(run)
+        assert (group.goal, group.nearest, group.reached) == (None, None, [])
+
+
+def test_nearest_counts_both_shortfalls_in_shares() -> None:
+    goal = Goal(kept=0.8, gain=8.0, plain_gain=10.0)
+    assert goal.distance(0.5, 4.0) == pytest.approx(0.5)  # 0.3 and 0.4 short
+    assert goal.distance(0.99, 5.0) == pytest.approx(0.3)
+    assert goal.distance(0.6, 50.0) == pytest.approx(0.2)
+    assert goal.distance(0.8, 8.0) == 0
+    group = group_of(
+        run_of("plain", 0.3, 10.0), run_of("near", 0.75, 7.0, lora_rank=4), run_of("far", 1.0, 2.0, lora_rank=8)
+    )
+    assert group.nearest is not None
+    assert group.nearest.names == ("near",)
+
+
+def test_a_run_that_only_loses_is_dominated_by_the_baseline() -> None:
+    group = group_of(run_of("loses", 0.9, -0.1), run_of("gains", 0.2, 0.1, lora_rank=4))
+    assert {point.names[0]: point.is_dominated for point in group.points} == {"loses": True, "gains": False}
+
+
+def test_points_of_all_methods_are_judged() -> None:
+    dominated = {point.names[0] for point in group_of(*every_run()).points if point.is_dominated}
+    assert dominated == {"bad", "ewc-1e4", "replay-50", "lora-4", "lora-16", "a3", "a6"}
+
+
+@settings(deadline=None)
+@given(st.floats(-50, 50), st.floats(0.01, 200))
+def test_ticks_are_round_within_the_axis_and_neither_few_nor_many(low: float, width: float) -> None:
+    axis = plot.Axis(low, low + width, 0, 100)
+    ticks = axis.ticks
+    assert 4 <= len(ticks) <= 11
+    assert all(low - 1e-6 * width <= tick <= low + width * (1 + 1e-6) for tick in ticks)
+    steps = {float(f"{b - a:.6g}") for a, b in itertools.pairwise(ticks)}
+    assert len(steps) == 1
+    assert f"{steps.pop():e}"[0] in "125"
+
+
+def test_positions_are_linear() -> None:
+    axis = plot.Axis(-10, 110, 58, 786)
+    assert (axis.place(-10), axis.place(50), axis.place(110)) == pytest.approx((58, 422, 786))
+
+
+def test_every_mark_bar_and_corner_is_inside_the_axes() -> None:
+    group = group_of(*every_run())
+    laid = plot.pareto(group)
+    for mark in laid.marks:
+        for kept, gain in itertools.product(mark.point.kept_range, mark.point.gain_range):
+            assert plot.LEFT < laid.x.place(100 * kept) < plot.RIGHT
+            assert plot.TOP < laid.y.place(gain) < plot.BOTTOM
+        assert mark.x == pytest.approx(laid.x.place(100 * mark.point.kept))
+        assert mark.y == pytest.approx(laid.y.place(mark.point.gain))
+    high = {mark.point.names[0]: mark for mark in laid.marks}
+    assert high["plain"].y < high["bad"].y
+    assert high["plain"].x < high["ewc-1e6"].x
+    assert laid.x.low < 80 < 100 < laid.x.high
+    assert laid.y.low < 0
+
+
+def test_the_goal_is_in_view_even_where_nothing_comes_near() -> None:
+    low = group_of(run_of("plain", 0.99, 10.0), run_of("e", 0.99, 1.0, ewc_lambda=1.0, keep=KEEP))
+    laid = plot.pareto(low)
+    assert laid.x.low < 80
+    alone = plot.pareto(group_of(run_of("e", 1.0, 0.0, ewc_lambda=1.0, keep=KEEP)))
+    assert alone.x.low < 100 < alone.x.high
+    assert alone.y.low < 0 < alone.y.high
+
+
+def test_bars_of_seeds_far_apart_are_in_view() -> None:
+    laid = plot.pareto(group_of(run_of("a", 0.1, -5.0), run_of("b", 1.4, 9.0, seed=1)))
+    assert laid.x.low < 10 < 140 < laid.x.high
+    assert laid.y.low < -5 < 9 < laid.y.high
+
+
+def test_labels_of_a_group_are_off_its_lines() -> None:
+    runs = [
+        run_of("plain", 0.4, 5.0),
+        run_of("ewc", 0.7, 5.0, ewc_lambda=1.0, keep=KEEP),
+        run_of("low", 0.5, 1.0, epochs=1),
+    ]
+    laid = plot.pareto(group_of(*runs, run_of("left", 0.3, 1.0, epochs=1, seed=1)))
+    for mark in laid.marks:
+        assert mark.label is not None
+        left, top, right, bottom = plot.extent(mark.label)
+        for line in (laid.front, *laid.sweeps):
+            corners = [tuple(map(float, corner.split(","))) for corner in line.split()]
+            for (x0, y0), (x1, y1) in itertools.pairwise(corners):
+                places = [(x0 + k / 500 * (x1 - x0), y0 + k / 500 * (y1 - y0)) for k in range(501)]
+                assert not any(left + 1 < x < right - 1 and top + 1 < y < bottom - 1 for x, y in places)
+    (seeds,) = [mark for mark in laid.marks if mark.point.num_seeds == 2]
+    assert seeds.label is not None
+    _, top, _, bottom = plot.extent(seeds.label)
+    assert bottom <= seeds.y or seeds.y <= top  # the bar is across, so not beside
+
+
+def test_the_extent_of_a_label() -> None:
+    boxes = [plot.extent(plot.Label(text="λ 100", x=200, y=100, anchor=of)) for of in ("start", "middle", "end")]
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    width = rights[0] - lefts[0]
+    assert lefts == pytest.approx((200, 200 - width / 2, 200 - width))
+    assert rights == pytest.approx((200 + width, 200 + width / 2, 200))
+    assert set(tops) == {tops[0]}
+    assert tops[0] < 100 < bottoms[0]
+
+
+def test_one_style_a_method() -> None:
+    styles = {mark.point.recipe.method: set() for mark in plot.pareto(group_of(*every_run())).marks}
+    for mark in plot.pareto(group_of(*every_run())).marks:
+        styles[mark.point.recipe.method].add(mark.style)
+    assert sorted(style for (style,) in styles.values()) == list(range(6))
+
+
+def test_the_staircase_goes_through_the_front() -> None:
+    group = group_of(
+        run_of("plain", 0.5, 8.0), run_of("lora", 0.4, 7.0, lora_rank=4), run_of("r", 0.75, 4.0, lora_rank=8)
+    )
+    laid = plot.pareto(group)
+    x, y = laid.x.place, laid.y.place
+    corners = [
+        (plot.LEFT, y(8)),
+        (x(50), y(8)),
+        (x(50), y(4)),
+        (x(75), y(4)),
+        (x(75), y(0)),
+        (x(100), y(0)),
+        (x(100), 404),
+    ]
+    found = [tuple(map(float, corner.split(","))) for corner in laid.front.split()]
+    assert found == [pytest.approx(corner, abs=0.06) for corner in corners]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(60, 780), st.integers(20, 400)), min_size=1, max_size=12, unique=True))
+def test_labels_cover_no_mark_no_label_and_no_edge(marks: list[tuple[int, int]]) -> None:
+    labels = plot.place_labels(marks, [f"λ {10**k}" for k in range(len(marks))], [(400, 200)])
+    boxes = [plot.extent(label) for label in labels if label]
+    for left, top, right, bottom in boxes:
+        assert plot.LEFT <= left < right <= plot.RIGHT
+        assert plot.TOP <= top < bottom <= plot.BOTTOM
+        assert not any(
+            left < x + 5 and x - 5 < right and top < y + 5 and y - 5 < bottom for x, y in [*marks, (400, 200)]
+        )
+    for (a, b, c, d), (e, f, g, h) in itertools.combinations(boxes, 2):
+        assert c <= e or g <= a or d <= f or h <= b
+
+
+def test_a_label_is_right_of_its_mark_where_there_is_room_and_off_the_lines() -> None:
+    (label,) = plot.place_labels([(400, 200)], ["λ 1"])
+    assert label is not None
+    assert (label.anchor, label.x > 400, label.text) == ("start", True, "λ 1")
+    (label,) = plot.place_labels([(400, 200)], ["λ 1"], lines=[[(400, 200), (500, 200)]])
+    assert label is not None
+    assert label.anchor == "end"
+    around = [
+        [(400, 150), (460, 200), (400, 250), (340, 200), (400, 150)],
+        [(300, 200), (500, 200)],
+        [(400, 100), (400, 300)],
+    ]
+    (label,) = plot.place_labels([(400, 200)], ["a text of some length"], lines=around)
+    assert label is not None
+    assert label.anchor == "start"
+    close = [(400 + dx, 200 + dy) for dx, dy in itertools.product((-14, 0, 14), repeat=2) if dx or dy]
+    assert plot.place_labels([(400, 200)], ["λ 1"], close) == [None]
+
+
+def test_marks_without_a_dial_have_the_name_of_a_run_cut_short() -> None:
+    name = "a-run-with-quite-a-long-name-for-a-plot"
+    (mark,) = plot.pareto(group_of(run_of(name, 0.5, 3.0))).marks
+    assert mark.label is not None
+    assert mark.label.text == name[:25] + "…"
+    assert mark.title == f"{name}: plain; kept 50.0%, gain +3.00 BLEU"
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(10000, "10000"), (1e6, "1e6"), (3e-5, "3e-5"), (0.5, "0.5"), (1.5e-10, "1.5e-10"), (2e12, "2e12"), (0, "0")],
+)
+def test_numbers_are_short(number: float, expected: str) -> None:
+    assert general(number) == expected
+    assert float(general(number)) == number
+
+
+def trained(num_steps: int, *, has_dev: bool = False, **asked: Any) -> training.Training:
+    config = dataclasses.asdict(FinetuneConfig(**asked))
+    return training.read_training("zh", config, {}, log_of(num_steps, has_dev=has_dev))
+
+
+@pytest.mark.parametrize("num_steps", [1, 7, 60, 61, 120, 1000])
+def test_a_curve_keeps_the_mean_of_the_loss(num_steps: int) -> None:
+    log, run = log_of(num_steps), trained(num_steps)
+    assert len(run.curve) == min(60, num_steps)
+    if num_steps % len(run.curve) == 0:
+        size = num_steps // len(run.curve)
+        for k, (step, loss) in enumerate(run.curve):
+            rows = log[k * size : (k + 1) * size]
+            assert step == pytest.approx((rows[0]["step"] + rows[-1]["step"]) / 2)
+            assert loss == pytest.approx(sum(row["loss"] for row in rows) / size)
+    assert [step for step, _ in run.curve] == sorted({step for step, _ in run.curve})
+    assert (run.num_steps, run.best_step) == (num_steps, None)
+
+
+def test_a_curve_is_drawn_from_left_to_right_and_high_loss_is_up() -> None:
+    run = dataclasses.replace(trained(4), curve=((1, 4.0), (4, 1.0)))
+    assert run.polyline(240, 70, 4.0) == "60.0,0.0 240.0,52.5"
+    assert training.highest_loss([run, dataclasses.replace(run, curve=((2, 5.0),))]) == 5.0
+    assert training.highest_loss([dataclasses.replace(run, curve=((1, 0.0),))]) == 1.0
+
+
+def test_what_trained_and_whose_fisher() -> None:
+    assert (trained(4).trained, trained(4).fisher) == ("decoder", None)
+    assert trained(4, lora_rank=8).trained == "LoRA, rank 8"
+    assert trained(4, train_embeddings=True).trained == "decoder, token embeddings"
+    assert trained(4, ewc_lambda=1.0, keep=KEEP).fisher == "zh"
+    assert trained(4, ewc_lambda=1.0, keep=KEEP, fisher="other").fisher == "other"
+    assert trained(40, has_dev=True, evaluate_every=10).best_step == 30

@@ -1,0 +1,212 @@
+"""Hypotheses against transformers' own generate, one recording at a time; weights against the files they come from."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import s3_server
+import torch
+from safetensors.torch import load_file
+from tiny import END, IDS, tiny_whisper
+from transformers import GenerationMixin, WhisperForConditionalGeneration, WhisperTokenizer
+from transformers.modeling_outputs import BaseModelOutput
+
+from xlt_ray import artifacts, shards, storage
+from xlt_ray.decoder import Prompter
+from xlt_ray.schema import HYPOTHESIS, embedding_schema
+from xlt_ray.translate import decode
+
+torch.set_num_threads(1)
+
+MAX_TOKENS = 20
+LENGTHS = [40, 1500, 3, 90, 41, 90, 700]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """The tiny model, and one whose decoder is another."""
+    base = tiny_whisper(tmp_path_factory.mktemp("base"))
+    tuned = tmp_path_factory.mktemp("tuned")
+    model = WhisperForConditionalGeneration.from_pretrained(base)
+    with torch.no_grad():
+        for parameter in model.model.decoder.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    model.save_pretrained(tuned)
+    return base, tuned
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """Recordings of different lengths in two shards, as rows of TASK in two directions."""
+    embeddings = artifacts.Artifact.at(str(tmp_path_factory.mktemp("root")), "embed", "noise")
+    generator = np.random.default_rng(0)
+    recordings = []
+    for number, length in enumerate(LENGTHS):
+        frames = (0.7 * generator.standard_normal((length, 32))).astype(np.float16)
+        counts = {"num_samples": 320 * length, "num_valid": length, "num_frames": length, "dim": 32}
+        ids = {"utterance_id": f"fr-{number}", "sentence_id": f"s{number}", "language": "fr", "audio": "/x.wav"}
+        text = {"member": "", "text": None if number == 2 else f"texte {number}", "translations": [], "split": "test"}
+        recordings.append({**ids, **text, "speaker": None, **counts, "frames": frames.tobytes()})
+    for unit, part in (("fr-00000", recordings[:4]), ("fr-00001", recordings[4:])):
+        table = pa.Table.from_pylist(part, schema=embedding_schema())
+        embeddings.write_table(f"data/{unit}.parquet", table, row_group_size=1)
+    places = [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2)]
+    tasks = []
+    for number, of in enumerate(recordings):
+        unit, row = places[number]
+        shard = embeddings.path("data", f"fr-{unit:05d}.parquet")
+        where = {"direction": "fr-en" if number % 2 else "fr-zh", "reference": f"r{number}", "shard": shard, "row": row}
+        tasks.append({**{key: of[key] for key in shards.TASK.names if key in of}, **where})
+    frames = [np.frombuffer(of["frames"], np.float16).reshape(-1, 32) for of in recordings]
+    return pa.Table.from_pylist(tasks, schema=shards.TASK), frames
+
+
+def prompt_of(direction, scheme):
+    """The prompt, by hand: English is a task that Whisper knows, Chinese is not."""
+    language, task = ("fr", "translate") if direction == "fr-en" else scheme
+    return [IDS[token] for token in ("<|startoftranscript|>", f"<|{language}|>", f"<|{task}|>", "<|notimestamps|>")]
+
+
+def witness(model_dir, frames, prompt, num_beams):
+    """Text and number of tokens of one recording alone, by transformers' whole model and its general generate.
+
+    Whisper's own generate would begin a new segment after each timestamp, and a random model writes them at random.
+    """
+    model = WhisperForConditionalGeneration.from_pretrained(model_dir)
+    with torch.inference_mode():
+        out = GenerationMixin.generate(
+            model,
+            encoder_outputs=BaseModelOutput(torch.from_numpy(frames.astype(np.float32))[None]),
+            decoder_input_ids=torch.tensor([prompt]),
+            num_beams=num_beams,
+            max_new_tokens=MAX_TOKENS,
+        )
+    tokens = [token for token in out[0, len(prompt) :].tolist() if token != END]
+    return WhisperTokenizer.from_pretrained(model_dir).decode(tokens, skip_special_tokens=True).strip(), len(tokens)
+
+
+def translator(model_dir, decoder, **options):
+    asked = {"scheme": "tgt_translate", "num_beams": 1, "max_tokens": MAX_TOKENS, "batch_size": 3} | options
+    return decode.Translator(decoder=decoder, prompter=Prompter(model_dir), **asked)
+
+
+@pytest.mark.parametrize(
+    ("num_beams", "scheme", "prompt"),
+    [
+        (1, "tgt_translate", ("zh", "translate")),
+        (3, "tgt_translate", ("zh", "translate")),
+        (1, "tgt_transcribe", ("zh", "transcribe")),
+        (1, "src_translate", ("fr", "translate")),
+    ],
+)
+def test_hypotheses_are_those_of_transformers(models, rows, num_beams, scheme, prompt):
+    base, _ = models
+    table, frames = rows
+    decoder = decode.load(base, None, 1.0, "cpu")
+    written = translator(base, decoder, num_beams=num_beams, scheme=scheme).translate(table)
+    assert written.schema == HYPOTHESIS
+    expected = [
+        witness(base, of, prompt_of(direction, prompt), num_beams)
+        for of, direction in zip(frames, table["direction"].to_pylist(), strict=True)
+    ]
+    assert list(zip(written["hypothesis"].to_pylist(), written["num_tokens"].to_pylist(), strict=True)) == expected
+    assert len({text for text, _ in expected}) > 3  # a witness that says the same of all would see no mistake
+
+
+def test_what_is_not_written_is_passed_on(models, rows):
+    base, _ = models
+    table, _ = rows
+    written = translator(base, decode.load(base, None, 1.0, "cpu"), max_tokens=1).translate(table)
+    for name in ("direction", "utterance_id", "sentence_id", "text", "reference"):
+        assert written[name].to_pylist() == table[name].to_pylist()
+    assert max(written["num_tokens"].to_pylist()) == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_the_size_of_a_batch_changes_nothing(models, rows, batch_size):
+    base, _ = models
+    table, _ = rows
+    decoder = decode.load(base, None, 1.0, "cpu")
+    expected = translator(base, decoder).translate(table)
+    assert translator(base, decoder, batch_size=batch_size).translate(table) == expected
+
+
+def test_a_batch_holds_recordings_of_similar_length(models, rows, monkeypatch):
+    base, _ = models
+    table, _ = rows
+    seen = []
+
+    def generate(_, frames, prompts, **__):
+        seen.append([len(of) for of in frames])
+        return [[] for _ in prompts]
+
+    monkeypatch.setattr(decode, "generate", generate)
+    translator(base, decode.load(base, None, 1.0, "cpu")).translate(table)
+    assert seen == [[3, 40, 41], [90, 90, 700], [1500]]
+
+
+def decoder_weights(model_dir):
+    """Straight from the file."""
+    state = load_file(model_dir / "model.safetensors")
+    return {name: value for name, value in state.items() if name.startswith("model.decoder.")}
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0, 1.5])
+def test_weights_lie_on_the_line_from_model_to_checkpoint(models, alpha):
+    start, end = map(decoder_weights, models)
+    state = decode.load(*models, alpha, "cpu").state_dict()
+    assert start.keys() <= state.keys()
+    for name, value in start.items():
+        torch.testing.assert_close(state[name], (1 - alpha) * value + alpha * end[name], rtol=1e-5, atol=1e-6)
+        if alpha in (0, 1):
+            assert torch.equal(state[name], end[name] if alpha else value)
+    assert torch.equal(state["proj_out.weight"], state["model.decoder.embed_tokens.weight"])
+
+
+def test_without_a_checkpoint_the_model_is_taken(models):
+    state = decode.load(models[0], None, 1.0, "cpu").state_dict()
+    assert all(torch.equal(state[name], value) for name, value in decoder_weights(models[0]).items())
+
+
+def finetuned(root, content, created="now"):
+    """As much of a finetune artifact as a reader of its weights looks at."""
+    artifact = artifacts.Artifact.at(str(root), "finetune", "tuned")
+    for name, data in content.items():
+        artifact.write_bytes(name, data)
+    others = [{"path": name, "bytes": len(data)} for name, data in content.items()]
+    artifact.write_json("manifest.json", {"others": others, "created": created})
+    return artifact
+
+
+def test_a_local_checkpoint_is_read_where_it_lies(tmp_path):
+    artifact = finetuned(tmp_path, {"model/config.json": b"{}"})
+    assert decode.local_model(artifact) == tmp_path / "finetune" / "tuned" / "model"
+
+
+def test_a_remote_checkpoint_is_copied_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with s3_server.bucket() as bucket:
+        files = {"model/config.json": b"{}", "model/a/weights.bin": bytes(range(256)) * 9, "export/model.bin": b"x"}
+        artifact = finetuned(bucket, files)
+        folder = decode.local_model(artifact)
+        found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        assert found == {"config.json": b"{}", "a/weights.bin": bytes(range(256)) * 9}
+        artifact.write_bytes("model/config.json", b"changed")
+        assert decode.local_model(artifact) == folder
+        assert (folder / "config.json").read_bytes() == b"{}"
+        again = decode.local_model(finetuned(bucket, {"model/config.json": b"later"}, created="later"))
+        assert again != folder
+        assert (again / "config.json").read_bytes() == b"later"
+    storage._remote_filesystem.cache_clear()
+
+
+def test_half_a_copy_is_never_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with s3_server.bucket() as bucket:
+        artifact = finetuned(bucket, {"model/config.json": b"{}", "model/weights.bin": b"w"})
+        filesystem, place = storage.locate(artifact.path("model/weights.bin"))
+        filesystem.delete_file(place)
+        with pytest.raises(FileNotFoundError):
+            decode.local_model(artifact)
+        artifact.write_bytes("model/weights.bin", b"w")
+        assert {path.name for path in decode.local_model(artifact).iterdir()} == {"config.json", "weights.bin"}
+    storage._remote_filesystem.cache_clear()

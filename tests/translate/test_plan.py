@@ -1,0 +1,212 @@
+"""What a translate run is asked for, and everything that stops it before work, on one line."""
+
+import dataclasses
+
+import pyarrow as pa
+import pytest
+from tiny import tiny_whisper
+
+from xlt_ray import artifacts, whisper
+from xlt_ray.config import TranslateConfig, TranslateJob
+from xlt_ray.errors import UserError
+from xlt_ray.schema import HYPOTHESIS, UTTERANCE, embedding_schema
+from xlt_ray.translate import plan
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_whisper(tmp_path_factory.mktemp("model"))
+
+
+def utterance(language, sentence):
+    """English has texts in Chinese, French in English; only the first sentence is of the test split."""
+    translations = {"en": {"zh": "你好", "fr": "bonjour"}, "fr": {"en": "hello"}, "it": {}}[language]
+    split = "test" if sentence == 0 else "train"
+    ids = {"utterance_id": f"{language}-{sentence}", "sentence_id": f"s{sentence}", "language": language}
+    rest = {"audio": "/x.wav", "member": "", "text": None if language == "it" else "text", "speaker": None}
+    return {**ids, **rest, "translations": list(translations.items()), "split": split}
+
+
+ROWS = [utterance(language, sentence) for language in ("en", "fr", "it") for sentence in range(2)]
+
+
+def embedded(root, model, name="corpus", sha256=None):
+    """A finished embed artifact of ROWS."""
+    identity = {
+        "languages": ["en", "fr", "it"],
+        "model": {"sha256": sha256 or whisper.weights_sha256(model)},
+        "name": name,
+    }
+    artifact = artifacts.start(
+        str(root), "embed", name, identity, {"corpus": "manifest:x", "embed": {}, "model": "other"}
+    )
+    counts = {"num_samples": 320, "num_valid": 1, "num_frames": 1, "dim": 1, "frames": b"\0\0"}
+    for language in identity["languages"]:
+        rows = [{**row, **counts} for row in ROWS if row["language"] == language]
+        artifact.write_table(f"data/{language}-00000.parquet", pa.Table.from_pylist(rows, schema=embedding_schema()))
+    artifact.merge_rejected()
+    artifact.commit(units=["en-00000", "fr-00000", "it-00000"], num_rows_in=len(ROWS), inputs={}, seconds=0)
+    return artifact
+
+
+def finetuned(root, model, name="tuned", sha256=None, directions=("en-zh", "fr-fr"), prompt="tgt_transcribe"):
+    """A finished finetune artifact, without its weights."""
+    identity = {"model": {"sha256": sha256 or whisper.weights_sha256(model)}}
+    settings = {"finetune": {"directions": list(directions), "prompt": prompt}, "model": "other"}
+    artifact = artifacts.start(str(root), "finetune", name, identity, settings)
+    artifact.merge_rejected()
+    artifact.commit(units=[], num_rows_in=0, inputs={}, seconds=0)
+    return artifact
+
+
+def translated(root, name, embeddings, directions=("fr-en",)):
+    """A finished translate artifact, without its rows."""
+    artifact = artifacts.start(str(root), "translate", name, {"embeddings": embeddings.fingerprint}, {})
+    artifact.write_table("data/x-00000.parquet", HYPOTHESIS.empty_table())
+    artifact.write_json("metrics.json", {"directions": {name: {} for name in directions}})
+    artifact.merge_rejected()
+    artifact.commit(units=["x-00000"], num_rows_in=0, inputs={}, seconds=0)
+    return artifact
+
+
+def job(root, model, languages=("fr", "en"), name="run", **config):
+    config = {"transcribe": False, "embeddings": "corpus"} | config
+    return TranslateJob(
+        root=str(root), name=name, model=str(model), languages=languages, translate=TranslateConfig(**config)
+    )
+
+
+def prepared(asked, index=None):
+    return plan.prepare(asked, plan.find_embeddings(asked), index)
+
+
+def names(directions):
+    return [str(direction) for direction in directions]
+
+
+@pytest.mark.parametrize(
+    ("config", "learned", "expected"),
+    [
+        ({}, [], ["de-en", "fr-en"]),
+        ({"transcribe": True}, [], ["de-en", "fr-en", "de-de", "en-en", "fr-fr"]),
+        ({}, ["en-zh"], ["de-en", "fr-en", "de-zh", "en-zh", "fr-zh"]),
+        ({}, ["fr-fr", "fr-en"], ["de-en", "fr-en"]),
+        ({"targets": ("zh", "fr", "zh")}, ["en-ja"], ["de-zh", "en-zh", "fr-zh", "de-fr", "en-fr"]),
+    ],
+)
+def test_directions(tmp_path, config, learned, expected):
+    for languages in (("fr", "en", "de"), ("de", "fr", "en")):
+        assert names(plan.directions_of(job(tmp_path, "m", languages, **config), learned)) == expected
+
+
+def test_nothing_to_translate(tmp_path):
+    with pytest.raises(UserError, match=r"--languages en has no language other than --translate\.targets en"):
+        plan.directions_of(job(tmp_path, "m", ("en",)), [])
+
+
+def test_the_checkpoint_decides_targets_and_prompt(tmp_path, model):
+    embedded(tmp_path, model)
+    checkpoint = finetuned(tmp_path, model)
+    found = prepared(job(tmp_path, model, ("en",), checkpoint="tuned", transcribe=True))
+    assert names(found.directions) == ["en-zh", "en-en"]
+    assert found.scheme == "tgt_transcribe"
+    assert found.checkpoint == checkpoint
+    assert found.artifact.identity["checkpoint"] == checkpoint.fingerprint
+    other = prepared(job(tmp_path, model, ("en",), "other", checkpoint="tuned", prompt="src_translate"))
+    assert other.scheme == "src_translate"
+    plain = prepared(job(tmp_path, model, ("fr",), "plain"))
+    assert plain.scheme == "tgt_translate"
+    assert plain.artifact.identity["checkpoint"] is None
+
+
+def test_the_identity_is_of_what_is_written(tmp_path, model):
+    embeddings = embedded(tmp_path, model)
+    first = prepared(job(tmp_path, model))
+    assert first.artifact.identity["embeddings"] == embeddings.fingerprint
+    assert first.artifact.identity["model"] == {"sha256": whisper.weights_sha256(model)}
+    translated(tmp_path, "base", embeddings)
+    same = {"comet": "Unbabel/wmt22-comet-da", "baseline": "base", "batch_size": 3, "rows_per_unit": 2}
+    assert prepared(job(tmp_path, model, ("en", "fr"), **same)).artifact == first.artifact
+    for other in ({"num_beams": 2}, {"targets": ("en",)}, {"split": "train"}, {"max_tokens": 9}):
+        with pytest.raises(UserError, match=f"translate.{next(iter(other))}"):
+            prepared(job(tmp_path, model, **other))
+
+
+def test_settings_say_how_the_embeddings_were_made(tmp_path, model):
+    embedded(tmp_path, model)
+    assert prepared(job(tmp_path, model)).artifact.settings["corpus"] == "manifest:x"
+
+
+def refused(asked, *words, index=None):
+    with pytest.raises(UserError) as error:
+        prepared(asked, index)
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_unknown_names(tmp_path, model):
+    embedded(tmp_path, model)
+    for name, stage in (("embeddings", "embed"), ("checkpoint", "finetune"), ("baseline", "translate")):
+        refused(job(tmp_path, model, **{name: "nobody"}), f"no finished {stage} artifact 'nobody'")
+    refused(job(tmp_path, model, ("fr", "de")), "has no de", "en,fr,it")
+
+
+def test_models_that_do_not_fit(tmp_path, model):
+    embedded(tmp_path, model, "far", sha256="0" * 64)
+    refused(job(tmp_path, model, embeddings="far"), "embed artifact 'far'", "another model", str(model), "'other'")
+    embedded(tmp_path, model)
+    finetuned(tmp_path, model, "large", sha256="0" * 64)
+    refused(job(tmp_path, model, checkpoint="large"), "finetune artifact 'large'", "another model")
+    assert not (tmp_path / "translate").exists()
+
+
+def test_a_target_without_token(tmp_path, model):
+    embedded(tmp_path, model)
+    refused(job(tmp_path, model, targets=("kea",)), "no token for language 'kea'", "it knows")
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_directions_without_reference(tmp_path, model, is_finished):
+    embedded(tmp_path, model)
+    index = None if is_finished else pa.Table.from_pylist(ROWS, schema=UTTERANCE)
+    refused(job(tmp_path, model, ("fr", "it")), "direction it-en", "translations", index=index)
+    refused(job(tmp_path, model, targets=("zh",)), "direction fr-zh", index=index)
+    refused(job(tmp_path, model, ("it",), targets=("it",), transcribe=True), "direction it-it", index=index)
+    refused(job(tmp_path, model, split="dev"), "'dev'", index=index)
+    assert not (tmp_path / "translate").exists()
+    assert names(prepared(job(tmp_path, model), index).directions) == ["fr-en"]
+
+
+def test_the_splits_that_there_are(tmp_path, model):
+    embedded(tmp_path, model)
+    index = pa.Table.from_pylist(ROWS, schema=UTTERANCE)
+    refused(job(tmp_path, model, split="dev"), "but of test, train", "None takes all", index=index)
+    assert prepared(job(tmp_path, model, split=None), index)
+
+
+def test_references_of_another_split_do_not_count(tmp_path, model):
+    rows = [dict(row) for row in ROWS if row["language"] == "fr"]
+    rows[0] |= {"translations": []}
+    embedded(tmp_path, model)
+    index = pa.Table.from_pylist(rows, schema=UTTERANCE)
+    refused(job(tmp_path, model, ("fr",)), "direction fr-en", index=index)
+    assert prepared(job(tmp_path, model, ("fr",), split="train"), index)
+
+
+def test_baselines_that_cannot_be_compared(tmp_path, model):
+    embeddings = embedded(tmp_path, model)
+    translated(tmp_path, "far", embedded(tmp_path, model, "others"))
+    refused(job(tmp_path, model, baseline="far"), "'far'", "other embeddings than 'corpus'")
+    translated(tmp_path, "apart", embeddings, ["it-zh"])
+    refused(job(tmp_path, model, baseline="apart"), "'apart'", "only it-zh")
+    baseline = translated(tmp_path, "near", embeddings, ["it-zh", "fr-en"])
+    assert prepared(job(tmp_path, model, baseline="near")).baseline == baseline
+
+
+def test_a_plan_travels_to_workers(tmp_path, model):
+    import pickle
+
+    embedded(tmp_path, model)
+    found = prepared(job(tmp_path, model))
+    assert dataclasses.asdict(pickle.loads(pickle.dumps(found))) == dataclasses.asdict(found)

@@ -1,0 +1,285 @@
+"""The figures of metrics.json against sacrebleu, a hand-written edit distance and arithmetic."""
+
+import io
+
+import pyarrow as pa
+import pytest
+import sacrebleu
+from rich.console import Console
+
+from xlt_ray.schema import HYPOTHESIS
+from xlt_ray.translate import results, tables
+from xlt_ray.translate.comet import CometScores
+
+SAID = ["the cat sat on the mat today", "a dog is running in the park", "", "it was raining all night long here"]
+WANTED = ["the cat sat on the mat", "the dog is running in the park", "no one came", "it was raining all night long"]
+
+
+def hypotheses(direction, said, wanted, text="spoken"):
+    rows = [
+        {
+            "direction": direction,
+            "utterance_id": f"u{number}",
+            "sentence_id": f"s{number}",
+            "text": text,
+            "reference": reference,
+            "hypothesis": hypothesis,
+            "num_tokens": 3,
+        }
+        for number, (hypothesis, reference) in enumerate(zip(said, wanted, strict=True))
+    ]
+    return pa.Table.from_pylist(rows, schema=HYPOTHESIS)
+
+
+def several(**by_name):
+    """Tables by direction; a direction is written with an underscore."""
+    named = {name.replace("_", "-"): texts for name, texts in by_name.items()}
+    return {name: hypotheses(name, *texts) for name, texts in named.items()}
+
+
+def edits(said, wanted):
+    """Levenshtein distance of two lists, by its recursion."""
+    before = list(range(len(wanted) + 1))
+    for i, one in enumerate(said, 1):
+        now = [i]
+        for j, other in enumerate(wanted, 1):
+            now.append(min(before[j] + 1, now[j - 1] + 1, before[j - 1] + (one != other)))
+        before = now
+    return before[-1]
+
+
+def word_error_rate(said, wanted):
+    return sum(edits(a.split(), b.split()) for a, b in zip(said, wanted, strict=True)) / sum(
+        len(b.split()) for b in wanted
+    )
+
+
+def test_translations_are_scored_as_sacrebleu_does():
+    chinese = ["今天天气很好我们去公园", "我想喝一杯热茶谢谢"], ["今天天气很好，我们去公园吧", "我想喝一杯茶谢谢你"]
+    figures = results.summarise(several(fr_en=(SAID, WANTED), fr_zh=chinese), {})
+    english = figures["directions"]["fr-en"]
+    assert english["bleu"] == pytest.approx(sacrebleu.corpus_bleu(SAID, [WANTED]).score)
+    assert english["chrf"] == pytest.approx(sacrebleu.corpus_chrf(SAID, [WANTED]).score)
+    low, high = english["bleu_ci95"]
+    assert 0 <= low < english["bleu"] < high <= 100
+    assert (english["num"], english["empty_rate"]) == (4, 0.25)
+    assert english["comet"] is english["wer"] is None
+    bleu = sacrebleu.corpus_bleu(chinese[0], [chinese[1]], tokenize="zh").score
+    assert figures["directions"]["fr-zh"]["bleu"] == pytest.approx(bleu)
+    assert "tok:zh" in figures["directions"]["fr-zh"]["bleu_signature"]
+
+
+def test_transcripts_have_an_error_rate_and_no_bleu():
+    figures = results.summarise(several(fr_fr=(SAID, WANTED), zh_zh=(["你好吗", ""], ["你很好吗", "再见"])), {})
+    french, chinese = figures["directions"]["fr-fr"], figures["directions"]["zh-zh"]
+    assert french["wer"] == pytest.approx(word_error_rate(SAID, WANTED))
+    assert chinese["cer"] == pytest.approx(3 / 6)
+    assert (chinese["num"], chinese["empty_rate"]) == (2, 0.5)
+    assert "bleu" not in french
+    assert figures["means"] == {"transcription": {"wer": french["wer"], "cer": 0.5, "num_directions": 2}}
+
+
+def test_english_is_compared_in_one_spelling():
+    table = several(en_en=(["the colour"], ["the color"]))
+    assert results.summarise(table, {})["directions"]["en-en"]["wer"] == 0.5
+    assert results.summarise(table, {"colour": "color"})["directions"]["en-en"]["wer"] == 0
+
+
+def test_means_count_every_direction_alike():
+    french, italian = (SAID, WANTED), (WANTED[:2], WANTED[:2])
+    figures = results.summarise(several(fr_en=french, it_en=italian, it_fr=italian, it_it=(["..."], ["..."])), {})
+    bleu, chrf = (score(SAID, [WANTED]).score for score in (sacrebleu.corpus_bleu, sacrebleu.corpus_chrf))
+    assert figures["means"]["en"] == pytest.approx(
+        {"bleu": (bleu + 100) / 2, "chrf": (chrf + 100) / 2, "num_directions": 2}
+    )
+    assert figures["means"]["fr"]["bleu"] == pytest.approx(100)
+    assert figures["directions"]["it-it"]["wer"] is None  # its reference says nothing, so there is no rate to average
+    assert "transcription" not in figures["means"]
+
+
+def test_files_are_gathered_by_direction_in_their_order():
+    parts = [hypotheses(name, [said], ["b"]) for name, said in [("fr-en", "1"), ("it-en", "2"), ("fr-en", "3")]]
+    gathered = results.by_direction(parts)
+    assert {name: table["hypothesis"].to_pylist() for name, table in gathered.items()} == {
+        "fr-en": ["1", "3"],
+        "it-en": ["2"],
+    }
+
+
+def comet(segments, reason=None):
+    system = sum(segments) / len(segments) if segments else None
+    return CometScores(model="m", version="2.2.7", system=system, segments=segments, reason=reason)
+
+
+def test_comet_is_the_mean_of_the_segments_of_a_direction():
+    texts = (SAID[:2], WANTED[:2])
+    table = several(fr_en=texts, it_en=texts, fr_fr=texts)
+    table["de-en"] = hypotheses("de-en", *texts, text=None)
+    rows, num_without = results.comet_rows(table)
+    assert rows["direction"].to_pylist() == ["fr-en", "fr-en", "it-en", "it-en"]
+    assert num_without == 2
+    figures = results.summarise(table, {})
+    results.add_comet(figures, rows["direction"].to_pylist(), comet((0.5, 0.7, 0.1, 0.3)), num_without)
+    scores = {name: of.get("comet") for name, of in figures["directions"].items()}
+    assert scores == {"fr-en": pytest.approx(0.6), "it-en": pytest.approx(0.2), "fr-fr": None, "de-en": None}
+    assert "comet" not in figures["directions"]["fr-fr"]
+    assert figures["comet"] == {"model": "m", "version": "2.2.7", "reason": None, "num_without_text": 2}
+
+
+def test_without_comet_scores_the_reason_stands_there():
+    table = several(fr_en=(SAID, WANTED))
+    figures = results.summarise(table, {})
+    results.add_comet(figures, ["fr-en"] * 4, comet(None, "no such model"), 0)
+    assert figures["directions"]["fr-en"]["comet"] is None
+    assert figures["comet"]["reason"] == "no such model"
+
+
+def test_segments_must_be_as_many_as_rows():
+    figures = results.summarise(several(fr_en=(SAID, WANTED)), {})
+    with pytest.raises(ValueError, match="zip"):
+        results.add_comet(figures, ["fr-en"] * 3, comet((0.1, 0.2)), 0)
+
+
+BETTER = [WANTED[0], WANTED[1], "no one", WANTED[3]]
+
+
+def bleu(said, wanted, **options):
+    return sacrebleu.corpus_bleu(said, [wanted], **options).score
+
+
+def test_what_is_kept_and_gained():
+    """fr-en falls, it-en stays, fr-zh is new and rises from nothing, de-en is only in one of the two."""
+    chinese = ["今天天气很好我们去公园"]
+    after = several(fr_en=(SAID, WANTED), it_en=(BETTER, WANTED), fr_zh=(chinese, chinese), fr_fr=(SAID, WANTED))
+    before = several(fr_en=(BETTER, WANTED), it_en=(BETTER, WANTED), fr_zh=(["a"], chinese), fr_fr=(BETTER, WANTED))
+    after |= several(it_fr=(BETTER, WANTED))
+    before |= several(it_fr=(BETTER, WANTED))
+    before["de-en"] = hypotheses("de-en", SAID, WANTED)
+    kept = results.compare(after, before, {})
+    assert set(kept["directions"]) == {"fr-en", "it-en", "fr-zh", "fr-fr", "it-fr"}
+    fell, stayed, new, heard, again = kept["directions"].values()
+    low, high = bleu(SAID, WANTED), bleu(BETTER, WANTED)
+    assert (fell["before"], fell["after"]) == pytest.approx((high, low))
+    assert fell["difference"] == pytest.approx(low - high)
+    assert fell["retained"] == pytest.approx(low / high)
+    assert fell["difference_ci95"][0] <= low - high <= fell["difference_ci95"][1]
+    assert (stayed["difference"], stayed["retained"], stayed["p_value"]) == (0, 1, 1)
+    assert (new["before"], new["retained"]) == (0, None)
+    assert again["before"] > 0
+    assert again["retained"] is None  # no task of Whisper's own, so nothing that it could have kept
+    assert new["after"] == pytest.approx(100)
+    assert kept["backward_transfer"] == pytest.approx((low - high) / 2)
+    assert kept["gain"] == pytest.approx(50)
+    assert heard["measure"] == "wer"
+    rates = word_error_rate(BETTER, WANTED), word_error_rate(SAID, WANTED)
+    assert (heard["before"], heard["after"], heard["difference"]) == pytest.approx((*rates, rates[1] - rates[0]))
+    assert "retained" not in heard
+
+
+def test_only_utterances_of_both_are_compared():
+    before = {"fr-en": hypotheses("fr-en", BETTER, WANTED).slice(1).take([2, 0, 1])}  # u3, u1, u2
+    after = {"fr-en": hypotheses("fr-en", SAID, WANTED).slice(0, 3)}  # u0, u1, u2
+    (of,) = results.compare(after, before, {})["directions"].values()
+    assert of["num"] == 2
+    assert of["after"] == pytest.approx(bleu(SAID[1:3], WANTED[1:3]))
+    assert of["before"] == pytest.approx(bleu(BETTER[1:3], WANTED[1:3]))
+
+
+def test_nothing_in_common_is_nothing_kept():
+    after = several(fr_en=(SAID, WANTED))
+    before = {"fr-en": hypotheses("fr-en", SAID, WANTED).slice(0, 0)}
+    assert results.compare(after, before, {}) == {"directions": {}, "backward_transfer": None, "gain": None}
+
+
+def test_a_direction_into_english_that_had_no_bleu_has_none_to_keep():
+    before = several(fr_en=(["x", "y", "z", "w"], WANTED))
+    kept = results.compare(several(fr_en=(SAID, WANTED)), before, {})
+    assert kept["directions"]["fr-en"]["retained"] is None
+    assert kept["gain"] is None
+
+
+class Recorder:
+    def __init__(self):
+        self.values, self.tables = {}, {}
+
+    def metrics(self, values):
+        self.values |= values
+
+    def table(self, columns, file):
+        self.tables[file] = columns
+
+
+def finished():
+    """Figures of a run with everything: COMET, a comparison, a rate that is not there."""
+    after = several(fr_en=(SAID, WANTED), fr_zh=(["你好"], ["你好"]), fr_fr=(SAID, WANTED), it_it=(["."], ["."]))
+    figures = results.summarise(after, {})
+    results.add_comet(figures, ["fr-en"] * 4, comet((0.5, 0.7, 0.1, 0.3)), 1)
+    figures["kept"] = results.compare(after, several(fr_en=(BETTER, WANTED), fr_zh=(["你"], ["你好"])), {})
+    figures["baseline"] = {"name": "first", "fingerprint": "f"}
+    return figures | {"prompt": "tgt_translate", "checkpoint": {"name": "tuned", "fingerprint": "g"}}, after
+
+
+def test_keys_line_up_before_and_after_tuning():
+    figures, after = finished()
+    recorder = Recorder()
+    tables.log(recorder, figures, after)
+    english, kept = figures["directions"]["fr-en"], figures["kept"]
+    expected = {f"{key}/fr-en": english[key] for key in ("bleu", "chrf", "comet")}
+    expected |= {"wer/fr": figures["directions"]["fr-fr"]["wer"], "wer/mean": figures["means"]["transcription"]["wer"]}
+    expected |= {"bleu/mean/zh": figures["means"]["zh"]["bleu"], "empty_rate/fr-en": 0.25, "empty_rate/it-it": 0}
+    expected |= {"kept/fr-en": kept["directions"]["fr-en"]["retained"]}
+    expected |= {f"kept/{key}": kept[key] for key in ("backward_transfer", "gain")}
+    assert expected.items() <= recorder.values.items()
+    assert not {"comet/fr-zh", "wer/it", "kept/fr-zh"} & recorder.values.keys()
+    assert None not in recorder.values.values()
+    columns = recorder.tables["hypotheses.json"]
+    assert columns["direction"] == ["fr-en"] * 4 + ["fr-zh"] + ["fr-fr"] * 4 + ["it-it"]
+    assert columns["hypothesis"][0] == SAID[0]
+
+
+def test_the_logged_hypotheses_are_few_and_of_every_direction():
+    many = {name: hypotheses(name, ["a"] * 150, ["b"] * 150) for name in ("fr-en", "it-en")}
+    recorder = Recorder()
+    figures = results.summarise(many, {})
+    tables.log(recorder, figures, many)
+    assert recorder.tables["hypotheses.json"]["direction"] == ["fr-en"] * 100 + ["it-en"] * 100
+    tables.log(recorder, figures, {f"{number}-en": many["fr-en"] for number in range(201)})
+    assert len(recorder.tables["hypotheses.json"]["direction"]) == 200
+
+
+def lines(table):
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(table)
+    return console.export_text().splitlines()
+
+
+def line_of(table, name):
+    (line,) = (line for line in lines(table) if f" {name} " in line)
+    return line.replace("│", " ").split()
+
+
+def test_the_tables_show_the_figures():
+    figures, _ = finished()
+    english, kept = figures["directions"]["fr-en"], figures["kept"]["directions"]["fr-en"]
+    low, high = english["bleu_ci95"]
+    shown = [f"{english['bleu']:.1f}", f"{low:.1f}", "to", f"{high:.1f}", f"{english['chrf']:.1f}", "0.400"]
+    assert line_of(tables.as_table(figures), "fr-en") == ["fr-en", *shown, "25.0", "4"]
+    rate = 100 * word_error_rate(SAID, WANTED)
+    assert line_of(tables.as_table(figures), "fr-fr") == ["fr-fr", "WER", f"{rate:.1f}", "25.0", "4"]
+    comparison = line_of(tables.kept_table(figures), "fr-en")
+    numbers = [f"{kept['before']:.1f}", f"{kept['after']:.1f}", f"{kept['difference']:+.1f}"]
+    assert comparison[:5] == ["fr-en", "BLEU", *numbers]
+    assert comparison[-2:] == [f"{100 * kept['retained']:.0f}", "4"]
+    assert sum("├" in line for line in lines(tables.as_table(figures))) == 2  # into en, into zh, transcripts
+    text = "\n".join(lines(tables.kept_table(figures)))
+    assert "against first" in text
+    assert f"backward transfer {kept['difference']:+.2f}" in text
+
+
+def test_the_outcome_in_one_sentence():
+    figures, _ = finished()
+    said = tables.sentence(figures)
+    assert f"BLEU {figures['means']['en']['bleu']:.1f} into en over 1 directions" in said
+    assert f"WER {100 * figures['means']['transcription']['wer']:.1f} %" in said
+    assert "checkpoint tuned, prompt tgt_translate" in said
+    assert "the model as it is" in tables.sentence(figures | {"checkpoint": None})

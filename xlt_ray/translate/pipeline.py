@@ -1,0 +1,202 @@
+"""The translate stage: shards of frames in, hypotheses and their scores out.
+
+    rows of TASK -> TranslateUnit (actors, on GPUs where there are any) -> a file of HYPOTHESIS a unit -> metrics.json
+
+One row of Ray Data is one unit of work. Its actor reads the frames from the shards itself, and writes the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pyarrow as pa
+import ray
+import ray.data
+import torch
+
+from xlt_ray import artifacts, metrics, runtime, shards, whisper
+from xlt_ray.artifacts import Artifact
+from xlt_ray.config import TranslateConfig
+from xlt_ray.decoder import Prompter
+from xlt_ray.tracking import Tracker, track
+from xlt_ray.translate import comet, decode, results, tables
+from xlt_ray.translate.comet import CometScores
+from xlt_ray.translate.plan import Plan
+
+
+def translate(plan: Plan) -> Artifact:
+    """Translate what is missing, score and commit; what is done is not done again. Needs a running Ray."""
+    artifact, config = plan.artifact, plan.job.translate
+    if artifact.is_complete:
+        print(f"translate: {artifact.uri} is complete, nothing to translate")
+        _score_again(plan)
+        return artifact
+    runtime.require_shared(artifact.path("config.json"))
+    # Again: what the encoder rejected may have been all that a direction had.
+    shards.require_references(shards.utterances(plan.embeddings), plan.directions, config.split)
+    with _track(plan) as tracker:
+        started = time.monotonic()
+        rows = shards.tasks(plan.embeddings, plan.directions, config.split)
+        good, rejected = shards.without_reference(rows)
+        # The cut of the run that began it: another one would give the units' names to other rows.
+        units = cut(good, artifact.settings["translate"]["rows_per_unit"])
+        _translate_missing(plan, units)
+        _score(plan, units, tracker)
+        artifact.merge_rejected([rejected])
+        inputs = {"embed": _named(plan.embeddings), "finetune": _named(plan.checkpoint)}
+        seconds = time.monotonic() - started
+        artifact.commit(units=units, num_rows_in=rows.num_rows, inputs=inputs, seconds=seconds)
+    return artifact
+
+
+def _track(plan: Plan) -> AbstractContextManager[Tracker]:
+    """The run in MLflow; its parameters name what is read."""
+    job, stages = plan.job, {"embeddings": plan.embeddings, "checkpoint": plan.checkpoint, "baseline": plan.baseline}
+    names = {key: artifact.name for key, artifact in stages.items() if artifact}
+    words = {"corpus": plan.embeddings.settings["corpus"], "model": job.model, "prompt": plan.scheme, **names}
+    return track(job.root, "translate", job.name, plan.artifact.identity, words)
+
+
+def _named(artifact: Artifact | None) -> dict[str, str] | None:
+    return {"name": artifact.name, "fingerprint": artifact.fingerprint} if artifact else None
+
+
+def cut(rows: pa.Table, rows_per_unit: int) -> dict[str, pa.Table]:
+    """The rows of each unit of work, by its name: consecutive rows of one direction."""
+    units: dict[str, pa.Table] = {}
+    start = 0
+    for direction, group in itertools.groupby(rows["direction"].to_pylist()):
+        num_rows = sum(1 for _ in group)
+        for k, offset in enumerate(range(0, num_rows, rows_per_unit)):
+            size = min(rows_per_unit, num_rows - offset)
+            units[f"{direction}-{k:05d}"] = rows.slice(start + offset, size)
+        start += num_rows
+    return units
+
+
+def _translate_missing(plan: Plan, units: Mapping[str, pa.Table]) -> None:
+    """Write the file of every unit that has none."""
+    done = plan.artifact.done()
+    missing = {unit: rows for unit, rows in units.items() if unit not in done}
+    total = sum(rows.num_rows for rows in units.values())
+    num_done = total - sum(rows.num_rows for rows in missing.values())
+    if num_done:
+        print(f"translate: {num_done} of {total} texts are done, going on with the rest")
+    if not missing:
+        return
+    config = plan.job.translate
+    pool = runtime.pool("translate", config.num_gpus, config.max_actors, len(missing))
+    blocks = [{"unit": unit, "rows": _to_ipc(rows)} for unit, rows in missing.items()]
+    written = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
+        TranslateUnit, fn_constructor_kwargs={"plan": plan}, batch_size=1, batch_format="pyarrow", **pool.options
+    )
+    with runtime.Bar("translate", total, num_done) as bar:
+        for row in written.iter_rows():
+            bar.advance(row["num_rows"])
+
+
+def _to_ipc(table: pa.Table) -> bytes:
+    """A table as one value: a row of Ray Data is then a whole unit, which no operator can cut or join."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+class TranslateUnit:
+    """An actor that holds the decoder: units of TASK rows in, a file of HYPOTHESIS of each, a row of counts out."""
+
+    def __init__(self, plan: Plan) -> None:
+        torch.set_num_threads(1)  # one thread an actor, as in the embed stage
+        config, model_dir = plan.job.translate, whisper.resolve_model(plan.job.model)
+        tuned_dir = decode.local_model(plan.checkpoint) if plan.checkpoint else None
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._artifact = plan.artifact
+        self._translator = decode.Translator(
+            decoder=decode.load(model_dir, tuned_dir, config.alpha, device),
+            prompter=Prompter(model_dir),
+            scheme=plan.scheme,
+            num_beams=config.num_beams,
+            max_tokens=config.max_tokens,
+            batch_size=config.batch_size,
+        )
+
+    def __call__(self, units: pa.Table) -> pa.Table:
+        """Translate the unit in a batch of one; its file says that it is done."""
+        (unit,) = units["unit"].to_pylist()
+        rows = pa.ipc.open_stream(units["rows"][0].as_buffer()).read_all()
+        self._artifact.write_table(f"data/{unit}.parquet", self._translator.translate(rows))
+        return pa.table({"unit": [unit], "num_rows": [rows.num_rows]})
+
+
+def _score(plan: Plan, units: Iterable[str], tracker: Tracker) -> None:
+    files = [plan.artifact.path("data", f"{unit}.parquet") for unit in units]
+    hypotheses = results.by_direction(map(artifacts.read_table, files))
+    figures = results.summarise(hypotheses, metrics.english_spellings(plan.model_dir))
+    figures |= {
+        "prompt": plan.scheme,
+        "checkpoint": _named(plan.checkpoint),
+        "alpha": plan.job.translate.alpha if plan.checkpoint else None,
+    }
+    _complete(plan, figures, hypotheses, tracker)
+
+
+def _score_again(plan: Plan) -> None:
+    """Add the COMET scores and the comparison that this run asks for and metrics.json does not have."""
+    figures = plan.artifact.read_json("metrics.json")
+    if not any(_missing(plan, figures)):
+        return
+    hypotheses = results.by_direction(map(artifacts.read_table, plan.artifact.files()))
+    with _track(plan) as tracker:
+        _complete(plan, figures, hypotheses, tracker)
+
+
+def _missing(plan: Plan, figures: results.Figures) -> tuple[bool, bool]:
+    """Whether COMET, and whether the comparison, is asked for and not there."""
+    asked, there = plan.job.translate.comet, figures["comet"]
+    scored = bool(there) and there["model"] == asked and there["reason"] is None
+    return asked is not None and not scored, plan.baseline is not None and figures["baseline"] != _named(plan.baseline)
+
+
+def _complete(plan: Plan, figures: results.Figures, hypotheses: Mapping[str, pa.Table], tracker: Tracker) -> None:
+    """Add what is asked for beside the scores of the texts, write metrics.json and log it."""
+    needs_comet, needs_comparison = _missing(plan, figures)
+    if needs_comet:
+        _add_comet(plan.job.translate, figures, hypotheses)
+    if plan.baseline and needs_comparison:
+        before = results.by_direction(map(artifacts.read_table, plan.baseline.files()))
+        figures["baseline"] = _named(plan.baseline)
+        figures["kept"] = results.compare(hypotheses, before, metrics.english_spellings(plan.model_dir))
+    plan.artifact.write_json("metrics.json", figures)
+    tables.log(tracker, figures, hypotheses)
+    tracker.describe(f"{tables.sentence(figures)}\n\nArtifact: `{plan.artifact.uri}`")
+
+
+def _add_comet(config: TranslateConfig, figures: results.Figures, hypotheses: Mapping[str, pa.Table]) -> None:
+    rows, num_without_text = results.comet_rows(hypotheses)
+    model = str(config.comet)
+    scores = _comet_scores(config, model, rows)
+    if scores.reason:
+        print(f"comet: no scores: {scores.reason}")
+    if num_without_text:
+        print(f"comet: {num_without_text} translations are not scored, because their source has no text")
+    results.add_comet(figures, rows["direction"].to_pylist(), scores, num_without_text)
+
+
+def _comet_scores(config: TranslateConfig, model: str, rows: pa.Table) -> CometScores:
+    """COMET where the cluster has room for it: all rows at once, because each call loads the model."""
+    if not rows.num_rows:
+        reason = "no translation has the text of its source"
+        return CometScores(model=model, version=comet.VERSION, system=None, segments=None, reason=reason)
+    pool = runtime.pool("comet", config.num_gpus, 1, 1)
+    # Workers have another working directory.
+    place = str(Path(model).expanduser().absolute()) if model.endswith(".ckpt") else model
+    texts = [rows[name].to_pylist() for name in ("text", "hypothesis", "reference")]
+    task = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(comet.score)
+    scores: CometScores = ray.get(task.remote(place, *texts))
+    return dataclasses.replace(scores, model=model)

@@ -1,0 +1,137 @@
+"""A translate run before it starts: what is asked for, and everything that can be wrong with it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from xlt_ray import artifacts, shards, whisper
+from xlt_ray.artifacts import Artifact
+from xlt_ray.config import TranslateJob, identity
+from xlt_ray.decoder import Prompter, Scheme
+from xlt_ray.errors import UserError
+from xlt_ray.schema import Direction
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A translate run that has been checked and can start."""
+
+    artifact: Artifact
+    embeddings: Artifact
+    checkpoint: Artifact | None
+    baseline: Artifact | None
+    directions: tuple[Direction, ...]
+    scheme: Scheme
+    model_dir: Path
+    job: TranslateJob
+
+
+def find_embeddings(job: TranslateJob) -> Artifact:
+    """The finished embed artifact that `--translate.embeddings` names.
+
+    Raises:
+        UserError: if it is not there, or lacks a language that the job asks for.
+    """
+    name = job.translate.embeddings or job.name
+    embeddings = artifacts.find(job.root, "embed", name)
+    there = embeddings.identity["languages"]
+    if missing := sorted(set(job.languages) - set(there)):
+        raise UserError(f"embed artifact {name!r} has no {', '.join(missing)}; --languages can be {','.join(there)}")
+    return embeddings
+
+
+def prepare(job: TranslateJob, embeddings: Artifact, index: pa.Table | None) -> Plan:
+    """Everything that can go wrong by the user's hand, before any work.
+
+    Args:
+        job: languages and settings.
+        embeddings: an embed artifact that holds the languages, or was begun and will.
+        index: the rows of the corpus (UTTERANCE), where the embeddings are not finished yet.
+
+    Raises:
+        UserError: with what is wrong and what to do.
+    """
+    config, model_dir = job.translate, whisper.resolve_model(job.model)
+    sha256 = whisper.weights_sha256(model_dir)
+    shards.require_model(embeddings, sha256, job.model)
+    checkpoint = artifacts.find(job.root, "finetune", config.checkpoint) if config.checkpoint else None
+    if checkpoint:
+        shards.require_model(checkpoint, sha256, job.model)
+    tuning = checkpoint.settings["finetune"] if checkpoint else {}
+    directions = directions_of(job, tuning.get("directions", []))
+    scheme: Scheme = config.prompt or tuning.get("prompt", "tgt_translate")
+    _require_tokens(model_dir, directions, scheme)
+    shards.require_references(shards.utterances(embeddings) if index is None else index, directions, config.split)
+    baseline = _find_baseline(job, embeddings, directions) if config.baseline else None
+    return Plan(
+        artifact=_begin(job, embeddings, checkpoint, sha256),
+        embeddings=embeddings,
+        checkpoint=checkpoint,
+        baseline=baseline,
+        directions=tuple(directions),
+        scheme=scheme,
+        model_dir=model_dir,
+        job=job,
+    )
+
+
+def _begin(job: TranslateJob, embeddings: Artifact, checkpoint: Artifact | None, sha256: str) -> Artifact:
+    what = {
+        "languages": sorted(job.languages),
+        "embeddings": embeddings.fingerprint,
+        "model": {"sha256": sha256},
+        "checkpoint": checkpoint.fingerprint if checkpoint else None,
+        # COMET reads what is written and changes none of it, so it can be asked for later under the same name.
+        "translate": {key: value for key, value in identity(job.translate).items() if key != "comet"},
+    }
+    made_with = embeddings.settings
+    # What is recorded of the embeddings is how they were made, not what flags of this job would make.
+    settings = dataclasses.asdict(job) | {key: made_with[key] for key in ("corpus", "embed")}
+    return artifacts.start(job.root, "translate", job.name, what, settings)
+
+
+def _require_tokens(model_dir: Path, directions: Sequence[Direction], scheme: Scheme) -> None:
+    prompter = Prompter(model_dir)
+    for direction in directions:
+        prompter.prompt(direction, scheme)
+
+
+def directions_of(job: TranslateJob, learned: Sequence[str]) -> list[Direction]:
+    """Every language of the job into each target, then each into itself where the job transcribes.
+
+    Args:
+        job: its languages count in sorted order, so that the order on the command line changes nothing.
+        learned: directions of the checkpoint; their targets are added to `en` where the job names none.
+    """
+    new = [direction.target for direction in map(Direction.parse, learned) if direction.source != direction.target]
+    targets = dict.fromkeys(job.translate.targets or ["en", *new])
+    sources = sorted(job.languages)
+    translations = [Direction(source, target) for target in targets for source in sources if source != target]
+    directions = translations + [Direction(code, code) for code in sources if job.translate.transcribe]
+    if not directions:
+        raise UserError(
+            f"nothing to translate: --languages {','.join(sources)} has no language other than --translate.targets "
+            f"{','.join(targets)}; name another, or leave out --translate.no-transcribe"
+        )
+    return directions
+
+
+def _find_baseline(job: TranslateJob, embeddings: Artifact, directions: Sequence[Direction]) -> Artifact:
+    name = str(job.translate.baseline)
+    baseline = artifacts.find(job.root, "translate", name)
+    if baseline.identity["embeddings"] != embeddings.fingerprint:
+        raise UserError(
+            f"translate artifact {name!r} is of other embeddings than {embeddings.name!r}, so it can't be compared "
+            "with; choose another --translate.baseline"
+        )
+    there = baseline.read_json("metrics.json")["directions"]
+    if not there.keys() & {str(direction) for direction in directions}:
+        raise UserError(
+            f"translate artifact {name!r} has none of the directions of this run, only {', '.join(there)}; choose "
+            "another --translate.baseline"
+        )
+    return baseline

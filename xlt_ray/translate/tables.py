@@ -1,0 +1,105 @@
+"""How the figures of a translate run are shown: the tables at the end of the job, and its run in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import pyarrow as pa
+from rich.table import Table
+
+from xlt_ray.schema import Direction
+from xlt_ray.tracking import Tracker
+from xlt_ray.translate.results import Figures
+
+_LOGGED_ROWS = 200
+
+
+def log(tracker: Tracker, figures: Figures, hypotheses: Mapping[str, pa.Table]) -> None:
+    """Figures under keys that line up before and after tuning, and the first hypotheses of every direction."""
+    tracker.metrics({key: value for key, value in _keys(figures) if value is not None})
+    each = max(1, _LOGGED_ROWS // len(hypotheses))
+    rows = pa.concat_tables([table.slice(0, each) for table in hypotheses.values()])
+    columns = ["direction", "utterance_id", "text", "reference", "hypothesis"]
+    tracker.table(rows.select(columns).slice(0, _LOGGED_ROWS).to_pydict(), "hypotheses.json")
+
+
+def _keys(figures: Figures) -> Iterator[tuple[str, float | None]]:
+    for name, of in figures["directions"].items():
+        yield f"empty_rate/{name}", of["empty_rate"]
+        if "measure" in of:
+            yield f"{of['measure']}/{Direction.parse(name).target}", of[of["measure"]]
+        else:
+            yield from ((f"{key}/{name}", of[key]) for key in ("bleu", "chrf", "comet"))
+    for target, of in figures["means"].items():
+        key_of = "mean" if target == "transcription" else f"mean/{target}"
+        yield from ((f"{key}/{key_of}", of[key]) for key in ("bleu", "chrf", "wer", "cer") if key in of)
+    if kept := figures["kept"]:
+        yield from ((f"kept/{name}", of.get("retained")) for name, of in kept["directions"].items())
+        yield from ((f"kept/{key}", kept[key]) for key in ("backward_transfer", "gain"))
+
+
+def sentence(figures: Figures) -> str:
+    """The outcome in one sentence."""
+    parts = [
+        f"BLEU {of['bleu']:.1f} into {target} over {of['num_directions']} directions"
+        for target, of in figures["means"].items()
+        if target != "transcription"
+    ]
+    rates = figures["means"].get("transcription", {})
+    parts += [f"{key.upper()} {100 * rates[key]:.1f} %" for key in ("wer", "cer") if key in rates]
+    who = f"checkpoint {figures['checkpoint']['name']}" if figures["checkpoint"] else "the model as it is"
+    return f"{', '.join(parts)}: {who}, prompt {figures['prompt']}."
+
+
+def as_table(figures: Figures) -> Table:
+    """Scores of every direction with the interval of BLEU; error rates and empty hypotheses in percent."""
+    has_comet = any(of.get("comet") is not None for of in figures["directions"].values())
+    table = Table(title=f"translations by direction, prompt {figures['prompt']}", title_justify="left")
+    table.add_column("direction")
+    for column in ("BLEU", "95% interval", "chrF", *["COMET"] * has_comet, "WER or CER %", "empty %", "texts"):
+        table.add_column(column, justify="right")
+    target = None
+    for name, of in figures["directions"].items():
+        group = "transcription" if "measure" in of else Direction.parse(name).target
+        if target not in (None, group):
+            table.add_section()
+        target = group
+        table.add_row(name, *_cells(of, has_comet), f"{100 * of['empty_rate']:.1f}", str(of["num"]))
+    return table
+
+
+def _cells(of: Figures, has_comet: bool) -> list[str]:
+    if "measure" in of:
+        rate = of[of["measure"]]
+        shown = "" if rate is None else f"{of['measure'].upper()} {100 * rate:.1f}"
+        return ["", "", "", *[""] * has_comet, shown]
+    low, high = of["bleu_ci95"]
+    comet = ["" if of["comet"] is None else f"{of['comet']:.3f}"] if has_comet else []
+    return [f"{of['bleu']:.1f}", f"{low:.1f} to {high:.1f}", f"{of['chrf']:.1f}", *comet, ""]
+
+
+def kept_table(figures: Figures) -> Table:
+    """Every direction before and after: BLEU, and how sure the difference is; error rates in percent."""
+    kept, means = figures["kept"], []
+    if kept["backward_transfer"] is not None:
+        means.append(f"backward transfer {kept['backward_transfer']:+.2f} BLEU into en")
+    if kept["gain"] is not None:
+        means.append(f"gain {kept['gain']:+.2f} BLEU elsewhere")
+    title = f"against {figures['baseline']['name']}"
+    table = Table(title=title, title_justify="left", caption=", ".join(means) or None, caption_justify="left")
+    table.add_column("direction")
+    for column in ("score", "before", "after", "difference", "95% interval", "p", "kept %", "texts"):
+        table.add_column(column, justify="right")
+    for name, of in kept["directions"].items():
+        table.add_row(name, of["measure"].upper(), *_compared_cells(of), str(of["num"]))
+    return table
+
+
+def _compared_cells(of: Figures) -> list[str]:
+    if of["measure"] != "bleu":
+        rates = [of[key] for key in ("before", "after", "difference")]
+        return [*("" if rate is None else f"{100 * rate:.1f}" for rate in rates), "", "", ""]
+    low, high = of["difference_ci95"]
+    kept = "" if of["retained"] is None else f"{100 * of['retained']:.0f}"
+    scores = [f"{of['before']:.1f}", f"{of['after']:.1f}", f"{of['difference']:+.1f}"]
+    return [*scores, f"{low:+.1f} to {high:+.1f}", f"{of['p_value']:.3f}", kept]
