@@ -30,6 +30,10 @@ def rows(language):
     ]
 
 
+def known(row, language):
+    return row.text if row.language == language else row.translations.get(language)
+
+
 @pytest.fixture(params=[1, 100], ids=["a row a group", "all rows in one group"])
 def embeddings(request, tmp_path):
     """Two languages, with three and two recordings in a shard; also as earlier versions grouped them."""

@@ -250,8 +250,9 @@ class TranslateConfig:
     """Most tokens of one text."""
     baseline: str | None = field(default=None, metadata=_EXECUTION)
     """Name of the translate artifact to compare with: what is kept of it, what is gained, and how sure that is."""
-    comet: str | None = None
-    """COMET model, a Hub id such as Unbabel/wmt22-comet-da or a checkpoint file; none: no COMET."""
+    comet: str | None = field(default=None, metadata=_EXECUTION)
+    """COMET model, a Hub id such as Unbabel/wmt22-comet-da or a checkpoint file; none: no COMET. It changes no text,
+    so it can be asked for later under the same name."""
     rows_per_unit: int = field(default=64, metadata=_EXECUTION)
     """Texts in one file: what a killed run may have to do again."""
     batch_size: int = field(default=16, metadata=_EXECUTION)

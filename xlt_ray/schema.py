@@ -188,3 +188,16 @@ HYPOTHESIS = pa.schema(
     ]
 )
 """One row a translation: what was said (`text`, where it is known), what should be written, what was written."""
+
+
+def to_ipc(table: pa.Table) -> bytes:
+    """A table as one value: a row of Ray Data is then a whole unit, which no operator can cut or join."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def from_ipc(data: bytes | pa.Buffer) -> pa.Table:
+    """The table that `to_ipc` wrote, without a copy."""
+    return pa.ipc.open_stream(data).read_all()

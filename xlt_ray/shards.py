@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from xlt_ray import artifacts, storage
@@ -132,8 +133,8 @@ def tasks(embeddings: Artifact, directions: Iterable[Direction], split: str | No
 
 def without_reference(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
     """Rows of TASK that have a reference, and the others as REJECTED."""
-    known = pa.array([bool(text and text.strip()) for text in rows["reference"].to_pylist()], pa.bool_())
-    bad = rows.filter(pa.compute.invert(known))
+    known = pc.is_valid(rows["reference"])
+    bad = rows.filter(pc.invert(known))
     reasons = [f"no reference: {direction}" for direction in bad["direction"].to_pylist()]
     rejected = bad.append_column("reason", pa.array(reasons, pa.string())).select(REJECTED.names).cast(REJECTED)
     return rows.filter(known), rejected
@@ -174,5 +175,7 @@ def _recordings(embeddings: Artifact, language: str, split: str | None) -> list[
 
 
 def _reference(recording: dict[str, Any], language: str) -> str | None:
-    text: str | None = dict(recording["translations"]).get(language)
-    return recording["text"] if recording["language"] == language else text
+    """What the recording says in a language; None where nobody knows, also where only blanks are given."""
+    known = {**dict(recording["translations"]), recording["language"]: recording["text"]}
+    text: str | None = known.get(language)
+    return text if text and text.strip() else None

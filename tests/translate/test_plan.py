@@ -34,6 +34,7 @@ def embedded(root, model, name="corpus", sha256=None):
     """A finished embed artifact of ROWS."""
     identity = {
         "languages": ["en", "fr", "it"],
+        "embed": {"encoding": "exact", "keep_margin": 200, "context_margin": 100},
         "model": {"sha256": sha256 or whisper.weights_sha256(model)},
         "name": name,
     }

@@ -28,7 +28,7 @@ from xlt_ray.corpora import audio
 from xlt_ray.embed import index
 from xlt_ray.embed.encoder import Encoded, Frames, SpeechEncoder
 from xlt_ray.errors import RejectedRow, UserError
-from xlt_ray.schema import REJECTED, embedding_schema, layer_column
+from xlt_ray.schema import REJECTED, embedding_schema, from_ipc, layer_column, to_ipc
 from xlt_ray.tracking import Tracker, track
 
 DECODED = index.INDEX.append(pa.field("pcm", pa.large_binary())).append(pa.field("reason", pa.string()))
@@ -120,19 +120,6 @@ def _encoded(plan: Plan, units: dict[str, pa.Table]) -> ray.data.Dataset:
         .map(decode_unit, fn_kwargs=decode, num_cpus=pool.feed_cpus)
         .map_batches(EncodeUnit, fn_constructor_kwargs=encode, batch_size=1, batch_format="pyarrow", **pool.options)
     )
-
-
-def to_ipc(table: pa.Table) -> bytes:
-    """A table as one value: a row of Ray Data is then a whole unit, which no operator can cut or join."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
-
-
-def from_ipc(data: bytes | pa.Buffer) -> pa.Table:
-    """The table that `to_ipc` wrote, without a copy."""
-    return pa.ipc.open_stream(data).read_all()
 
 
 def decode_unit(unit: dict[str, Any], corpus: str, split_long: bool) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from xlt_ray import artifacts, metrics, runtime, shards, whisper
 from xlt_ray.artifacts import Artifact
 from xlt_ray.config import TranslateConfig
 from xlt_ray.decoder import Prompter
+from xlt_ray.schema import from_ipc, to_ipc
 from xlt_ray.tracking import Tracker, track
 from xlt_ray.translate import comet, decode, results, tables
 from xlt_ray.translate.comet import CometScores
@@ -91,21 +92,13 @@ def _translate_missing(plan: Plan, units: Mapping[str, pa.Table]) -> None:
         return
     config = plan.job.translate
     pool = runtime.pool("translate", config.num_gpus, config.max_actors, len(missing))
-    blocks = [{"unit": unit, "rows": _to_ipc(rows)} for unit, rows in missing.items()]
+    blocks = [{"unit": unit, "rows": to_ipc(rows)} for unit, rows in missing.items()]
     written = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
         TranslateUnit, fn_constructor_kwargs={"plan": plan}, batch_size=1, batch_format="pyarrow", **pool.options
     )
     with runtime.Bar("translate", total, num_done) as bar:
         for row in written.iter_rows():
             bar.advance(row["num_rows"])
-
-
-def _to_ipc(table: pa.Table) -> bytes:
-    """A table as one value: a row of Ray Data is then a whole unit, which no operator can cut or join."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
 
 
 class TranslateUnit:
@@ -129,7 +122,7 @@ class TranslateUnit:
     def __call__(self, units: pa.Table) -> pa.Table:
         """Translate the unit in a batch of one; its file says that it is done."""
         (unit,) = units["unit"].to_pylist()
-        rows = pa.ipc.open_stream(units["rows"][0].as_buffer()).read_all()
+        rows = from_ipc(units["rows"][0].as_buffer())
         self._artifact.write_table(f"data/{unit}.parquet", self._translator.translate(rows))
         return pa.table({"unit": [unit], "num_rows": [rows.num_rows]})
 

@@ -58,6 +58,7 @@ def prepare(job: TranslateJob, embeddings: Artifact, index: pa.Table | None) -> 
     config, model_dir = job.translate, whisper.resolve_model(job.model)
     sha256 = whisper.weights_sha256(model_dir)
     shards.require_model(embeddings, sha256, job.model)
+    shards.warn_of_loops(embeddings)
     checkpoint = artifacts.find(job.root, "finetune", config.checkpoint) if config.checkpoint else None
     if checkpoint:
         shards.require_model(checkpoint, sha256, job.model)
@@ -85,8 +86,7 @@ def _begin(job: TranslateJob, embeddings: Artifact, checkpoint: Artifact | None,
         "embeddings": embeddings.fingerprint,
         "model": {"sha256": sha256},
         "checkpoint": checkpoint.fingerprint if checkpoint else None,
-        # COMET reads what is written and changes none of it, so it can be asked for later under the same name.
-        "translate": {key: value for key, value in identity(job.translate).items() if key != "comet"},
+        "translate": identity(job.translate),
     }
     made_with = embeddings.settings
     # What is recorded of the embeddings is how they were made, not what flags of this job would make.
