@@ -3,7 +3,8 @@ r"""Teach the decoder a new direction from one language: en-zh alone also improv
   on this machine    python jobs/finetune.py                                   (the demo's sentences, en-zh)
   keep the rest      python jobs/finetune.py --finetune.keep es-en,fr-en --finetune.ewc-lambda 1e4 --name kept
   on a cluster       ray job submit --working-dir . -- python jobs/finetune.py --corpus covost2:PATH --languages en,zh \
-                         --model openai/whisper-large-v2 --root s3://bucket/runs --name en-zh --finetune.num-workers 8
+                         --model openai/whisper-large-v2 --root s3://bucket/runs --name en-zh \
+                         --embed.num-gpus 1 --finetune.num-gpus 1 --finetune.num-workers 8
 
 Reads ROOT/embed/NAME, and makes it first where it is missing; with EWC also ROOT/fisher/NAME. Writes
 ROOT/finetune/NAME: model/ (for transformers), log.json, data/examples.parquet, rejected.parquet, metrics.json,
@@ -27,9 +28,7 @@ def main(job: FinetuneJob) -> None:
             embed.embed(encoding, job.root)
         artifact = pipeline.finetune(plan)
     runtime.show(pipeline.as_table(artifact.read_json("metrics.json")))
-    runtime.where_next(
-        artifact, job.root, f"python jobs/translate.py --root {job.root} --translate.checkpoint {job.name}"
-    )
+    runtime.where_next(artifact, job.root, pipeline.next_command(job))
 
 
 if __name__ == "__main__":

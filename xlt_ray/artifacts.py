@@ -109,9 +109,10 @@ class Artifact:
         """Copy a local file of any size, in pieces; it appears whole or not at all."""
         filesystem, path = storage.locate(self.path(relative))
         is_local = isinstance(filesystem, pafs.LocalFileSystem)
-        temporary = f"{path}.{uuid.uuid4().hex}" if is_local else path
+        folder, name = os.path.split(path)
+        temporary = f"{folder}/.{name}.{uuid.uuid4().hex}" if is_local else path
         if is_local:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.makedirs(folder, exist_ok=True)
         pafs.copy_files(
             str(source), temporary, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=filesystem
         )

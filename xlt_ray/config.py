@@ -159,7 +159,7 @@ class FinetuneConfig:
     fisher_dtype: Literal["float32", "bfloat16"] = "float32"
     """How EWC holds the Fisher: bfloat16 takes half the memory."""
     ewc_on_cpu: bool = field(default=False, metadata=_EXECUTION)
-    """Hold Fisher and anchor in the memory of the CPU, at the price of a copy to the GPU each step."""
+    """Hold Fisher and anchor in the memory of the CPU, at the price of copying them to the GPU in each step."""
     evaluate_every: int = 0
     """Steps between two measurements of dev BLEU; the best weights are kept. 0: none, the last weights are kept."""
     patience: int | None = None
@@ -172,8 +172,8 @@ class FinetuneConfig:
     """Steps between two checkpoints: what a killed run may have to do again."""
     num_workers: int | None = field(default=None, metadata=_EXECUTION)
     """Training processes (DDP); none: one a GPU, else one."""
-    num_gpus: float | None = field(default=None, metadata=_EXECUTION)
-    """GPUs a worker takes; none: 1 where the cluster has a GPU now."""
+    num_gpus: Literal[0, 1] | None = field(default=None, metadata=_EXECUTION)
+    """GPUs a worker takes; none: 1 where the cluster has a GPU now. Say 1 where GPUs scale up from zero."""
     max_failures: int = field(default=3, metadata=_EXECUTION)
     """Lost workers or nodes after which the job gives up; each time it goes on from the last checkpoint."""
     export: Literal["none", "ctranslate2"] = field(default="none", metadata=_EXECUTION)
@@ -185,7 +185,7 @@ class FinetuneConfig:
             _at_least(f"--finetune.{_flag(name)}", getattr(self, name), 1)
         for name in ("lora_rank", "patience", "micro_batch_size", "num_workers"):
             _at_least(f"--finetune.{_flag(name)}", getattr(self, name), 1)
-        for name in ("seed", "ewc_lambda", "evaluate_every", "num_gpus", "max_failures", "warmup"):
+        for name in ("seed", "ewc_lambda", "evaluate_every", "max_failures", "warmup"):
             _at_least(f"--finetune.{_flag(name)}", getattr(self, name), 0)
         for name in ("learning_rate", "clip"):
             if getattr(self, name) <= 0:

@@ -29,7 +29,7 @@ from transformers.models.whisper.tokenization_whisper import WhisperTokenizer
 
 from xlt_ray import whisper
 from xlt_ray.errors import UserError
-from xlt_ray.schema import Direction
+from xlt_ray.schema import Direction, language_of
 
 Scheme = Literal["src_translate", "tgt_transcribe", "tgt_translate"]
 
@@ -37,7 +37,7 @@ MAX_POSITIONS = 448
 """Tokens that the decoder can hold, prompt included."""
 
 # Languages that Whisper writes without spaces; text in all others begins with one, as in the model's own output.
-_UNSPACED = {"zh", "yue", "ja", "th", "lo", "my", "km"}
+_UNSPACED = {"zh", "cmn", "yue", "ja", "th", "lo", "my", "km"}
 
 _ATTENTION = "xlt_ray_frames"
 
@@ -85,7 +85,7 @@ class Prompter:
     def target(self, text: str, language: str) -> list[int]:
         """Tokens of a text in that language, the end token last."""
         words = text.strip()
-        spaced = words if language in _UNSPACED else f" {words}"
+        spaced = words if language_of(language) in _UNSPACED else f" {words}"
         return [*self._tokenizer.encode(spaced, add_special_tokens=False), self.end]
 
     def text(self, tokens: Sequence[int]) -> str:
@@ -185,7 +185,7 @@ def generate(
     num_beams: int = 1,
     max_tokens: int = 224,
 ) -> list[list[int]]:
-    """Write what is heard, greedily or by beam search.
+    """Write what is heard, greedily or by beam search; on a GPU it computes in bfloat16.
 
     Args:
         decoder: from `load_decoder`.
@@ -199,16 +199,18 @@ def generate(
     """
     padded, lengths = whisper.pad_frames(frames, decoder.device)
     ids = torch.tensor(prompts, device=decoder.device)
-    out = decoder.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        encoder_outputs=padded.to(decoder.dtype),
-        num_frames=lengths,
-        num_beams=num_beams,
-        do_sample=False,
-        max_new_tokens=min(max_tokens, MAX_POSITIONS - ids.shape[1]),
-        max_length=None,
-    )
+    # Weights stay float32: bfloat16 ones would lose most of what a small learning rate has changed.
+    with torch.autocast("cuda", torch.bfloat16, enabled=decoder.device.type == "cuda"):
+        out = decoder.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            encoder_outputs=padded,
+            num_frames=lengths,
+            num_beams=num_beams,
+            do_sample=False,
+            max_new_tokens=min(max_tokens, MAX_POSITIONS - ids.shape[1]),
+            max_length=None,
+        )
     end = decoder.generation_config.eos_token_id
     return [list(itertools.takewhile(lambda token: token != end, row[ids.shape[1] :])) for row in out.tolist()]
 

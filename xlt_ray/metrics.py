@@ -8,7 +8,6 @@ Significance Tests for Machine Translation Evaluation), from the counts of each 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +19,8 @@ import numpy.typing as npt
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
+
+from xlt_ray.schema import language_of
 
 _Counts = npt.NDArray[np.int64]
 _Scores = npt.NDArray[np.float64]
@@ -58,7 +59,7 @@ def score(hypotheses: Sequence[str], references: Sequence[str], target: str) -> 
     """
     _check(hypotheses, references)
     metrics: dict[str, Any] = {"bleu": BLEU(tokenize=_tokenizer(target)), "chrf": CHRF()}
-    if _TOKENIZERS.get(_language(target)) in _WITH_CHARACTERS:
+    if _TOKENIZERS.get(language_of(target)) in _WITH_CHARACTERS:
         metrics["bleu_char"] = BLEU(tokenize="char")
     scores: dict[str, Any] = {}
     for name, metric in metrics.items():
@@ -164,8 +165,8 @@ def error_rate(
         ValueError: as `score`.
     """
     _check(hypotheses, references)
-    measure = "cer" if _language(language) in _BY_CHARACTER else "wer"
-    name, normalise = _normaliser(_language(language), measure == "cer", spellings or {})
+    measure = "cer" if language_of(language) in _BY_CHARACTER else "wer"
+    name, normalise = _normaliser(language_of(language), measure == "cer", spellings or {})
     spoken = [
         pair for pair in zip(map(normalise, references), map(normalise, hypotheses), strict=True) if pair[0].strip()
     ]
@@ -201,14 +202,9 @@ def _check(hypotheses: Sequence[str], references: Sequence[str]) -> None:
         raise ValueError(f"{len(hypotheses)} hypotheses for {len(references)} references; each needs one")
 
 
-def _language(code: str) -> str:
-    """The language itself, without what may follow it: `zh` for `zh-CN`."""
-    return re.split("[-_]", code.lower(), maxsplit=1)[0]
-
-
 def _tokenizer(target: str) -> str:
     """SacreBLEU's tokenizer for a language, or the next best where it needs a package that is missing."""
-    tokenizer = _TOKENIZERS.get(_language(target), "13a")
+    tokenizer = _TOKENIZERS.get(language_of(target), "13a")
     modules, stand_in = _EXTRAS.get(tokenizer, ((), ""))
     return tokenizer if all(find_spec(module) for module in modules) else stand_in
 

@@ -262,7 +262,7 @@ class Workers:
     num_gpus: float
 
 
-def workers(stage: str, count: int | None, num_gpus: float | None) -> Workers:
+def workers(stage: str, count: int | None, num_gpus: int | None) -> Workers:
     """One training process a GPU, or one where there is none. Says what it chose.
 
     Args:
@@ -271,13 +271,15 @@ def workers(stage: str, count: int | None, num_gpus: float | None) -> Workers:
         num_gpus: GPUs a worker takes; None: 1 if the cluster has a GPU now, else 0.
 
     Raises:
-        UserError: if this machine can't hold so many; Ray would wait for ever.
+        UserError: if this machine can't hold so many, or has no GPU; Ray would wait for ever.
     """
     resources = ray.cluster_resources()
     gpus, cpus = resources.get("GPU", 0), resources.get("CPU", 0)
     gpus_each = num_gpus if num_gpus is not None else float(gpus > 0)
     fit = int(gpus / gpus_each if gpus_each else cpus)
     chosen = count or (max(1, fit) if gpus_each else 1)
+    if "RAY_ADDRESS" not in os.environ and gpus_each and not gpus:
+        raise UserError(f"--{stage}.num-gpus {num_gpus}: this machine has no GPU; leave it out")
     if "RAY_ADDRESS" not in os.environ and chosen > fit:
         kind = "GPUs" if gpus_each else "CPUs"
         raise UserError(f"--{stage}.num-workers {chosen} needs more {kind} than this machine has; give {fit} or fewer")

@@ -45,6 +45,11 @@ class Utterance:
     split: str | None = None
 
 
+def language_of(code: str) -> str:
+    """The language itself, in lower case, without what may follow it: `zh` for `zh-CN` and `zh_cn`."""
+    return re.split("[-_]", code.lower(), maxsplit=1)[0]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Direction:
     """What is heard and what is written: `fr-zh`. With the same language twice, `fr-fr`, it is transcription."""
@@ -66,7 +71,7 @@ class Direction:
     @property
     def is_native(self) -> bool:
         """Whether Whisper was trained on such tasks: transcription, and translation into English."""
-        return self.target in (self.source, "en")
+        return self.target == self.source or language_of(self.target) == "en"
 
     def __str__(self) -> str:
         return f"{self.source}-{self.target}"

@@ -32,6 +32,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from xlt_ray import ctranslate2
 from xlt_ray.errors import UserError
+from xlt_ray.schema import language_of
 
 if TYPE_CHECKING:
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -119,7 +120,7 @@ def language_token(language: str, known: Container[str]) -> str | None:
         language: code of a corpus: `fr`, `zh-CN`, `cmn_hans_cn`; what follows the language itself is ignored.
         known: the tokens of the model, as `language_ids` gives them.
     """
-    code = re.split("[-_]", language.lower(), maxsplit=1)[0]
+    code = language_of(language)
     tokens = (f"<|{spelling}|>" for spelling in _SPELLINGS.get(code, (code,)))
     return next((token for token in tokens if token in known), None)
 

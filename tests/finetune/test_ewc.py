@@ -69,7 +69,7 @@ def test_penalty_and_gradient_are_those_of_the_formula():
     before = {name: torch.full_like(of, 0.5) for name, of in parameters.items()}
     for name, parameter in parameters.items():
         parameter.grad = before[name].clone()
-    value, _ = ewc.penalty(), ewc.add_gradient()
+    value = ewc.pull()
     loss = sum(3.0 / 2 * (fisher[name] * (of - anchor[name]) ** 2).sum() for name, of in parameters.items())
     gradients = torch.autograd.grad(loss, list(parameters.values()))
     assert value == pytest.approx(loss.item(), rel=1e-6)
@@ -84,15 +84,16 @@ def test_at_the_anchor_nothing_pulls(dtype):
     parameter = nn.Parameter(stored.float())
     parameter.grad = torch.zeros(50)
     ewc = Consolidation({"w": parameter}, {"w": stored}, {"w": torch.full((50,), 1e6)}, 1e6)
-    ewc.add_gradient()
-    assert ewc.penalty() == 0.0
+    assert ewc.pull() == 0.0
     assert not parameter.grad.any()
 
 
 def test_the_fisher_may_be_rounded_but_not_the_anchor():
     parameters, anchor, fisher, exact = consolidated()
     rounded = Consolidation(parameters, anchor, {name: of.bfloat16() for name, of in fisher.items()}, 3.0)
-    assert rounded.penalty() == pytest.approx(exact.penalty(), rel=2**-8)
+    for parameter in parameters.values():
+        parameter.grad = torch.zeros_like(parameter)
+    assert rounded.pull() == pytest.approx(exact.pull(), rel=2**-8)
 
 
 def test_a_larger_lambda_holds_closer():
@@ -104,7 +105,7 @@ def test_a_larger_lambda_holds_closer():
         ewc = Consolidation({"w": parameter}, {"w": torch.zeros(1)}, {"w": fisher}, strength)
         for _ in range(4000):
             (0.5 * (parameter - target).square().sum()).backward()
-            ewc.add_gradient()
+            ewc.pull()
             with torch.no_grad():
                 parameter -= 0.01 * parameter.grad
             parameter.grad = None

@@ -232,6 +232,30 @@ def test_consolidation_holds_from_the_first_step_and_through_a_resume(model_dir,
     assert [row["penalty"] for row in resumed] == [row["penalty"] for row in calm]
 
 
+def test_a_restored_optimizer_counts_where_its_weights_are(model_dir, tmp_path):
+    """A fused optimizer refuses a step count on another device than its parameter."""
+    train(model_dir, tmp_path, steps(2))
+    own = learner(model_dir)
+    training = Training(own, FinetuneConfig(), 4, LocalContext(tmp_path))
+    training.restore(tmp_path / "0")
+    fresh = torch.optim.AdamW(own.trained.values(), fused=True)
+    loss = own(batch())
+    loss.backward()
+    fresh.step()
+    for parameter in own.trained.values():
+        mine, theirs = (of.state[parameter] for of in (training._optimizer, fresh))
+        assert mine.keys() == theirs.keys()
+        assert all((mine[key].device, mine[key].dtype) == (theirs[key].device, theirs[key].dtype) for key in theirs)
+        assert mine["step"] == 2
+
+
+def test_dev_bleu_is_also_measured_at_the_end(model_dir, tmp_path):
+    own = learner(model_dir)
+    training = Training(own, FinetuneConfig(evaluate_every=3), 4, LocalContext(tmp_path), None, lambda: 1.0)
+    training.run(steps(4))
+    assert [row["step"] for row in training.log if "dev_bleu" in row] == [3, 4]
+
+
 def test_dev_bleu_keeps_the_best_weights_and_stops(model_dir, tmp_path):
     scores = iter([3.0, 5.0, 4.0, 4.5, 9.0])
     own = learner(model_dir)

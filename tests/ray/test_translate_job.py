@@ -78,6 +78,7 @@ def write_checkpoint(root, base):
     identity = {"model": {"sha256": whisper.weights_sha256(base)}}
     settings = {"finetune": {"directions": ["en-zh"], "prompt": "tgt_transcribe"}, "model": str(base)}
     artifact = artifacts.start(str(root), "finetune", "tuned", identity, settings)
+    artifact.write_json("metrics.json", {"weights_sha256": "of what it learned"})
     model = WhisperForConditionalGeneration.from_pretrained(base)
     with torch.no_grad():
         generator = torch.Generator().manual_seed(1)

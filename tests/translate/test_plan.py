@@ -55,6 +55,7 @@ def finetuned(root, model, name="tuned", sha256=None, directions=("en-zh", "fr-f
     identity = {"model": {"sha256": sha256 or whisper.weights_sha256(model)}}
     settings = {"finetune": {"directions": list(directions), "prompt": prompt}, "model": "other"}
     artifact = artifacts.start(str(root), "finetune", name, identity, settings)
+    artifact.write_json("metrics.json", {"weights_sha256": "of what it learned"})
     artifact.merge_rejected()
     artifact.commit(units=[], num_rows_in=0, inputs={}, seconds=0)
     return artifact
@@ -62,7 +63,8 @@ def finetuned(root, model, name="tuned", sha256=None, directions=("en-zh", "fr-f
 
 def translated(root, name, embeddings, directions=("fr-en",)):
     """A finished translate artifact, without its rows."""
-    artifact = artifacts.start(str(root), "translate", name, {"embeddings": embeddings.fingerprint}, {})
+    identity = {"embeddings": embeddings.fingerprint, "translate": {"num_beams": 1, "max_tokens": 224}}
+    artifact = artifacts.start(str(root), "translate", name, identity, {})
     artifact.write_table("data/x-00000.parquet", HYPOTHESIS.empty_table())
     artifact.write_json("metrics.json", {"directions": {name: {} for name in directions}})
     artifact.merge_rejected()
@@ -203,6 +205,7 @@ def test_baselines_that_cannot_be_compared(tmp_path, model):
     refused(job(tmp_path, model, baseline="apart"), "'apart'", "only it-zh")
     baseline = translated(tmp_path, "near", embeddings, ["it-zh", "fr-en"])
     assert prepared(job(tmp_path, model, baseline="near")).baseline == baseline
+    refused(job(tmp_path, model, baseline="near", num_beams=5), "--translate.num-beams 1", "search alike")
 
 
 def test_a_plan_travels_to_workers(tmp_path, model):

@@ -32,6 +32,13 @@ _HOME = {
 }
 """Where a corpus lies when no place is given; those not named here lie nowhere but with the user."""
 
+_ATTRIBUTIONS = {
+    "asterisk": "Trained on the Asterisk core sounds: voices Allison Smith (en, es), June Wallack (fr), CC-BY-SA-3.0; "
+    "Carlo Flora (it), ivrvoice.ru (ru), CC-BY-3.0; Chinese translations by the xlt_ray authors, CC-BY-SA-3.0.",
+    "fleurs": "Trained on FLEURS (Conneau et al. 2022), CC-BY-4.0.",
+}
+"""What the licence of a corpus asks to be said, where it is known."""
+
 _FORMS = ", ".join(f"{name}[:PATH]" if name in _HOME else f"{name}:PATH" for name in CORPORA)
 
 
@@ -49,6 +56,11 @@ def parse(spec: str) -> tuple[Reader, str]:
     if not path and name not in _HOME:
         raise UserError(f"corpus {spec!r} needs a path: {name}:PATH")
     return CORPORA[name], storage.absolute(path) if path else _HOME[name]
+
+
+def attribution(spec: str) -> str | None:
+    """What must be said of a model that was trained on a corpus; None where nothing is known."""
+    return _ATTRIBUTIONS.get(spec.partition(":")[0])
 
 
 def fetch(spec: str) -> None:

@@ -63,18 +63,17 @@ class Consolidation:
         ]
 
     @torch.no_grad()
-    def penalty(self) -> float:
-        """lambda/2 * sum_i F_i (theta_i - theta*_i)^2."""
-        total = 0.0
-        for parameter, anchor, fisher in self._parts:
-            moved = parameter - anchor.to(parameter.device, parameter.dtype)
-            total += float((fisher.to(parameter.device, parameter.dtype) * moved.square_()).sum())
-        return 0.5 * self._strength * total
+    def pull(self) -> float:
+        """Add lambda * F_i (theta_i - theta*_i) to the gradients, outside of autograd.
 
-    @torch.no_grad()
-    def add_gradient(self) -> None:
-        """Add lambda * F_i (theta_i - theta*_i) to the gradients, outside of autograd."""
+        Returns:
+            lambda/2 * sum_i F_i (theta_i - theta*_i)^2.
+        """
+        total = torch.zeros((), device=self._parts[0][0].device)
         for parameter, anchor, fisher in self._parts:
             assert parameter.grad is not None, "the gradient of the loss comes first"
             moved = parameter - anchor.to(parameter.device, parameter.dtype)
-            parameter.grad.addcmul_(fisher.to(parameter.device, parameter.dtype), moved, value=self._strength)
+            weighted = fisher.to(parameter.device, parameter.dtype) * moved
+            parameter.grad.add_(weighted, alpha=self._strength)
+            total += weighted.mul_(moved).sum()
+        return 0.5 * self._strength * float(total)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,6 +35,7 @@ def estimate(job: FinetuneJob, embeddings: Artifact, artifact: Artifact) -> None
     """Estimate what is missing and commit the artifact; nothing is done if it is complete. Needs a running Ray."""
     if artifact.is_complete:
         print(f"fisher: {artifact.uri} is complete, nothing to estimate")
+        artifact.remove("partial")  # a run that was killed right after its manifest left them
         return
     runtime.require_shared(artifact.path("config.json"))
     inputs = {"model": job.model, "embed": embeddings.name}
@@ -135,6 +136,7 @@ def _reduce(artifact: Artifact, num_examples: int) -> dict[str, float]:
     }
 
 
-def read(artifact: Artifact, dtype: torch.dtype) -> dict[str, Tensor]:
-    """F of every weight of the decoder, by name."""
-    return {name: of.to(dtype) for name, of in load(storage.read_bytes(artifact.path(_WEIGHTS))).items()}
+def read(artifact: Artifact, names: Iterable[str], dtype: torch.dtype) -> dict[str, Tensor]:
+    """F of some weights of the decoder, by name; the others are not held."""
+    fisher = load(storage.read_bytes(artifact.path(_WEIGHTS)))
+    return {name: fisher[name].to(dtype) for name in names}

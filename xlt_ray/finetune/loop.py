@@ -97,13 +97,16 @@ class Training:
             row["seconds"] = time.perf_counter() - started
             self.step += 1
             self.log.append(row)
-            if self._evaluate and self.step % self._config.evaluate_every == 0:
+            if self._evaluate and self._is_due():
                 self._measure(self._evaluate(), row)
             self._context.progress(row)
             if self.step % self._config.checkpoint_every == 0 and self.step < self._num_steps:
                 self.save()
             started = time.perf_counter()
         self.save()
+
+    def _is_due(self) -> bool:
+        return self.step % self._config.evaluate_every == 0 or self.step == self._num_steps
 
     @property
     def is_over(self) -> bool:
@@ -129,8 +132,7 @@ class Training:
             total += loss.detach()
         figures = {"loss": float(self._context.total(total)) / step.num_tokens, "learning_rate": rate}
         if self._consolidation:
-            figures["penalty"] = self._consolidation.penalty()
-            self._consolidation.add_gradient()
+            figures["penalty"] = self._consolidation.pull()
         figures["grad_norm"] = float(nn.utils.clip_grad_norm_(self._trained.values(), self._config.clip))
         self._optimizer.step()
         return figures
@@ -147,7 +149,8 @@ class Training:
         return contextlib.nullcontext()
 
     def _measure(self, bleu: float, row: dict[str, float]) -> None:
-        if all(bleu > before.get("dev_bleu", -1.0) for before in self.log):
+        is_best = all(bleu > before.get("dev_bleu", -1.0) for before in self.log)
+        if is_best and self._context.rank == 0:  # the only one that saves
             self._best = {name: of.detach().cpu().clone() for name, of in self._trained.items()}
         row["dev_bleu"] = bleu
 
@@ -177,13 +180,15 @@ class Training:
         progress = json.loads((folder / _PROGRESS).read_text())
         self.step, self.log = progress["step"], progress["log"]
         state = load_file(folder / _STATE, device=str(self._context.device))
+        # On the device, where the fused optimizer keeps it.
+        step = torch.tensor(float(self.step), device=self._context.device)
         with torch.no_grad():
             for name, parameter in self._trained.items():
                 parameter.copy_(state[f"weights/{name}"])
                 if f"exp_avg/{name}" in state:
                     moments = {moment: state[f"{moment}/{name}"] for moment in ("exp_avg", "exp_avg_sq")}
-                    self._optimizer.state[parameter] = {"step": torch.tensor(float(self.step)), **moments}
-        if (folder / _BEST).exists():
+                    self._optimizer.state[parameter] = {"step": step.clone(), **moments}
+        if (folder / _BEST).exists() and self._context.rank == 0:
             self._best = load_file(folder / _BEST)
 
 

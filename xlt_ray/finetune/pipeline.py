@@ -6,17 +6,20 @@ embedding shards -> examples -> (fisher) -> Ray Train -> model/: what transforme
 from __future__ import annotations
 
 import math
+import shlex
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
 import ray.train
 from rich.table import Table
 
-from xlt_ray import artifacts, export, runtime, whisper
+from xlt_ray import artifacts, corpora, export, runtime, whisper
 from xlt_ray.artifacts import Artifact
 from xlt_ray.config import FinetuneConfig, FinetuneJob, identity
 from xlt_ray.decoder import Prompter
@@ -36,6 +39,7 @@ def finetune(plan: Plan) -> Artifact:
     artifact, job = plan.artifact, plan.job
     if artifact.is_complete:
         print(f"finetune: {artifact.uri} is complete, nothing to train")
+        artifact.remove("train")  # a run that was killed right after its manifest left it
         return artifact
     runtime.require_shared(artifact.path("config.json"))
     workers = runtime.workers("finetune", job.finetune.num_workers, job.finetune.num_gpus)
@@ -50,8 +54,9 @@ def finetune(plan: Plan) -> Artifact:
         artifact.merge_rejected([examples.rejected])
         work = Work(artifact, job.model, job.finetune, plan.fisher, num_trained, _num_steps(job.finetune, examples))
         checkpoint = trainer.train(work, workers)
-        files, log = ray.get(ray.remote(num_cpus=0.9)(_save).remote(checkpoint, work))
-        _finish(plan, examples, files, log, tracker, time.monotonic() - started)
+        files, log, sha256 = ray.get(ray.remote(num_cpus=0.9)(_save).remote(checkpoint, work))
+        figures = {**summarise(log, examples), "weights_sha256": sha256}
+        _finish(plan, examples, files, log, figures, tracker, time.monotonic() - started)
     return artifact
 
 
@@ -71,8 +76,12 @@ def _examples(job: FinetuneJob, embeddings: Artifact, prompter: Prompter) -> Exa
 
 def _num_steps(config: FinetuneConfig, examples: Examples) -> int:
     num_keep = round(config.replay_fraction * config.batch_size)
-    num_learn: int = examples.table["role"].to_pylist().count("learn")
-    return config.epochs * math.ceil(num_learn / (config.batch_size - num_keep))
+    return config.epochs * math.ceil(_counts(examples.table)["learn"] / (config.batch_size - num_keep))
+
+
+def _counts(examples: pa.Table) -> dict[str, int]:
+    """How many examples there are to learn, to keep and for dev BLEU."""
+    return dict(sorted(Counter(examples["role"].to_pylist()).items()))
 
 
 def _announce(job: FinetuneJob, examples: Examples, model_dir: Path) -> int:
@@ -81,8 +90,8 @@ def _announce(job: FinetuneJob, examples: Examples, model_dir: Path) -> int:
     trained, of_decoder = count_parameters(model_dir, config)
     kind = f"LoRA of rank {config.lora_rank}: " if config.lora_rank else ""
     print(f"finetune: {kind}{trained:,} weights train, decoder {of_decoder:,}; the encoder is not loaded")
-    counts = {role: examples.table["role"].to_pylist().count(role) for role in ("learn", "keep", "dev")}
-    print("finetune: examples " + ", ".join(f"{count} to {role}" for role, count in counts.items() if count))
+    counts = _counts(examples.table)
+    print("finetune: examples " + ", ".join(f"{count} to {role}" for role, count in counts.items()))
     if config.ewc_lambda:
         sizes = [trained * width / 1e6 for width in (2 if config.fisher_dtype == "bfloat16" else 4, 4)]
         where = "the CPU" if config.ewc_on_cpu else "the device that trains"
@@ -90,12 +99,14 @@ def _announce(job: FinetuneJob, examples: Examples, model_dir: Path) -> int:
     return trained
 
 
-def _save(checkpoint: ray.train.Checkpoint, work: Work) -> tuple[list[str], Any]:
-    """Write the model into the artifact; the files, and the log of the training."""
+def _save(checkpoint: ray.train.Checkpoint, work: Work) -> tuple[list[str], list[dict[str, float]], str]:
+    """Write the model into the artifact; the files, the log of the training, and the hash of the weights."""
     model_dir = whisper.resolve_model(work.model)
     with checkpoint.as_directory() as last:
         trained, log = read_trained(Path(last))
     weights = tuned_weights(model_dir, work.config, trained)
+    for kind in ("model", "ctranslate2"):  # a run that was killed here left parts of them
+        work.artifact.remove(kind)
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder, "model")
         export.save_model(model, model_dir, weights)
@@ -105,7 +116,7 @@ def _save(checkpoint: ray.train.Checkpoint, work: Work) -> tuple[list[str], Any]
         files = sorted(path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file())
         for path in files:
             work.artifact.copy_file(str(path), Path(folder, path))
-    return [str(path) for path in files], log
+        return [str(path) for path in files], log, whisper.weights_sha256(model)
 
 
 def _card(work: Work, log: list[dict[str, float]]) -> export.Card:
@@ -115,16 +126,31 @@ def _card(work: Work, log: list[dict[str, float]]) -> export.Card:
         chosen["fisher"] = work.fisher.name
     return export.Card(
         name=work.artifact.name,
-        base_model=work.model,
+        base_model=_public(work.model),
         directions=config.directions,
         scheme=config.prompt,
         frozen=("encoder",) if config.train_embeddings else ("encoder", "token embeddings"),
         hyperparameters={name: _word(value) for name, value in chosen.items() if value not in (None, [])},
-        corpus=work.artifact.settings["corpus"],
-        num_examples=sum(int(row["num_examples"]) for row in log) // config.epochs,
+        corpus=work.artifact.settings["corpus"].split(":")[0],
+        num_examples=_counts(artifacts.read_table(work.artifact.path("data/examples.parquet")))["learn"],
+        attribution=corpora.attribution(work.artifact.settings["corpus"]),
+        metrics=_scores(config, log),
         limits=_NOT_MEASURED,
         commit=artifacts.provenance()["git"]["sha"],
     )
+
+
+def _public(model: str) -> str:
+    """The name of a model without the place where it lies on somebody's disk."""
+    return Path(model).name if Path(model).expanduser().is_dir() else model
+
+
+def _scores(config: FinetuneConfig, log: list[dict[str, float]]) -> tuple[export.Metric, ...]:
+    """Dev BLEU of the weights that are kept, where one direction alone was measured."""
+    scores = [row["dev_bleu"] for row in log if "dev_bleu" in row]
+    if not scores or len(config.directions) > 1:
+        return ()
+    return (export.Metric(direction=config.directions[0], name="bleu", value=max(scores), split=config.dev_split),)
 
 
 def _word(value: Any) -> str | int | float | bool:
@@ -136,12 +162,12 @@ def _finish(
     examples: Examples,
     files: list[str],
     log: list[dict[str, float]],
+    figures: dict[str, Any],
     tracker: Tracker,
     seconds: float,
 ) -> None:
     """Write the figures, log them, and commit the artifact."""
     artifact, embeddings = plan.artifact, plan.embeddings
-    figures = summarise(log, examples)
     artifact.write_json("metrics.json", figures)
     artifact.write_json("log.json", log)
     for key, name in _CURVES.items():
@@ -177,12 +203,11 @@ def summarise(log: list[dict[str, float]], examples: Examples) -> dict[str, Any]
 
     The loss at an end is the mean over a tenth of the steps, because one step's is that of a few sentences.
     """
-    roles = examples.table["role"].to_pylist()
     tenth = max(1, len(log) // 10)
     dev = [row["dev_bleu"] for row in log if "dev_bleu" in row]
     pace = [row["num_examples"] / row["seconds"] for row in log]
     return {
-        "num_examples": {role: roles.count(role) for role in sorted(set(roles))},
+        "num_examples": _counts(examples.table),
         "num_steps": len(log),
         "loss": {
             "first": float(np.mean([row["loss"] for row in log[:tenth]])),
@@ -211,3 +236,14 @@ def as_table(figures: dict[str, Any]) -> Table:
     losses = [f"{figures['loss'][end]:.3f}" for end in ("first", "last")]
     table.add_row(counts, str(figures["num_steps"]), *losses, dev, f"{figures['samples_per_s']:.1f}")
     return table
+
+
+def next_command(job: FinetuneJob) -> str:
+    """What translates with the weights of a run, on the same speech."""
+    shared = {"root": job.root, "name": job.name, "corpus": job.corpus, "model": job.model}
+    flags = " ".join(f"--{name} {shlex.quote(value)}" for name, value in shared.items())
+    embeddings = job.finetune.embeddings or job.name
+    return (
+        f"python jobs/translate.py {flags} --languages {','.join(job.languages)} "
+        f"--translate.embeddings {embeddings} --translate.checkpoint {job.name}"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def prepare(job: FinetuneJob, embeddings: Artifact, index: pa.Table | None) -> P
     shards.require_model(embeddings, sha256, job.model)
     shards.warn_of_loops(embeddings)
     _require_directions(job, model_dir, shards.utterances(embeddings) if index is None else index)
+    _require_exporter(job.finetune)
     fisher = _begin_fisher(job, embeddings, sha256) if job.finetune.ewc_lambda else None
     return Plan(
         artifact=_begin(job, embeddings, fisher, sha256),
@@ -75,6 +77,11 @@ def _require_directions(job: FinetuneJob, model_dir: Path, rows: pa.Table) -> No
     shards.require_references(rows, [*learn, *keep], config.split)
     if config.evaluate_every:
         shards.require_references(rows, learn, config.dev_split)
+
+
+def _require_exporter(config: FinetuneConfig) -> None:
+    if config.export == "ctranslate2" and importlib.util.find_spec("ctranslate2") is None:
+        raise UserError('--finetune.export ctranslate2 needs the package; pip install "xlt_ray[ctranslate2]"')
 
 
 def _begin(job: FinetuneJob, embeddings: Artifact, fisher: Artifact | None, sha256: str) -> Artifact:
@@ -98,9 +105,16 @@ def _begin_fisher(job: FinetuneJob, embeddings: Artifact, sha256: str) -> Artifa
         return artifacts.start(job.root, "fisher", job.name, what, dataclasses.asdict(job))
     found = artifacts.find(job.root, "fisher", config.fisher)
     shards.require_model(found, sha256, job.model)
-    if found.identity["fisher"]["keep"] != sorted(config.keep):
-        there = ",".join(found.identity["fisher"]["keep"])
-        raise UserError(f"--finetune.fisher {config.fisher}: it keeps {there}; give the same to --finetune.keep")
+    there = found.identity["fisher"]
+    asked = _fisher_settings(config)
+    # Another seed draws other examples of the same tasks: runs that differ in it may share a Fisher.
+    for key in sorted(asked.keys() - {"seed"}):
+        if asked[key] != there[key]:
+            flag = {"labels": "fisher-labels", "examples": "fisher-examples"}.get(key, key)
+            raise UserError(
+                f"--finetune.fisher {config.fisher} was made with {_word(there[key])}, and --finetune.{flag} is "
+                f"{_word(asked[key])}; give the same"
+            )
     return found
 
 
@@ -114,3 +128,7 @@ def _fisher_settings(config: FinetuneConfig) -> dict[str, Any]:
         "prompt": config.prompt,
         "seed": config.seed,
     }
+
+
+def _word(value: Any) -> str:
+    return ",".join(value) if isinstance(value, list) else str(value)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
+import ray.exceptions
 import ray.train
 import ray.train.torch
 
@@ -22,6 +23,7 @@ from xlt_ray.finetune.board import Board
 
 _RUN = "train"
 _POLL_S = 0.5
+_TELL_S = 60
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ def train(work: Work, workers: runtime.Workers) -> ray.train.Checkpoint:
 
     Needs a running Ray.
     """
-    board = ray.remote(num_cpus=0)(Board).remote()
+    board = ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
     filesystem, path = storage.locate(work.artifact.uri)
     trainer = ray.train.torch.TorchTrainer(
         _run_worker,
@@ -68,7 +70,8 @@ def train(work: Work, workers: runtime.Workers) -> ray.train.Checkpoint:
             failure_config=ray.train.FailureConfig(max_failures=work.config.max_failures),
         ),
     )
-    with _watched(board, work.num_steps):
+    each = f"{workers.num_cpus:g} CPU" + (f" and {workers.num_gpus:g} GPU" if workers.num_gpus else "")
+    with _watched(board, work.num_steps, f"{workers.count} workers with {each} each"):
         result = trainer.fit()
     assert result.checkpoint is not None, "the loop ends with a checkpoint"
     return result.checkpoint
@@ -82,18 +85,21 @@ def _run_worker(settings: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _watched(board: Any, num_steps: int) -> Iterator[None]:
-    """A progress bar that follows the board."""
+def _watched(board: Any, num_steps: int, wanted: str) -> Iterator[None]:
+    """A progress bar that follows the board, and says what is waited for: Ray would wait without a word."""
     over = threading.Event()
     with runtime.Bar("finetune steps", num_steps, 0) as bar:
 
         def follow() -> None:
-            seen = 0
+            seen, quiet = 0, 0.0
             while not over.wait(_POLL_S):
-                step = int(ray.get(board.get.remote()).get("step", seen))
+                step = _step_of(board, seen)
+                quiet = 0.0 if step > seen else quiet + _POLL_S
                 if step > seen:
                     bar.advance(step - seen)
                     seen = step
+                elif seen == 0 and quiet % _TELL_S == 0:
+                    print(f"finetune: waiting for {wanted}; the cluster has {_resources()}", flush=True)
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()
@@ -102,3 +108,15 @@ def _watched(board: Any, num_steps: int) -> Iterator[None]:
         finally:
             over.set()
             thread.join()
+
+
+def _step_of(board: Any, seen: int) -> int:
+    try:
+        return int(ray.get(board.get.remote()).get("step", seen))
+    except ray.exceptions.RayActorError:  # its node was lost; it comes back on another
+        return seen
+
+
+def _resources() -> str:
+    there = ray.cluster_resources()
+    return ", ".join(f"{there.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU"))

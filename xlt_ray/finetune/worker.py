@@ -115,7 +115,7 @@ def _consolidation(work: Work, learner: Learner) -> Consolidation | None:
     if work.fisher is None:
         return None
     anchor = {name: of.detach().clone() for name, of in learner.trained.items()}
-    weights = fisher.read(work.fisher, getattr(torch, work.config.fisher_dtype))
+    weights = fisher.read(work.fisher, learner.trained, getattr(torch, work.config.fisher_dtype))
     device = "cpu" if work.config.ewc_on_cpu else None
     return Consolidation(learner.trained, anchor, weights, work.config.ewc_lambda, device)
 
@@ -166,8 +166,7 @@ class _Evaluation:
     def _write(self, rows: Indices) -> list[tuple[int, str]]:
         chosen = self._dev.take(pa.array(rows, pa.int64()))
         frames = shards.read_frames(rows_of.places(chosen))
-        with torch.autocast("cuda", torch.bfloat16, enabled=self._context.device.type == "cuda"):
-            written = decoder.generate(self._learner.decoder, frames, chosen["prompt"].to_pylist())
+        written = decoder.generate(self._learner.decoder, frames, chosen["prompt"].to_pylist())
         return [(int(i), self._prompter.text(tokens)) for i, tokens in zip(rows, written, strict=True)]
 
     def _bleu(self, texts: list[str]) -> float:

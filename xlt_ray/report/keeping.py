@@ -201,6 +201,7 @@ def _points(members: Sequence[tuple[Run, Outcome]]) -> list[Point]:
 def _point(same: Sequence[tuple[Run, Outcome]]) -> Point:
     outcomes = [outcome for _, outcome in same]
     kept, gain = [of.kept for of in outcomes], [of.gain for of in outcomes]
+    measures = dict.fromkeys(measure for of in outcomes for measure in of.rates)  # one seed may transcribe, another not
     return Point(
         names=tuple(run.name for run, _ in same),
         num_seeds=len({run.seed for run, _ in same}),
@@ -209,7 +210,7 @@ def _point(same: Sequence[tuple[Run, Outcome]]) -> Point:
         gain=fmean(gain),
         kept_range=(min(kept), max(kept)),
         gain_range=(min(gain), max(gain)),
-        rates={measure: _means([of.rates[measure] for of in outcomes]) for measure in outcomes[0].rates},
+        rates={measure: _means([of.rates[measure] for of in outcomes if measure in of.rates]) for measure in measures},
     )
 
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
-import torch
 from filelock import FileLock
 
 from xlt_ray import shards, storage
@@ -51,7 +50,7 @@ def _copy(uri: str, path: Path) -> None:
 
 
 def load(model_dir: Path, checkpoint_dir: Path | None, alpha: float, device: str) -> FrameDecoder:
-    """The decoder on the line from a model to a checkpoint: float32 on CPUs, bfloat16 on GPUs.
+    """The decoder on the line from a model to a checkpoint, in float32.
 
     Args:
         model_dir: Hugging Face directory of the model.
@@ -63,7 +62,7 @@ def load(model_dir: Path, checkpoint_dir: Path | None, alpha: float, device: str
     if checkpoint_dir is not None and alpha != 1.0:
         between = interpolate(read_weights(model_dir, device), read_weights(checkpoint_dir, device), alpha)
         decoder.load_state_dict(between, strict=False)  # the output layer is not named: it is the token embedding
-    return decoder.to(torch.bfloat16) if device == "cuda" else decoder
+    return decoder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

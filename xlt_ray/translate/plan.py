@@ -86,6 +86,8 @@ def _begin(job: TranslateJob, embeddings: Artifact, checkpoint: Artifact | None,
         "embeddings": embeddings.fingerprint,
         "model": {"sha256": sha256},
         "checkpoint": checkpoint.fingerprint if checkpoint else None,
+        # The same settings can end in other weights: on other hardware, or after a change of the code.
+        "weights": checkpoint.read_json("metrics.json")["weights_sha256"] if checkpoint else None,
         "translate": identity(job.translate),
     }
     made_with = embeddings.settings
@@ -127,6 +129,13 @@ def _find_baseline(job: TranslateJob, embeddings: Artifact, directions: Sequence
         raise UserError(
             f"translate artifact {name!r} is of other embeddings than {embeddings.name!r}, so it can't be compared "
             "with; choose another --translate.baseline"
+        )
+    how = {key: baseline.identity["translate"][key] for key in ("num_beams", "max_tokens")}
+    if how != {key: getattr(job.translate, key) for key in how}:
+        beams, tokens = how.values()
+        raise UserError(
+            f"translate artifact {name!r} was written with --translate.num-beams {beams} and --translate.max-tokens "
+            f"{tokens}; compare runs that search alike"
         )
     there = baseline.read_json("metrics.json")["directions"]
     if not there.keys() & {str(direction) for direction in directions}:

@@ -11,6 +11,14 @@ from xlt_ray.errors import UserError
 from xlt_ray.finetune.plan import find_embeddings, prepare
 from xlt_ray.schema import Utterance, embedding_schema, utterance_table
 
+FISHER = {
+    "keep": ["fr-en"],
+    "split": "train",
+    "labels": "empirical",
+    "examples": 200,
+    "prompt": "tgt_translate",
+    "seed": 7,
+}
 MADE_WITH = {"encoding": "exact", "keep_margin": 200, "context_margin": 100}
 
 
@@ -54,7 +62,7 @@ def root(tmp_path_factory):
         str(folder),
         "fisher",
         "kept",
-        {"model": {"sha256": sha256}, "fisher": {"keep": ["fr-en"]}},
+        {"model": {"sha256": sha256}, "fisher": FISHER},
         {"model": str(model)},
     )
     fisher.merge_rejected()
@@ -87,7 +95,15 @@ EWC = ["--finetune.ewc-lambda", "5"]
         (EWC, "needs a Fisher of what to keep; add --finetune.keep"),
         ([*EWC, "--finetune.keep", "fr-en", "--finetune.lora-rank", "2"], "--finetune.lora-rank does not train"),
         ([*EWC, "--finetune.keep", "fr-en", "--finetune.fisher", "none"], "finished ones: kept"),
-        ([*EWC, "--finetune.keep", "en-en", "--finetune.fisher", "kept"], "it keeps fr-en; give the same"),
+        (
+            [*EWC, "--finetune.keep", "en-en", "--finetune.fisher", "kept"],
+            "was made with fr-en, and --finetune.keep is en-en",
+        ),
+        (
+            [*EWC, "--finetune.keep", "fr-en", "--finetune.fisher", "kept", "--finetune.fisher-labels", "sampled"],
+            "was made with empirical, and --finetune.fisher-labels is sampled",
+        ),
+        (["--finetune.num-gpus", "0.5"], "--finetune.num-gpus"),
         (["--finetune.keep", "fr-en"], "--finetune.keep alone does nothing"),
         (["--finetune.fisher", "kept"], "--finetune.fisher has no effect without"),
         (["--finetune.replay-fraction", "0.5"], "--finetune.replay-fraction needs --finetune.keep"),
