@@ -122,8 +122,9 @@ class FinetuneConfig:
     """Name of the embed artifact to train on; none: the job's own name."""
     directions: Codes = ("en-zh",)
     """What is learned, source-target, with commas between: en-zh."""
-    prompt: Literal["src_translate", "tgt_transcribe", "tgt_translate"] = "tgt_translate"
-    """Language and task of the prompt for new targets. X-en and X-X always keep the prompt of Whisper's training."""
+    prompt: Literal["src_translate", "tgt_transcribe", "tgt_translate"] = "tgt_transcribe"
+    """Language and task of the prompt for new targets. X-en and X-X always keep the prompt of Whisper's training;
+    tgt_transcribe leaves them best in peace, because it gives the task token translate no second meaning."""
     split: str | None = "train"
     """Rows of the embeddings to train on; none: all."""
     dev_split: str = "dev"
@@ -241,7 +242,7 @@ class TranslateConfig:
     transcribe: bool = True
     """Also transcribe every language, for the error rate."""
     prompt: Literal["src_translate", "tgt_transcribe", "tgt_translate"] | None = None
-    """As in finetune; none: that of the checkpoint, else tgt_translate."""
+    """As in finetune; none: that of the checkpoint, else tgt_transcribe."""
     split: str | None = "test"
     """Rows of the embeddings to translate; none: all."""
     num_beams: int = 1

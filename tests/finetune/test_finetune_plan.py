@@ -16,7 +16,7 @@ FISHER = {
     "split": "train",
     "labels": "empirical",
     "examples": 200,
-    "prompt": "tgt_translate",
+    "prompt": "tgt_transcribe",
     "seed": 7,
 }
 MADE_WITH = {"encoding": "exact", "keep_margin": 200, "context_margin": 100}

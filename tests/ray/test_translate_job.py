@@ -76,7 +76,7 @@ def write_model(folder):
 def write_checkpoint(root, base):
     """A finished finetune artifact whose decoder is another one than the model's."""
     identity = {"model": {"sha256": whisper.weights_sha256(base)}}
-    settings = {"finetune": {"directions": ["en-zh"], "prompt": "tgt_transcribe"}, "model": str(base)}
+    settings = {"finetune": {"directions": ["en-zh"], "prompt": "tgt_translate"}, "model": str(base)}
     artifact = artifacts.start(str(root), "finetune", "tuned", identity, settings)
     artifact.write_json("metrics.json", {"weights_sha256": "of what it learned"})
     model = WhisperForConditionalGeneration.from_pretrained(base)
@@ -151,7 +151,7 @@ def witness(model, tokenizer, frames, language, task):
 
 
 PROMPTS = {"fr-en": ("fr", "translate"), "en-en": ("en", "transcribe"), "fr-fr": ("fr", "transcribe")}
-NEW = {"base": ("zh", "translate"), "tuned": ("zh", "transcribe")}
+NEW = {"base": ("zh", "transcribe"), "tuned": ("zh", "translate")}
 
 
 def check_hypotheses(root, name, model_dir, tokenizer_dir):
@@ -201,7 +201,7 @@ def test_figures_are_those_of_sacrebleu(corpus, base):
     zh = [figures["directions"][direction]["chrf"] for direction in ("en-zh", "fr-zh")]
     assert figures["means"]["zh"]["chrf"] == pytest.approx(sum(zh) / 2)
     assert figures["directions"]["fr-fr"]["wer"] > 0
-    assert (figures["prompt"], figures["checkpoint"], figures["comet"]) == ("tgt_translate", None, None)
+    assert (figures["prompt"], figures["checkpoint"], figures["comet"]) == ("tgt_transcribe", None, None)
 
 
 def test_every_row_is_accounted_for(corpus, base):
@@ -287,7 +287,7 @@ def test_a_killed_driver_goes_on_from_what_is_there(corpus, base, tuned):
     """Killed and calm run must agree; with alpha 0, where a checkpoint is the model, the calm one is there already."""
     root, _, flags = corpus
     words = ["--name", "killed", "--translate.embeddings", "base", *flags, "--translate.max-actors", 1]
-    words += ["--translate.checkpoint", "tuned", "--translate.alpha", 0, "--translate.prompt", "tgt_translate"]
+    words += ["--translate.checkpoint", "tuned", "--translate.alpha", 0, "--translate.prompt", "tgt_transcribe"]
     process = start(root, *words, "--translate.rows-per-unit", 1)
     while len(units(root)) < 3:
         assert process.poll() is None, process.stdout.read()

@@ -109,16 +109,16 @@ def test_nothing_to_translate(tmp_path):
 
 def test_the_checkpoint_decides_targets_and_prompt(tmp_path, model):
     embedded(tmp_path, model)
-    checkpoint = finetuned(tmp_path, model)
+    checkpoint = finetuned(tmp_path, model, prompt="tgt_translate")
     found = prepared(job(tmp_path, model, ("en",), checkpoint="tuned", transcribe=True))
     assert names(found.directions) == ["en-zh", "en-en"]
-    assert found.scheme == "tgt_transcribe"
+    assert found.scheme == "tgt_translate"
     assert found.checkpoint == checkpoint
     assert found.artifact.identity["checkpoint"] == checkpoint.fingerprint
     other = prepared(job(tmp_path, model, ("en",), "other", checkpoint="tuned", prompt="src_translate"))
     assert other.scheme == "src_translate"
     plain = prepared(job(tmp_path, model, ("fr",), "plain"))
-    assert plain.scheme == "tgt_translate"
+    assert plain.scheme == "tgt_transcribe"
     assert plain.artifact.identity["checkpoint"] is None
 
 

@@ -64,7 +64,7 @@ def prepare(job: TranslateJob, embeddings: Artifact, index: pa.Table | None) -> 
         shards.require_model(checkpoint, sha256, job.model)
     tuning = checkpoint.settings["finetune"] if checkpoint else {}
     directions = directions_of(job, tuning.get("directions", []))
-    scheme: Scheme = config.prompt or tuning.get("prompt", "tgt_translate")
+    scheme: Scheme = config.prompt or tuning.get("prompt", "tgt_transcribe")
     _require_tokens(model_dir, directions, scheme)
     shards.require_references(shards.utterances(embeddings) if index is None else index, directions, config.split)
     baseline = _find_baseline(job, embeddings, directions) if config.baseline else None
