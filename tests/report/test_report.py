@@ -688,7 +688,7 @@ def test_one_run_says_all_and_why_comet_is_missing(tmp_path: Path, comet: dict[s
 
 def test_fine_tuning_is_told_by_run(tuned_page: Page, tuned_source: str) -> None:
     both = tuned_page.row("both", "en-zh")
-    assert both[2:6] == ["tgt_translate", "decoder", "3e-5", "3"]
+    assert both[2:6] == ["tgt_transcribe", "decoder", "3e-5", "3"]
     assert both[6:12] == ["1,230", "10000", "both", "30%", "es-en, fr-en", "0"]
     assert both[12:] == ["3.875 → 1.062", "–", "20.2"]
     lora = tuned_page.row("lora-4", "en-zh")
