@@ -122,7 +122,7 @@ def test_references_are_required_before_there_are_shards():
 def test_another_model_is_named(embeddings):
     shards.require_model(embeddings, "abc", "mine")
     with pytest.raises(UserError, match=r"embed artifact 'speech' was made with another model .*'mine'.*'base'"):
-        shards.require_model(embeddings, "abd", "mine")
+        shards.require_model(embeddings, "xyz", "mine")
 
 
 @pytest.mark.parametrize(
