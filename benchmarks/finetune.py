@@ -42,7 +42,7 @@ from xlt_ray.schema import Direction
 MODEL = "wheels:whisper-base"
 BATCH = 10
 STEPS = 3
-ROUNDS = 5
+ROUNDS = 3
 LEARNING_RATE = 1e-5
 
 
