@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from xlt_ray.config import FinetuneConfig
 from xlt_ray.whisper import pad_frames
 
 _WINDOW = 16
@@ -90,6 +91,17 @@ def plan(examples: pa.Table, *, batch_size: int, epochs: int, replay_fraction: f
             mixed = np.array([*batch, *itertools.islice(replay, num_keep)])
             steps.append(mixed[np.argsort(lengths[mixed], kind="stable")])
     return steps
+
+
+def plan_of(examples: pa.Table, config: FinetuneConfig) -> list[Indices]:
+    """The plan of a run with these settings."""
+    return plan(
+        examples,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        replay_fraction=config.replay_fraction,
+        seed=config.seed,
+    )
 
 
 def _epoch(rows: Indices, lengths: Indices, size: int, rng: np.random.Generator) -> list[Indices]:

@@ -5,7 +5,6 @@ embedding shards -> examples -> (fisher) -> Ray Train -> model/: what transforme
 
 from __future__ import annotations
 
-import math
 import shlex
 import tempfile
 import time
@@ -24,6 +23,7 @@ from xlt_ray.artifacts import Artifact
 from xlt_ray.config import FinetuneConfig, FinetuneJob, identity
 from xlt_ray.decoder import Prompter
 from xlt_ray.errors import UserError
+from xlt_ray.finetune import batch as batches
 from xlt_ray.finetune import examples as rows_of
 from xlt_ray.finetune import fisher, trainer
 from xlt_ray.finetune.examples import Examples
@@ -52,7 +52,8 @@ def finetune(plan: Plan) -> Artifact:
         started = time.monotonic()
         artifact.write_table("data/examples.parquet", examples.table)
         artifact.merge_rejected([examples.rejected])
-        work = Work(artifact, job.model, job.finetune, plan.fisher, num_trained, _num_steps(job.finetune, examples))
+        num_steps = len(batches.plan_of(examples.table, job.finetune))
+        work = Work(artifact, job.model, job.finetune, plan.fisher, num_trained, num_steps)
         checkpoint = trainer.train(work, workers)
         files, log, sha256 = ray.get(ray.remote(num_cpus=0.9)(_save).remote(checkpoint, work))
         figures = {**summarise(log, examples), "weights_sha256": sha256}
@@ -72,11 +73,6 @@ def _examples(job: FinetuneJob, embeddings: Artifact, prompter: Prompter) -> Exa
         if not part.table.num_rows:
             raise UserError(f"no example of {','.join(directions)} is left in split {split!r}; choose another split")
     return rows_of.joined(found)
-
-
-def _num_steps(config: FinetuneConfig, examples: Examples) -> int:
-    num_keep = round(config.replay_fraction * config.batch_size)
-    return config.epochs * math.ceil(_counts(examples.table)["learn"] / (config.batch_size - num_keep))
 
 
 def _counts(examples: pa.Table) -> dict[str, int]:

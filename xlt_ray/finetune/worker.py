@@ -96,13 +96,7 @@ def train_share(work: Work, board: Any) -> None:
         raise RuntimeError(f"{num_trained} weights train, but {work.num_trained} were announced")
     table = artifacts.read_table(work.artifact.path("data/examples.parquet"))
     evaluate = _Evaluation(learner, table, context, str(model_dir)) if work.config.evaluate_every else None
-    steps = batches.plan(
-        table,
-        batch_size=work.config.batch_size,
-        epochs=work.config.epochs,
-        replay_fraction=work.config.replay_fraction,
-        seed=work.config.seed,
-    )
+    steps = batches.plan_of(table, work.config)
     training = Training(learner, work.config, len(steps), context, _consolidation(work, learner), evaluate)
     with context.resume() as folder:
         if folder is not None:
