@@ -2,6 +2,7 @@ r"""Encode a corpus once: speech in, shards of encoder frames out.
 
   on this machine    python jobs/embed.py --corpus manifest:corpus.tsv --languages en,fr --root runs --name mine
   look first         python jobs/embed.py --corpus manifest:corpus.tsv --languages en,fr --check
+  what it will cost  python jobs/embed.py --preset fleurs_large_v2 --dry-run
   on a cluster       ray job submit --working-dir . -- python jobs/embed.py \
                          --preset fleurs_large_v2 --root s3://bucket/runs --embed.num-gpus 1
 
@@ -9,7 +10,9 @@ Reads the corpus. Writes ROOT/embed/NAME: data/*.parquet (frames), rejected.parq
 metrics.json, manifest.json. Run it again after a crash: it goes on from what is there.
 """
 
-from xlt_ray import runtime
+import dataclasses
+
+from xlt_ray import estimate, runtime
 from xlt_ray.config import EmbedJob
 from xlt_ray.embed import pipeline
 from xlt_ray.embed.check import check_corpus
@@ -21,11 +24,19 @@ def main(job: EmbedJob) -> None:
         with runtime.cluster():
             print(check_corpus(job).render())
         return
-    plan = pipeline.prepare(job)
+    if job.dry_run:
+        runtime.show(estimate.dry_run(job, lambda root: check(job, root).index))
+        return
+    plan = check(job, job.root)
     with runtime.cluster():
         artifact = pipeline.embed(plan, job.root)
     runtime.show(pipeline.as_table(artifact.read_json("metrics.json")))
     runtime.where_next(artifact, job.root, f"python jobs/retrieval.py --root {job.root} --name {job.name}")
+
+
+def check(job: EmbedJob, root: str) -> pipeline.Plan:
+    """Everything that can be wrong, before any work; the artifact is begun under `root`."""
+    return pipeline.prepare(dataclasses.replace(job, root=root))
 
 
 if __name__ == "__main__":

@@ -4,36 +4,60 @@ r"""What does speech become in writing? Translations and transcripts with BLEU, 
   a tuned decoder    python jobs/translate.py --name zh --translate.checkpoint zh --translate.baseline demo
   between the two    python jobs/translate.py --name half --translate.checkpoint zh --translate.alpha 0.5
   your own speech    python jobs/translate.py --corpus manifest:corpus.tsv --languages en,fr --root runs --name mine
+  languages that     python jobs/translate.py --preset unseen             (FLEURS: one run for each of four prompts,
+  Whisper never saw                                                        compared in one table)
+  the paper's        python jobs/translate.py --preset transfer_test_large_v2 --dry-run    (what it will cost; then
+                     without --dry-run, after jobs/finetune.py --preset transfer_large_v2; ja_zh_test_large_v2 alike)
   on a cluster       ray job submit --working-dir . -- python jobs/translate.py \
                          --preset fleurs_large_v2 --root s3://bucket/runs --embed.num-gpus 1 --translate.num-gpus 1
 
 Reads ROOT/embed/NAME, and makes it first where it is missing; ROOT/finetune of the checkpoint. Writes
 ROOT/translate/NAME: data/*.parquet (hypotheses), metrics.json, rejected.parquet (what has no reference), manifest.json.
+With --source-prompts there is one such artifact for each prompt, NAME-PROMPT, and one table for all.
 Run it again after a crash: it goes on from what is there. Run it again with --translate.comet or --translate.baseline:
 the texts are scored, not translated again.
 """
 
-from xlt_ray import runtime
+import dataclasses
+
+import pyarrow as pa
+
+from xlt_ray import estimate, runtime, shards
 from xlt_ray.config import TranslateJob
 from xlt_ray.embed import pipeline as embed
 from xlt_ray.translate import pipeline, tables
-from xlt_ray.translate.plan import find_embeddings, prepare
+from xlt_ray.translate.plan import Plan, find_embeddings, prepare, runs
 
 
 def main(job: TranslateJob) -> None:
-    """Encode what is not encoded yet, then translate and score."""
-    encoding = None if job.translate.embeddings else embed.prepare(job)
-    embeddings = encoding.artifact if encoding else find_embeddings(job)
-    plan = prepare(job, embeddings, encoding.index if encoding else None)
+    """Encode what is not encoded yet, then translate and score, once for each source prompt."""
+    if job.dry_run:
+        reads = [("finetune", job.translate.checkpoint), ("translate", job.translate.baseline)]
+        runtime.show(estimate.dry_run(job, lambda root: recordings(*check(job, root)), reads))
+        return
+    encoding, plans = check(job, job.root)
     with runtime.cluster():
         if encoding:
             embed.embed(encoding, job.root)
-        artifact = pipeline.translate(plan)
-    figures = artifact.read_json("metrics.json")
-    runtime.show(tables.as_table(figures))
-    if figures["kept"]:
-        runtime.show(tables.kept_table(figures))
-    runtime.where_next(artifact, job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
+        made = [pipeline.translate(plan) for plan in plans]
+    for table in tables.closing([artifact.read_json("metrics.json") for artifact in made]):
+        runtime.show(table)
+    for artifact in made[:-1]:
+        print(f"results  {artifact.uri}")
+    runtime.where_next(made[-1], job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
+
+
+def check(job: TranslateJob, root: str) -> tuple[embed.Plan | None, list[Plan]]:
+    """Everything that can be wrong, before any work; what the job makes is begun under `root`."""
+    begun = dataclasses.replace(job, root=root)
+    encoding = None if job.translate.embeddings else embed.prepare(begun)
+    embeddings = encoding.artifact if encoding else find_embeddings(job)
+    return encoding, [prepare(run, embeddings, encoding.index if encoding else None) for run in runs(begun)]
+
+
+def recordings(encoding: embed.Plan | None, plans: list[Plan]) -> pa.Table:
+    """What was said in every recording."""
+    return encoding.index if encoding else shards.utterances(plans[0].embeddings)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The decoder against transformers' whole model: prompts, masks, greedy and beam search, weights."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -8,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from tiny import IDS, tiny_whisper
+from tiny import CODES, IDS, START, tiny_whisper
 from transformers import WhisperForConditionalGeneration, WhisperTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
 from xlt_ray import decoder
-from xlt_ray.decoder import Prompter, generate, load_decoder, read_weights
+from xlt_ray.decoder import Prompter, generate, language_probabilities, load_decoder, read_weights
 from xlt_ray.errors import UserError
 from xlt_ray.schema import Direction
 from xlt_ray.whisper import pad_frames
@@ -67,6 +68,29 @@ def test_a_language_without_a_token_is_named(model_dir):
         prompter.prompt(Direction.parse("kea-zh"), "src_translate")
     with pytest.raises(UserError, match="English-only"):
         Prompter(english_only(model_dir))
+
+
+def test_another_language_can_stand_for_the_source_of_whispers_own_tasks(model_dir):
+    prompter = Prompter(model_dir)
+    for direction, language, task in (("kea-en", "pt", "translate"), ("kea-kea", "pt", "transcribe")):
+        expected = ["<|startoftranscript|>", f"<|{language}|>", f"<|{task}|>", "<|notimestamps|>"]
+        prompt = prompter.prompt(Direction.parse(direction), "tgt_translate", "pt")
+        assert prompt == [IDS[token] for token in expected]
+    for scheme in ("src_translate", "tgt_transcribe", "tgt_translate"):
+        learned = Direction.parse("fr-zh")
+        assert prompter.prompt(learned, scheme, "pt") == prompter.prompt(learned, scheme)
+    with pytest.raises(UserError, match="direction fr-en: the model has no token for language 'kea'"):
+        prompter.prompt(Direction.parse("fr-en"), "tgt_transcribe", "kea")
+
+
+def test_languages_and_their_tokens(model_dir):
+    prompter = Prompter(model_dir)
+    assert prompter.languages == sorted(CODES)
+    for code in CODES:
+        assert prompter.language_id(code) == IDS[f"<|{code}|>"]
+        assert prompter.language(IDS[f"<|{code}|>"]) == code
+    assert prompter.language_id("zh-CN") == IDS["<|zh|>"]
+    assert prompter.language_id("kea") is None
 
 
 def english_only(model_dir):
@@ -149,6 +173,87 @@ def test_texts_are_those_that_transformers_writes(own, whole, num_beams):
         )
         assert tokens == list(itertools.takewhile(lambda token: token != IDS["<|endoftext|>"], theirs))
     assert len({tuple(of) for of in written}) == 3
+
+
+MIXED = ["fr", "zh", "sw"]
+LANGUAGE_IDS = [IDS[f"<|{code}|>"] for code in CODES]
+
+
+def detected_alone(whole, heard):
+    """Logits after the start token, and the language that transformers detects, of one recording by the whole model."""
+    states = BaseModelOutput(last_hidden_state=torch.from_numpy(heard).float()[None])
+    with torch.no_grad():
+        logits = whole(decoder_input_ids=torch.tensor([[START]]), encoder_outputs=states).logits[0, -1]
+    return logits.numpy().astype(np.float64), whole.detect_language(encoder_outputs=states).item()
+
+
+def naive_softmax(logits, tokens):
+    weights = {token: np.exp(logits[token]) for token in tokens}
+    return [weights.get(token, 0.0) / sum(weights.values()) for token in range(len(logits))]
+
+
+def test_languages_are_those_that_transformers_detects(own, whole):
+    sound = frames(25, 40, 7, 300, 3, seed=3)
+    probabilities = language_probabilities(own, sound)
+    found = set()
+    for heard, row in zip(sound, probabilities, strict=True):
+        logits, language = detected_alone(whole, heard)
+        assert row.argmax() == language
+        np.testing.assert_allclose(row.numpy(), naive_softmax(logits, LANGUAGE_IDS), rtol=1e-4, atol=1e-7)
+        found.add(language)
+    assert len(found) > 1  # were they all the same, mistakes would not show
+
+
+@settings(max_examples=20, deadline=None)
+@given(hidden=st.sets(st.sampled_from(LANGUAGE_IDS), max_size=len(LANGUAGE_IDS) - 1), seed=st.integers(0, 3))
+def test_what_is_hidden_is_not_detected_and_the_rest_share_its_part(own, hidden, seed):
+    sound = frames(20, 5, seed=seed)
+    everything, seen = language_probabilities(own, sound).double(), language_probabilities(own, sound, hidden).double()
+    assert seen[:, list(hidden)].sum() == 0
+    left = everything.clone()
+    left[:, list(hidden)] = 0
+    torch.testing.assert_close(seen, left / left.sum(dim=1, keepdim=True), rtol=1e-4, atol=1e-7)
+
+
+def test_some_language_must_be_left(own):
+    with pytest.raises(ValueError, match="every language is hidden"):
+        language_probabilities(own, frames(5), LANGUAGE_IDS)
+
+
+def weights_of(decoder, *mixtures):
+    """A row of weights for each recording: what each language has in its mixture."""
+    rows = torch.zeros(len(mixtures), decoder.config.vocab_size)
+    for row, mixture in zip(rows, mixtures, strict=True):
+        for code, weight in mixture.items():
+            row[IDS[f"<|{code}|>"]] = weight
+    return rows
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_a_mixture_of_one_language_is_its_token(own, num_beams):
+    sound, search = frames(25, 40, 7), {"num_beams": num_beams, "max_tokens": 12}
+    named, others = ([[START, IDS[f"<|{code}|>"], 358, 363] for code in codes] for codes in (MIXED, ["en"] * 3))
+    mixed = generate(own, sound, others, languages=weights_of(own, *({code: 1} for code in MIXED)), **search)
+    assert mixed == generate(own, sound, named, **search)
+    assert mixed != generate(own, sound, others, **search)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_a_mixture_of_two_is_a_token_of_the_mean_embedding(own, num_beams):
+    """Against a model in whose table a token that nothing uses holds the mean, one recording after another."""
+    sound, search = frames(25, 40, 7), {"num_beams": num_beams, "max_tokens": 12}
+    mixtures = [{"fr": 0.5, "zh": 0.5}, {"fr": 0.9, "sw": 0.1}, {"ru": 0.2, "de": 0.3, "it": 0.5}]
+    prompts = [[START, IDS["<|fr|>"], 358, 363]] * 3
+    mixed = generate(own, sound, prompts, languages=weights_of(own, *mixtures), **search)
+    other = copy.deepcopy(own)
+    other.proj_out.weight = torch.nn.Parameter(own.proj_out.weight.clone())  # the table only, not the logits
+    table = other.get_input_embeddings().weight
+    for heard, mixture, written in zip(sound, mixtures, mixed, strict=True):
+        mean = sum(weight * table[IDS[f"<|{code}|>"]] for code, weight in mixture.items())
+        with torch.no_grad():
+            table[IDS["<|startoflm|>"]] = mean
+        assert [written] == generate(other, [heard], [[START, IDS["<|startoflm|>"], 358, 363]], **search)
+    assert mixed != generate(own, sound, prompts, **search)
 
 
 def test_no_text_is_longer_than_asked_or_than_the_decoder(own):

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from xlt_ray import config, runtime
-from xlt_ray.config import EmbedJob, RetrievalJob
+from xlt_ray.config import RetrievalJob
 from xlt_ray.errors import UserError
 from xlt_ray.presets import PRESETS
 
@@ -32,12 +32,6 @@ def test_flags_change_the_preset():
     assert job.languages == ("en", "fr")
     assert (job.embed.num_sentences, job.embed.encoding, job.embed.keep_margin) == (100, "trimmed", "all")
     assert job.name == "asterisk_100"
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("job", [EmbedJob, RetrievalJob])
-def test_every_preset_builds(preset, job):
-    assert parse("--preset", preset, job=job).preset == preset
 
 
 @pytest.mark.parametrize(

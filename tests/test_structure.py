@@ -15,7 +15,7 @@ PACKAGE = "xlt_ray"
 TREES = (PACKAGE, "jobs", "benchmarks", "tests")
 
 SPINE = {"config", "presets", "schema", "errors", "storage", "artifacts", "runtime", "tracking", "whisper", "corpora"}
-SPINE |= {"ctranslate2", "decoder", "shards", "metrics", "export"}
+SPINE |= {"ctranslate2", "decoder", "shards", "metrics", "export", "figures", "estimate"}
 STAGES = {"embed", "retrieval", "finetune", "tune", "study", "translate", "report"}
 # Stages meet only in files. These two run another stage many times over, so they call it.
 EXCEPTIONS = {"tune": {"finetune", "translate"}, "study": {"finetune", "translate"}}
@@ -25,7 +25,8 @@ PURE = {"schema", "storage", "config", "presets", "whisper", "ctranslate2", "doc
 PURE |= {"seqsim", "baselines", "ranking", "pairs", "tiles", "collect", "render", "plots"}
 PURE |= {"decoder", "shards", "metrics", "export", "decode", "comet", "keeping", "recipe", "pareto", "training"}
 PURE |= {"ewc", "loop", "batch", "learner", "examples", "board", "context"}
-PLANNED = {"tune", "study"}  # not written yet
+PURE |= {"figures", "estimate", "halving", "space", "unseen", "trials", "transfer", "plane"}
+PLANNED = {"study"}  # not written yet
 VAGUE = {"util", "utils", "helper", "helpers", "common"}
 
 

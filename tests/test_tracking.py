@@ -67,3 +67,39 @@ def test_the_ui_is_named(tmp_path, monkeypatch):
     assert tracking.ui_command("s3://bucket") == "open https://mlflow.example/x"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://user:hunter2@db/mlflow")
     assert "hunter2" not in tracking.ui_command("s3://bucket")
+
+
+def test_a_run_inside_another_is_its_child(tmp_path):
+    root = str(tmp_path)
+    with tracking.track(root, "tune", "search", IDENTITY, {}):
+        with tracking.track(root, "finetune", "search-000", {**IDENTITY, "trial": 0}, {}, seconds_ago=60) as trial:
+            trial.checkpoint("/weights")
+        with tracking.track(root, "translate", "search-000", {**IDENTITY, "trial": 1}, {}):
+            pass
+    with tracking.track(root, "tune", "alone", {"other": 1}, {}):
+        pass
+    _, found = runs(tmp_path, "tune")
+    named = {run.info.run_name: run for run in found}
+    assert set(named) == {"search", "finetune search-000", "translate search-000", "alone"}
+    parents = {name: run.data.tags.get("mlflow.parentRunId") for name, run in named.items()}
+    search = named["search"].info.run_id
+    assert parents == {
+        "search": None,
+        "finetune search-000": search,
+        "translate search-000": search,
+        "alone": None,
+    }
+    trial = named["finetune search-000"]
+    assert trial.data.tags["checkpoint"] == "/weights"
+    assert trial.info.end_time - trial.info.start_time >= 60_000
+    assert mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db").get_experiment_by_name("finetune") is None
+
+
+def test_weights_are_registered_as_the_next_version(tmp_path):
+    with tracking.track(str(tmp_path), "tune", "search", IDENTITY, {}) as tracker:
+        assert tracker.register("en-zh", "s3://bucket/first") is None
+        assert tracker.register("en-zh", "s3://bucket/second") is None
+        assert "name" in tracker.register("", "s3://bucket/third").lower()
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    found = client.search_model_versions("name = 'en-zh'")
+    assert {int(of.version): of.source for of in found} == {1: "s3://bucket/first", 2: "s3://bucket/second"}

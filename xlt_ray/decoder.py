@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +41,9 @@ _UNSPACED = {"zh", "cmn", "yue", "ja", "th", "lo", "my", "km"}
 
 _ATTENTION = "xlt_ray_frames"
 
+_LANGUAGE = 1
+"""Place of the language in a prompt."""
+
 
 class Prompter:
     """Writes prompts and targets in the tokens of one model.
@@ -63,24 +66,46 @@ class Prompter:
         self.end: int = config.eos_token_id
         self._tokenizer: PreTrainedTokenizerFast = WhisperTokenizer.from_pretrained(model_dir)
 
-    def prompt(self, direction: Direction, scheme: Scheme) -> list[int]:
+    def prompt(self, direction: Direction, scheme: Scheme, spoken: str | None = None) -> list[int]:
         """The four tokens that ask for a direction: start, language, task, no timestamps.
 
         Whisper's own tasks keep the prompt that it was trained with, `<src><translate>` into English and
         `<src><transcribe>`. `scheme` is for the others: `src_translate`, `tgt_transcribe` or `tgt_translate`.
 
+        Args:
+            direction: what is heard and what should be written.
+            scheme: prompt of the tasks that Whisper was not trained on.
+            spoken: language that stands for `<src>` in Whisper's own tasks; None: the source itself.
+
         Raises:
             UserError: if the language of the prompt has no token.
         """
         language, task = scheme.split("_")
+        source = direction.source
         if direction.is_native:
             language, task = "src", "transcribe" if direction.source == direction.target else "translate"
-        code = direction.source if language == "src" else direction.target
-        token = whisper.language_token(code, self._languages)
+            source = spoken or source
+        code = source if language == "src" else direction.target
+        token = self.language_id(code)
         if token is None:
-            known = " ".join(sorted(name.strip("<|>") for name in self._languages))
+            known = " ".join(self.languages)
             raise UserError(f"direction {direction}: the model has no token for language {code!r}; it knows {known}")
-        return [self._start, self._languages[token], self._tasks[task], self._no_timestamps]
+        return [self._start, token, self._tasks[task], self._no_timestamps]
+
+    @property
+    def languages(self) -> list[str]:
+        """Codes of the languages that have a token, in alphabetical order."""
+        return sorted(name.strip("<|>") for name in self._languages)
+
+    def language_id(self, code: str) -> int | None:
+        """The token of a language, or None where it has none."""
+        token = whisper.language_token(code, self._languages)
+        return None if token is None else self._languages[token]
+
+    def language(self, token: int) -> str:
+        """The code of the language that a token stands for."""
+        (name,) = (name for name, of in self._languages.items() if of == token)
+        return name.strip("<|>")
 
     def target(self, text: str, language: str) -> list[int]:
         """Tokens of a text in that language, the end token last."""
@@ -122,10 +147,15 @@ AttentionInterface.register(_ATTENTION, _attend)
 
 
 class FrameDecoder(WhisperForCausalLM):  # type: ignore[misc]
-    """transformers' decoder of Whisper, with the number of real frames as a further input."""
+    """transformers' decoder of Whisper, with two more inputs: how many frames are real, and a mixture of languages."""
 
     def forward(
-        self, input_ids: Tensor, encoder_outputs: Tensor, num_frames: Tensor | None = None, **inputs: Any
+        self,
+        input_ids: Tensor,
+        encoder_outputs: Tensor,
+        num_frames: Tensor | None = None,
+        language_mix: Tensor | None = None,
+        **inputs: Any,
     ) -> Any:
         """Logits (batch, tokens, vocabulary) and the cache.
 
@@ -133,9 +163,19 @@ class FrameDecoder(WhisperForCausalLM):  # type: ignore[misc]
             input_ids: int64 (batch, tokens).
             encoder_outputs: frames (batch, frames, dim).
             num_frames: int64 (batch,), how many of the frames are real; None: all.
+            language_mix: (batch, dim), what stands in place of the embedding of the prompt's language; None: nothing.
             inputs: as of `WhisperForCausalLM`.
         """
-        return super().forward(input_ids=input_ids, encoder_outputs=encoder_outputs, num_frames=num_frames, **inputs)
+        words = {"input_ids": input_ids}
+        # One token is a step of generation: the prompt went before it, and lies in the cache.
+        if language_mix is not None and input_ids.shape[1] > 1:
+            words = {"inputs_embeds": self._mixed(input_ids, language_mix)}
+        return super().forward(**words, encoder_outputs=encoder_outputs, num_frames=num_frames, **inputs)
+
+    def _mixed(self, input_ids: Tensor, language_mix: Tensor) -> Tensor:
+        embedded = self.get_input_embeddings()(input_ids)
+        language = language_mix[:, None].to(embedded.dtype)
+        return torch.cat([embedded[:, :_LANGUAGE], language, embedded[:, _LANGUAGE + 1 :]], dim=1)
 
     def hidden_states(self, input_ids: Tensor, frames: Tensor, num_frames: Tensor | None) -> Tensor:
         """The states (batch, tokens, dim) that `proj_out` turns into logits: a caller may need only some of them."""
@@ -177,6 +217,36 @@ def read_weights(model_dir: str | os.PathLike[str], device: str | torch.device =
 
 
 @torch.inference_mode()
+def language_probabilities(
+    decoder: FrameDecoder, frames: Sequence[npt.NDArray[np.float16]], hidden: Collection[int] = ()
+) -> Tensor:
+    """Which language is spoken, by Whisper's own detection: what it would write after its start token.
+
+    Args:
+        decoder: from `load_decoder`.
+        frames: fp16 (num_frames, dim) of each recording.
+        hidden: language tokens that are left out, as if the model did not have them.
+
+    Returns:
+        float32 (batch, vocabulary): the softmax over the language tokens that are not hidden, 0 for all other tokens.
+
+    Raises:
+        ValueError: if all are hidden.
+    """
+    padded, lengths = whisper.pad_frames(frames, decoder.device)
+    config = decoder.generation_config
+    seen = [token for token in config.lang_to_id.values() if token not in hidden]
+    if not seen:
+        raise ValueError("every language is hidden, so none can be detected")
+    start = torch.full((len(frames), 1), config.decoder_start_token_id, device=decoder.device)
+    with torch.autocast("cuda", torch.bfloat16, enabled=decoder.device.type == "cuda"):
+        logits = decoder(start, padded, lengths, use_cache=False).logits[:, -1]
+    probabilities = torch.zeros_like(logits, dtype=torch.float32)
+    probabilities[:, seen] = logits[:, seen].float().softmax(dim=-1)
+    return probabilities
+
+
+@torch.inference_mode()
 def generate(
     decoder: FrameDecoder,
     frames: Sequence[npt.NDArray[np.float16]],
@@ -184,6 +254,7 @@ def generate(
     *,
     num_beams: int = 1,
     max_tokens: int = 224,
+    languages: Tensor | None = None,
 ) -> list[list[int]]:
     """Write what is heard, greedily or by beam search; on a GPU it computes in bfloat16.
 
@@ -193,12 +264,15 @@ def generate(
         prompts: a prompt a recording, all equally long.
         num_beams: 1 is greedy.
         max_tokens: most tokens of one text.
+        languages: float32 (batch, vocabulary), weights of language tokens for each recording; the mean of their
+            embeddings takes the place of the language in its prompt (arXiv 2412.16474). None: prompts stay as they are.
 
     Returns:
         The tokens of each text, without the prompt, the end token and what follows it.
     """
     padded, lengths = whisper.pad_frames(frames, decoder.device)
     ids = torch.tensor(prompts, device=decoder.device)
+    mix = None if languages is None else languages @ decoder.get_input_embeddings().weight
     # Weights stay float32: bfloat16 ones would lose most of what a small learning rate has changed.
     with torch.autocast("cuda", torch.bfloat16, enabled=decoder.device.type == "cuda"):
         out = decoder.generate(
@@ -206,6 +280,7 @@ def generate(
             attention_mask=torch.ones_like(ids),
             encoder_outputs=padded,
             num_frames=lengths,
+            language_mix=mix,
             num_beams=num_beams,
             do_sample=False,
             max_new_tokens=min(max_tokens, MAX_POSITIONS - ids.shape[1]),

@@ -87,7 +87,8 @@ def interval(
     Raises:
         ValueError: as `score`.
     """
-    low, high = np.percentile(_resampled(_counts(hypotheses, references, target), num_samples, seed), [2.5, 97.5])
+    draws = _resampled(sentence_counts(hypotheses, references, target), num_samples, seed)
+    low, high = np.percentile(draws, [2.5, 97.5])
     return float(low), float(high)
 
 
@@ -120,8 +121,8 @@ def paired_bootstrap(
     Raises:
         ValueError: as `score`.
     """
-    counts = [_counts(translations, references, target) for translations in (hypotheses, baseline)]
-    system, other = (_bleu_of(of.sum(axis=0)) for of in counts)
+    counts = [sentence_counts(translations, references, target) for translations in (hypotheses, baseline)]
+    system, other = (bleu_of(of.sum(axis=0)) for of in counts)
     differences = np.subtract(*(_resampled(of, num_samples, seed) for of in counts))
     sizes = np.abs(differences)
     num_larger = int(np.sum(sizes - sizes.mean() >= abs(system - other)))
@@ -136,6 +137,20 @@ def paired_bootstrap(
         "num_samples": num_samples,
         "seed": seed,
     }
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Spearman's rank correlation, -1 to 1, equal values sharing their mean rank; None where one side is constant."""
+    one, other = (_ranks(np.asarray(values, float)) for values in (first, second))
+    if len(first) < 2 or not np.ptp(one) or not np.ptp(other):
+        return None
+    return float(np.corrcoef(one, other)[0, 1])
+
+
+def _ranks(values: _Scores) -> _Scores:
+    below = (values[None] < values[:, None]).sum(axis=1)
+    equal = (values[None] == values[:, None]).sum(axis=1)
+    return np.asarray(below + (equal - 1) / 2, float)
 
 
 def error_rate(
@@ -209,7 +224,7 @@ def _tokenizer(target: str) -> str:
     return tokenizer if all(find_spec(module) for module in modules) else stand_in
 
 
-def _counts(hypotheses: Sequence[str], references: Sequence[str], target: str) -> _Counts:
+def sentence_counts(hypotheses: Sequence[str], references: Sequence[str], target: str) -> _Counts:
     """All that BLEU needs of each sentence: (num, 10) words said, words wanted, 4 n-grams matched, 4 n-grams said."""
     _check(hypotheses, references)
     metric = BLEU(tokenize=_tokenizer(target), effective_order=True)  # without the order it warns at every sentence
@@ -218,7 +233,7 @@ def _counts(hypotheses: Sequence[str], references: Sequence[str], target: str) -
     return np.array([[each.sys_len, each.ref_len, *each.counts, *each.totals] for each in scores])
 
 
-def _bleu_of(counts: _Counts) -> float:
+def bleu_of(counts: _Counts) -> float:
     """Corpus BLEU, 0 to 100, of counts (10,) summed over sentences."""
     num_words, num_wanted, *matches = counts.tolist()
     return float(BLEU.compute_bleu(matches[:4], matches[4:], num_words, num_wanted, smooth_method="exp").score)
@@ -228,4 +243,4 @@ def _resampled(counts: _Counts, num_samples: int, seed: int) -> _Scores:
     """Corpus BLEU of every draw of the bootstrap: (num_samples,), the draws that sacreBLEU makes with this seed."""
     generator = np.random.default_rng(seed)
     num = len(counts)
-    return np.array([_bleu_of(counts[generator.choice(num, num)].sum(axis=0)) for _ in range(num_samples)])
+    return np.array([bleu_of(counts[generator.choice(num, num)].sum(axis=0)) for _ in range(num_samples)])

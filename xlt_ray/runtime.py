@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import secrets
+import socket
 import sys
 import time
 import typing
@@ -23,6 +24,8 @@ import ray.data
 import ray.util.annotations
 import tyro
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.state import list_nodes
+from ray.util.state.exception import RayStateApiException, ServerUnavailable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -118,7 +121,7 @@ def _from_preset(job_type: type[JobT], preset: str) -> JobT:
 
 
 def _flags(config_type: type, prefix: str = "--") -> Iterator[str]:
-    hints = typing.get_type_hints(config_type)
+    hints = typing.get_type_hints(config_type, include_extras=True)  # what has its own syntax is one flag
     for field in dataclasses.fields(config_type):
         name = prefix + field.name.replace("_", "-")
         if dataclasses.is_dataclass(hints[field.name]):
@@ -139,8 +142,12 @@ def _one_line(box: str) -> str:
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[None]:
-    """Ray for the length of a job: the cluster of RAY_ADDRESS (set by `ray job submit`), else this machine."""
+def cluster(with_state_api: bool = False) -> Iterator[None]:
+    """Ray for the length of a job: the cluster of RAY_ADDRESS (set by `ray job submit`), else this machine.
+
+    Args:
+        with_state_api: whether a Ray of this machine starts its dashboard, on loopback: what a search needs.
+    """
     submitted = "RAY_ADDRESS" in os.environ
     print(f"ray: {'joining the cluster of RAY_ADDRESS' if submitted else 'starting on this machine'}", flush=True)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -148,7 +155,7 @@ def cluster() -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     with _no_stderr():  # Ray's core tells at which level it logs
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        ray.init(**quiet) if submitted else _start_here(**quiet)
+        ray.init(**quiet) if submitted else _start_here(**_dashboard(with_state_api), **quiet)
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False  # jobs draw their own, in rows of the corpus
     try:
@@ -164,7 +171,21 @@ def _start_here(**options: Any) -> None:
     `ray job submit` for it.
     """
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    ray.init(address="local", include_dashboard=False, **options)
+    ray.init(address="local", **options)
+
+
+def _dashboard(is_wanted: bool) -> dict[str, Any]:
+    """Whether Ray starts its dashboard, and where: on loopback, at a free port.
+
+    Ray Train asks it from its workers, which inherit the variable that names it. Without that they look for a Ray, and
+    give up where they find the one of another job too.
+    """
+    if not is_wanted:
+        return {"include_dashboard": False}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+    return {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
 
 
 @contextlib.contextmanager
@@ -178,6 +199,24 @@ def _no_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def require_state_api() -> None:
+    """Refuse a cluster that can't tell what runs on it.
+
+    Ray Train frees the workers of a trial that was stopped by asking for its controller's state. Without an answer the
+    workers stay, and the search waits for their places for ever.
+
+    Raises:
+        UserError: saying what to install.
+    """
+    try:
+        list_nodes(timeout=10)
+    except (ServerUnavailable, RayStateApiException, ConnectionError) as error:
+        raise UserError(
+            f"this Ray cluster has no dashboard ({type(error).__name__}), and a search needs it to stop trials; start "
+            'the head with --include-dashboard=true, and install "ray[default]" there'
+        ) from None
 
 
 def require_shared(path: str) -> None:
@@ -288,6 +327,13 @@ def workers(stage: str, count: int | None, num_gpus: int | None) -> Workers:
     # A tenth of each CPU stays for the tasks that feed the workers.
     num_cpus = 0.9 if not gpus_each else min(1.0, round(0.5 * cpus / chosen, 2)) or 1.0
     return Workers(chosen, num_cpus, gpus_each)
+
+
+def fit(workers: Workers) -> int:
+    """How many groups of such workers the cluster has room for now; 1 at least."""
+    resources = ray.cluster_resources()
+    each = {"CPU": workers.num_cpus, "GPU": workers.num_gpus}
+    return max(1, min(int(resources.get(kind, 0) / (workers.count * of)) for kind, of in each.items() if of))
 
 
 class Bar:

@@ -181,6 +181,50 @@ EXAMPLE = pa.schema(
 )
 """One row an example of training: a recording and what the decoder should write. `role` is learn, keep or dev."""
 
+TRIAL = pa.schema(
+    [
+        pa.field("trial", pa.int32(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("settings", pa.map_(pa.string(), pa.float64()), nullable=False),
+        pa.field("num_steps", pa.int32(), nullable=False),
+        pa.field("seconds", pa.float64(), nullable=False),
+        pa.field("new_bleu", pa.float64(), nullable=False),
+        pa.field("old_bleu", pa.float64(), nullable=False),
+        pa.field("bleu", pa.map_(pa.string(), pa.float64()), nullable=False),
+        pa.field(
+            "curve",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("step", pa.int32()),
+                        pa.field("new_bleu", pa.float64()),
+                        pa.field("old_bleu", pa.float64()),
+                    ]
+                )
+            ),
+            nullable=False,
+        ),
+    ]
+)
+"""One row a trial of a search: its settings, and dev BLEU of its best weights. `new_bleu` is the mean over what it
+learned, `old_bleu` over what it should keep, `bleu` by direction; `status` is finished, or stopped for being behind."""
+
+CELL = pa.schema(
+    [
+        pa.field("trained", pa.string(), nullable=False),
+        pa.field("heard", pa.string(), nullable=False),
+        pa.field("bleu", pa.float64(), nullable=False),
+        pa.field("gain", pa.float64(), nullable=False),
+        pa.field("p_value", pa.float64(), nullable=False),
+        pa.field("num", pa.int32(), nullable=False),
+        pa.field("r1", pa.float64()),
+        pa.field("fisher_distance", pa.float64()),
+    ]
+)
+"""One row a language trained on and a language heard in the test: BLEU into the target of a study, its gain over the
+untouched model, and what may predict it (null on the diagonal)."""
+
 HYPOTHESIS = pa.schema(
     [
         pa.field("direction", pa.string(), nullable=False),

@@ -2,6 +2,8 @@
 
 Without MLFLOW_TRACKING_URI the store is `{root}/mlflow.db`, with its files beside it. A root in an object store can
 hold no SQLite file, so there a server is needed; without one the run is not tracked, and a line says so.
+
+A run that is opened while another one is open is nested under it, in its experiment: a search holds its trials.
 """
 
 from __future__ import annotations
@@ -13,19 +15,29 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
-from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NOTE,
+    MLFLOW_SOURCE_NAME,
+)
 
 from xlt_ray import artifacts, storage
 
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 _PARAM_LIMIT = 6000  # characters of one value that MLflow 3 stores
 _METRICS_LIMIT = 1000  # numbers in one request
+
+_OPEN: ContextVar[tuple[str, str] | None] = ContextVar("open run", default=None)
+"""Experiment and run that a further one is nested under."""
 
 
 class Tracker(Protocol):
@@ -46,6 +58,12 @@ class Tracker(Protocol):
     def table(self, columns: Mapping[str, list[Any]], file: str) -> None:
         """A table, given by its columns."""
 
+    def checkpoint(self, uri: str) -> None:
+        """Where the weights of the run are: a reference, no copy."""
+
+    def register(self, model: str, uri: str) -> str | None:
+        """Enter weights in the model registry as the next version of `model`; why not, where that can't be."""
+
 
 class NullTracker:
     """Tracks nothing."""
@@ -64,6 +82,13 @@ class NullTracker:
 
     def table(self, columns: Mapping[str, list[Any]], file: str) -> None:
         """Drop the table."""
+
+    def checkpoint(self, uri: str) -> None:
+        """Drop the reference."""
+
+    def register(self, model: str, uri: str) -> str | None:
+        """There is no registry."""
+        return "runs are not tracked, so there is no registry"
 
 
 class MlflowTracker:
@@ -96,15 +121,42 @@ class MlflowTracker:
         """Log a table that the UI can show and compare."""
         self._client.log_table(self._run_id, dict(columns), file)
 
+    def checkpoint(self, uri: str) -> None:
+        """Set the tag `checkpoint`."""
+        self._client.set_tag(self._run_id, "checkpoint", uri)
+
+    def register(self, model: str, uri: str) -> str | None:
+        """Make the model where it is missing, and a version that points to `uri` and to this run."""
+        try:
+            if not self._client.search_registered_models(f"name = '{model}'"):
+                self._client.create_registered_model(model)
+            self._client.create_model_version(model, uri, self._run_id)
+        except MlflowException as error:
+            return str(error).splitlines()[0]
+        return None
+
 
 @contextlib.contextmanager
 def track(
-    root: str, stage: str, name: str, identity: Mapping[str, Any], inputs: Mapping[str, Any]
+    root: str,
+    stage: str,
+    name: str,
+    identity: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    seconds_ago: float = 0.0,
 ) -> Iterator[Tracker]:
     """One MLflow run named `name` in the experiment `stage`; FAILED if the body raises, FINISHED otherwise.
 
-    Its parameters are the identity and `inputs`, what it reads in words. A run of the same identity that a killed
-    driver left open is marked KILLED.
+    Inside another one it is a child of that, and its name begins with its stage. Its parameters are the identity and
+    `inputs`, what it reads in words. A run of the same identity that a killed driver left open is marked KILLED.
+
+    Args:
+        root: directory or URI that holds all artifacts.
+        stage: name of the stage.
+        name: of the artifact.
+        identity: of the artifact.
+        inputs: names of what is read.
+        seconds_ago: when the work began, where it was done before the run is opened.
     """
     uri = _store(root)
     if uri is None:
@@ -113,16 +165,23 @@ def track(
         return
     _quiet()
     client = MlflowClient(uri)
-    experiment = _experiment(client, stage, root)
+    tags, parent = _tags(identity) | {"stage": stage}, _OPEN.get()
+    if parent:
+        (experiment, parent_run), name = parent, f"{stage} {name}"
+        tags[MLFLOW_PARENT_RUN_ID] = parent_run
+    else:
+        experiment = _experiment(client, stage, root)
     _close_killed(client, experiment, identity)
-    run_id = client.create_run(experiment, tags=_tags(identity), run_name=name).info.run_id
+    started = int(1000 * (time.time() - seconds_ago))
+    run_id = client.create_run(experiment, start_time=started, tags=tags, run_name=name).info.run_id
     parameters = {f"{key}.name" if key in identity else key: value for key, value in inputs.items()}
     client.log_batch(run_id, params=[Param(*item) for item in flatten({**identity, **parameters}).items()])
-    status = "FAILED"
+    status, token = "FAILED", _OPEN.set((experiment, run_id))
     try:
         yield MlflowTracker(client, run_id)
         status = "FINISHED"
     finally:
+        _OPEN.reset(token)
         client.set_terminated(run_id, status)
 
 

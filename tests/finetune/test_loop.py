@@ -251,7 +251,7 @@ def test_a_restored_optimizer_counts_where_its_weights_are(model_dir, tmp_path):
 
 def test_dev_bleu_is_also_measured_at_the_end(model_dir, tmp_path):
     own = learner(model_dir)
-    training = Training(own, FinetuneConfig(evaluate_every=3), 4, LocalContext(tmp_path), None, lambda: 1.0)
+    training = Training(own, FinetuneConfig(evaluate_every=3), 4, LocalContext(tmp_path), None, lambda: {"en-zh": 1.0})
     training.run(steps(4))
     assert [row["step"] for row in training.log if "dev_bleu" in row] == [3, 4]
 
@@ -263,12 +263,13 @@ def test_dev_bleu_keeps_the_best_weights_and_stops(model_dir, tmp_path):
 
     def evaluate():
         seen.append({name: of.detach().clone() for name, of in own.trained.items()})
-        return next(scores)
+        return {"en-zh": next(scores), "es-en": 100.0 - len(seen)}
 
     config = FinetuneConfig(evaluate_every=1, patience=2, learning_rate=1e-2)
     training = Training(own, config, 8, LocalContext(tmp_path), None, evaluate)
     training.run(steps(8))
     assert [row["dev_bleu"] for row in training.log] == [3.0, 5.0, 4.0, 4.5]
+    assert [row["dev_bleu/es-en"] for row in training.log] == [99.0, 98.0, 97.0, 96.0]
     trained, _ = read_trained(tmp_path / "0")
     assert all(torch.equal(trained[name], of) for name, of in seen[1].items())
     assert not all(torch.equal(trained[name], of) for name, of in seen[3].items())

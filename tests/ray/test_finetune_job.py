@@ -12,6 +12,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
+from ray.cluster_utils import Cluster
 from ray_speech import row, tone, write_rows
 from safetensors.torch import load_file
 from soundfile import write
@@ -47,9 +48,11 @@ def world(tmp_path_factory):
     return folder, [*flags, *fast]
 
 
-def start(job, flags):
+def start(job, flags, **environment):
     command = [sys.executable, f"jobs/{job}.py", *flags]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **environment}
+    )
 
 
 def run(flags, name, *more):
@@ -183,6 +186,37 @@ def test_what_is_killed_ends_in_the_same_bits(world, calm):
     run(flags, "killed", *again)
     assert [of["loss"] for of in log(root, "killed")] == [of["loss"] for of in calm[1]]
     assert same(weights(root, "killed"), calm[2])
+
+
+def node_that_trains(cluster):
+    """The node whose raylet is the parent of the training worker."""
+    for process in psutil.process_iter(["ppid", "cmdline"]):
+        if "RayTrainWorker" in " ".join(process.info["cmdline"] or []):
+            for node in cluster.worker_nodes:
+                if process.info["ppid"] == node.all_processes["raylet"][0].process.pid:
+                    return node
+    raise AssertionError("no worker trains on this cluster")
+
+
+def test_a_lost_node_changes_no_bit(world, calm, monkeypatch):
+    """The node that trains goes down with all that runs there; training goes on from its checkpoint on another."""
+    root, flags = world
+    monkeypatch.setenv("RAY_health_check_period_ms", "1000")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1)
+        address = {"RAY_ADDRESS": cluster.address}
+        again = [*KEEPING, "--finetune.fisher", "calm", *OFTEN, "--finetune.num-workers", "1"]
+        process = start("finetune", [*flags, "--name", "lost", *again], **address)
+        wait_for_step(process, root, "lost", 2)
+        cluster.remove_node(node_that_trains(cluster), allow_graceful=False)
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, output
+    finally:
+        cluster.shutdown()
+    assert [of["loss"] for of in log(root, "lost")] == [of["loss"] for of in calm[1]]
+    assert same(weights(root, "lost"), calm[2])
 
 
 def test_a_finished_run_is_left_alone(world, calm):

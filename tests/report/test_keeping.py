@@ -14,7 +14,7 @@ from tuned_runs import BEFORE, KEEP, MODEL, SWEEPS, compared, log_of, moved
 
 from xlt_ray.config import FinetuneConfig, TranslateConfig, identity
 from xlt_ray.report import pareto as plot
-from xlt_ray.report import training
+from xlt_ray.report import plane, training
 from xlt_ray.report.keeping import Goal, Group, Outcome, Run, front, group_runs, read_outcome, sweeps
 from xlt_ray.report.recipe import Recipe, general, read_recipe
 
@@ -311,7 +311,7 @@ def test_points_of_all_methods_are_judged() -> None:
 @settings(deadline=None)
 @given(st.floats(-50, 50), st.floats(0.01, 200))
 def test_ticks_are_round_within_the_axis_and_neither_few_nor_many(low: float, width: float) -> None:
-    axis = plot.Axis(low, low + width, 0, 100)
+    axis = plane.Axis(low, low + width, 0, 100)
     ticks = axis.ticks
     assert 4 <= len(ticks) <= 11
     assert all(low - 1e-6 * width <= tick <= low + width * (1 + 1e-6) for tick in ticks)
@@ -321,7 +321,7 @@ def test_ticks_are_round_within_the_axis_and_neither_few_nor_many(low: float, wi
 
 
 def test_positions_are_linear() -> None:
-    axis = plot.Axis(-10, 110, 58, 786)
+    axis = plane.Axis(-10, 110, 58, 786)
     assert (axis.place(-10), axis.place(50), axis.place(110)) == pytest.approx((58, 422, 786))
 
 
@@ -330,8 +330,8 @@ def test_every_mark_bar_and_corner_is_inside_the_axes() -> None:
     laid = plot.pareto(group)
     for mark in laid.marks:
         for kept, gain in itertools.product(mark.point.kept_range, mark.point.gain_range):
-            assert plot.LEFT < laid.x.place(100 * kept) < plot.RIGHT
-            assert plot.TOP < laid.y.place(gain) < plot.BOTTOM
+            assert plane.PLANE.left < laid.x.place(100 * kept) < plane.PLANE.right
+            assert plane.PLANE.top < laid.y.place(gain) < plane.PLANE.bottom
         assert mark.x == pytest.approx(laid.x.place(100 * mark.point.kept))
         assert mark.y == pytest.approx(laid.y.place(mark.point.gain))
     high = {mark.point.names[0]: mark for mark in laid.marks}
@@ -365,7 +365,7 @@ def test_labels_of_a_group_are_off_its_lines() -> None:
     laid = plot.pareto(group_of(*runs, run_of("left", 0.3, 1.0, epochs=1, seed=1)))
     for mark in laid.marks:
         assert mark.label is not None
-        left, top, right, bottom = plot.extent(mark.label)
+        left, top, right, bottom = plane.extent(mark.label)
         for line in (laid.front, *laid.sweeps):
             corners = [tuple(map(float, corner.split(","))) for corner in line.split()]
             for (x0, y0), (x1, y1) in itertools.pairwise(corners):
@@ -373,12 +373,12 @@ def test_labels_of_a_group_are_off_its_lines() -> None:
                 assert not any(left + 1 < x < right - 1 and top + 1 < y < bottom - 1 for x, y in places)
     (seeds,) = [mark for mark in laid.marks if mark.point.num_seeds == 2]
     assert seeds.label is not None
-    _, top, _, bottom = plot.extent(seeds.label)
+    _, top, _, bottom = plane.extent(seeds.label)
     assert bottom <= seeds.y or seeds.y <= top  # the bar is across, so not beside
 
 
 def test_the_extent_of_a_label() -> None:
-    boxes = [plot.extent(plot.Label(text="λ 100", x=200, y=100, anchor=of)) for of in ("start", "middle", "end")]
+    boxes = [plane.extent(plane.Label(text="λ 100", x=200, y=100, anchor=of)) for of in ("start", "middle", "end")]
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
     width = rights[0] - lefts[0]
     assert lefts == pytest.approx((200, 200 - width / 2, 200 - width))
@@ -401,7 +401,7 @@ def test_the_staircase_goes_through_the_front() -> None:
     laid = plot.pareto(group)
     x, y = laid.x.place, laid.y.place
     corners = [
-        (plot.LEFT, y(8)),
+        (plane.PLANE.left, y(8)),
         (x(50), y(8)),
         (x(50), y(4)),
         (x(75), y(4)),
@@ -416,11 +416,11 @@ def test_the_staircase_goes_through_the_front() -> None:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(60, 780), st.integers(20, 400)), min_size=1, max_size=12, unique=True))
 def test_labels_cover_no_mark_no_label_and_no_edge(marks: list[tuple[int, int]]) -> None:
-    labels = plot.place_labels(marks, [f"λ {10**k}" for k in range(len(marks))], [(400, 200)])
-    boxes = [plot.extent(label) for label in labels if label]
+    labels = plane.place_labels(marks, [f"λ {10**k}" for k in range(len(marks))], [(400, 200)])
+    boxes = [plane.extent(label) for label in labels if label]
     for left, top, right, bottom in boxes:
-        assert plot.LEFT <= left < right <= plot.RIGHT
-        assert plot.TOP <= top < bottom <= plot.BOTTOM
+        assert plane.PLANE.left <= left < right <= plane.PLANE.right
+        assert plane.PLANE.top <= top < bottom <= plane.PLANE.bottom
         assert not any(
             left < x + 5 and x - 5 < right and top < y + 5 and y - 5 < bottom for x, y in [*marks, (400, 200)]
         )
@@ -429,10 +429,10 @@ def test_labels_cover_no_mark_no_label_and_no_edge(marks: list[tuple[int, int]])
 
 
 def test_a_label_is_right_of_its_mark_where_there_is_room_and_off_the_lines() -> None:
-    (label,) = plot.place_labels([(400, 200)], ["λ 1"])
+    (label,) = plane.place_labels([(400, 200)], ["λ 1"])
     assert label is not None
     assert (label.anchor, label.x > 400, label.text) == ("start", True, "λ 1")
-    (label,) = plot.place_labels([(400, 200)], ["λ 1"], lines=[[(400, 200), (500, 200)]])
+    (label,) = plane.place_labels([(400, 200)], ["λ 1"], lines=[[(400, 200), (500, 200)]])
     assert label is not None
     assert label.anchor == "end"
     around = [
@@ -440,11 +440,11 @@ def test_a_label_is_right_of_its_mark_where_there_is_room_and_off_the_lines() ->
         [(300, 200), (500, 200)],
         [(400, 100), (400, 300)],
     ]
-    (label,) = plot.place_labels([(400, 200)], ["a text of some length"], lines=around)
+    (label,) = plane.place_labels([(400, 200)], ["a text of some length"], lines=around)
     assert label is not None
     assert label.anchor == "start"
     close = [(400 + dx, 200 + dy) for dx, dy in itertools.product((-14, 0, 14), repeat=2) if dx or dy]
-    assert plot.place_labels([(400, 200)], ["λ 1"], close) == [None]
+    assert plane.place_labels([(400, 200)], ["λ 1"], close) == [None]
 
 
 def test_marks_without_a_dial_have_the_name_of_a_run_cut_short() -> None:
@@ -497,3 +497,29 @@ def test_what_trained_and_whose_fisher() -> None:
     assert trained(4, ewc_lambda=1.0, keep=KEEP).fisher == "zh"
     assert trained(4, ewc_lambda=1.0, keep=KEEP, fisher="other").fisher == "other"
     assert trained(40, has_dev=True, evaluate_every=10).best_step == 30
+
+
+WATCHED = [
+    {"step": 4, "loss": 2.0, "dev_bleu": 3.0, "dev_bleu/fr-en": 6.0, "dev_bleu/en-zh": 3.0, "dev_bleu/es-fr": 1.0},
+    {"step": 6, "loss": 1.5},
+    {"step": 8, "loss": 1.0, "dev_bleu": 5.0, "dev_bleu/fr-en": 2.0, "dev_bleu/en-zh": 5.0},
+]
+
+
+def test_dev_scores_of_each_direction_by_step_the_learned_first() -> None:
+    config = dataclasses.asdict(FinetuneConfig(directions=("en-zh",)))
+    run = training.read_training("zh", config, {}, WATCHED)
+    assert list(run.dev.items()) == [
+        ("en-zh", ((4, 3.0), (8, 5.0))),
+        ("es-fr", ((4, 1.0),)),
+        ("fr-en", ((4, 6.0), (8, 2.0))),
+    ]
+    assert [run.kind(direction) for direction in run.dev] == ["new", "other", "old"]
+    assert training.highest_dev([run, trained(8)]) == 6.0
+    assert run.dev_curve("fr-en", 240, 70, 6.0) == [pytest.approx(at) for at in ((120, 0), (240, 70 * 2 / 3))]
+
+
+def test_a_learned_direction_into_english_is_new_and_none_measured_is_no_curve() -> None:
+    assert trained(4, directions=("fr-en",)).kind("fr-en") == "new"
+    assert trained(40, has_dev=True).dev == {}  # a log with the mean alone
+    assert training.highest_dev([trained(4)]) == 1.0

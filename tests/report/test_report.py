@@ -8,7 +8,6 @@ import itertools
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
+from rendered import Page
 from tuned_runs import (
     BEFORE,
     SWEEPS,
@@ -31,6 +31,7 @@ from tuned_runs import (
 from xlt_ray import storage
 from xlt_ray.config import FinetuneConfig
 from xlt_ray.errors import UserError
+from xlt_ray.figures import to_png
 from xlt_ray.report import render as formats
 from xlt_ray.report.collect import Results, collect
 from xlt_ray.report.render import render
@@ -229,7 +230,7 @@ def write_plots(root: Path, name: str, metrics: dict[str, Any]) -> None:
         "frame_match": (plots.frame_match(match, "en → ru, vm-intro"), "“Please hold.” beside «Подождите», 请稍候."),
     }
     for stem, (figure, caption) in figures.items():
-        (directory / f"{stem}.png").write_bytes(plots.to_png(figure, caption))
+        (directory / f"{stem}.png").write_bytes(to_png(figure, caption))
 
 
 def write_root(root: Path) -> None:
@@ -242,57 +243,6 @@ def write_root(root: Path) -> None:
     write_artifact(root, "retrieval", "demo", metrics, write_rankings(root, "demo"))
     write_plots(root, "demo", metrics)
     write_json(root / "embed" / "large-v2" / "config.json", {"model": "large-v2"})
-
-
-class Page(HTMLParser):
-    """What a test wants of a page: rows of its tables and other texts, links, and whether the tags close."""
-
-    VOID = frozenset({"meta", "img", "br"})
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.links: list[tuple[str, str]] = []
-        self.rows: list[list[str]] = []
-        self.articles: list[str] = []
-        self.text = ""
-        self.feed(source)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.links += [
-            (tag, value or "") for name, value in attrs if name in ("src", "href", "srcset", "data", "action")
-        ]
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-        if tag == "article":
-            self.articles.append("")
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" in self.open:
-            return
-        self.text += data
-        if "article" in self.open:
-            self.articles[-1] += f"{data} "
-        if self.open and self.open[-1] not in ("tr", "tbody", "thead") and {"td", "th"} & set(self.open):
-            self.rows[-1][-1] += data
-
-    def row(self, *starts: str) -> list[str]:
-        """The cells of the row that begins with these cells, each with its white space made plain."""
-        rows = ([" ".join(cell.split()) for cell in row] for row in self.rows)
-        (found,) = [row for row in rows if tuple(row[: len(starts)]) == starts]
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -503,6 +453,15 @@ def test_only_files_of_the_manifest_are_read(root: Path, results: Results, tmp_p
     assert collect(str(tmp_path / "copy")).retrieval == results.retrieval
 
 
+@pytest.mark.parametrize(("corpus", "num_said"), [("fleurs", 1), ("asterisk", 0)])
+def test_where_the_paper_has_values_the_page_says_that_it_lacks_them(
+    tmp_path: Path, corpus: str, num_said: int
+) -> None:
+    write_artifact(tmp_path, "retrieval", "few", retrieval_metrics(), [])
+    write_json(tmp_path / "retrieval/few/config.json", {"identity": {}, "settings": {"corpus": corpus}})
+    assert render(collect(str(tmp_path))).count("Paper value: not available.") == num_said
+
+
 def test_a_run_without_baselines_intervals_layers_texts_and_plots(tmp_path: Path) -> None:
     metrics = {key: value for key, value in retrieval_metrics().items() if key in ("score", "mode", "pairs", "mean")}
     for figures in metrics["pairs"].values():
@@ -697,6 +656,27 @@ def test_fine_tuning_is_told_by_run(tuned_page: Page, tuned_source: str) -> None
     assert tuned_source.count('<polyline class="loss"') == len(SWEEPS)
     assert tuned_source.count('<line class="best"') == 2  # both of LoRA have dev BLEU
     assert 'x1="180.0" x2="180.0"' in tuned_source  # step 90 of 120 over 240 units
+
+
+def test_forgetting_is_drawn_by_step_where_it_was_measured(tmp_path: Path) -> None:
+    for name in ("watched", "blind"):
+        write_finetune(tmp_path, name, FinetuneConfig(evaluate_every=30))
+    file = tmp_path / "finetune/watched/log.json"
+    log = json.loads(file.read_text())
+    for row in log:
+        if "dev_bleu" in row:
+            row |= {"dev_bleu/en-zh": row["step"] / 10, "dev_bleu/es-en": 24 - row["step"] / 10, "dev_bleu/es-fr": 1.0}
+    file.write_text(json.dumps(log))
+    source = render(collect(str(tmp_path)))
+    (drawn,) = re.findall(r"<h3>What was learned.*?</figure>", source, re.DOTALL)
+    assert re.findall(r"<h4>(.*?)</h4>", drawn) == ["watched"]
+    lines = dict(re.findall(r'<g class="(\w+)"><title>.*?</title><polyline points="(.*?)"/>', drawn))
+    assert lines["new"] == "60.0,60.0 120.0,50.0 180.0,40.0 240.0,30.0"  # 3 to 12 of the largest, 21
+    assert lines["old"] == "60.0,0.0 120.0,10.0 180.0,20.0 240.0,30.0"
+    assert "es → en: BLEU 21.0 at step 30, 12.0 at step 120" in drawn
+    assert "0 to 21.0" in drawn
+    assert '<line class="best" x1="180.0"' in drawn
+    assert Page(source).open == []
 
 
 def test_the_fisher_of_a_run_is_told(tuned_page: Page) -> None:

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from xlt_ray.figures import BLUE, to_png
 from xlt_ray.retrieval import plots
 
 PAIRS = {
@@ -84,7 +85,7 @@ def test_frame_match_is_in_seconds_with_the_best_frame_of_each_row() -> None:
 
 def test_png_keeps_its_caption_in_any_script() -> None:
     caption = "“Please hold” / «Подождите» / 请稍候"
-    png = plots.to_png(plots.r1_heatmap(PAIRS), caption)
+    png = to_png(plots.r1_heatmap(PAIRS), caption)
     with Image.open(io.BytesIO(png)) as image:
         assert image.format == "PNG"
         assert image.info["Description"] == caption
@@ -93,7 +94,7 @@ def test_png_keeps_its_caption_in_any_script() -> None:
 
 def test_scores_have_distinct_colours() -> None:
     colours = [to_hex(colour) for _, colour, _ in plots.BASELINES.values()]
-    assert len({*colours, to_hex(plots.BLUE)}) == len(colours) + 1
+    assert len({*colours, to_hex(BLUE)}) == len(colours) + 1
 
 
 def test_no_pyplot() -> None:

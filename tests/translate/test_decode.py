@@ -1,19 +1,23 @@
 """Hypotheses against transformers' own generate, one recording at a time; weights against the files they come from."""
 
+import copy
+from collections import Counter
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import s3_server
 import torch
 from safetensors.torch import load_file
-from tiny import END, IDS, tiny_whisper
+from tiny import CODES, END, IDS, START, tiny_whisper
 from transformers import GenerationMixin, WhisperForConditionalGeneration, WhisperTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
 from xlt_ray import artifacts, shards, storage
 from xlt_ray.decoder import Prompter
+from xlt_ray.errors import UserError
 from xlt_ray.schema import HYPOTHESIS, embedding_schema
-from xlt_ray.translate import decode
+from xlt_ray.translate import decode, results
 
 torch.set_num_threads(1)
 
@@ -71,7 +75,10 @@ def witness(model_dir, frames, prompt, num_beams):
 
     Whisper's own generate would begin a new segment after each timestamp, and a random model writes them at random.
     """
-    model = WhisperForConditionalGeneration.from_pretrained(model_dir)
+    return written_by(WhisperForConditionalGeneration.from_pretrained(model_dir), model_dir, frames, prompt, num_beams)
+
+
+def written_by(model, model_dir, frames, prompt, num_beams):
     with torch.inference_mode():
         out = GenerationMixin.generate(
             model,
@@ -85,7 +92,8 @@ def witness(model_dir, frames, prompt, num_beams):
 
 
 def translator(model_dir, decoder, **options):
-    asked = {"scheme": "tgt_translate", "num_beams": 1, "max_tokens": MAX_TOKENS, "batch_size": 3} | options
+    how = {"scheme": "tgt_translate", "source_prompt": None, "hidden": ()}
+    asked = {**how, "num_beams": 1, "max_tokens": MAX_TOKENS, "batch_size": 3} | options
     return decode.Translator(decoder=decoder, prompter=Prompter(model_dir), **asked)
 
 
@@ -110,6 +118,114 @@ def test_hypotheses_are_those_of_transformers(models, rows, num_beams, scheme, p
     ]
     assert list(zip(written["hypothesis"].to_pylist(), written["num_tokens"].to_pylist(), strict=True)) == expected
     assert len({text for text, _ in expected}) > 3  # a witness that says the same of all would see no mistake
+
+
+def detect(model, frames, hidden):
+    """Probability of each language by transformers' whole model, one recording at a time: by code, hidden ones not."""
+    states = BaseModelOutput(torch.from_numpy(frames.astype(np.float32))[None])
+    with torch.inference_mode():
+        logits = model(decoder_input_ids=torch.tensor([[START]]), encoder_outputs=states).logits[0, -1].double()
+    weights = {code: logits[IDS[f"<|{code}|>"]].exp().item() for code in CODES if code not in hidden}
+    if not hidden:
+        assert IDS[f"<|{max(weights, key=weights.get)}|>"] == model.detect_language(encoder_outputs=states).item()
+    return {code: weight / sum(weights.values()) for code, weight in weights.items()}
+
+
+def mixed_model(model_dir, mixture):
+    """The whole model with the mean of language embeddings in the place of <|fr|>, and the output as it was."""
+    model = WhisperForConditionalGeneration.from_pretrained(model_dir)
+    config = copy.deepcopy(model.config)
+    config.tie_word_embeddings = False
+    other = WhisperForConditionalGeneration(config)
+    other.load_state_dict(model.state_dict())
+    other.generation_config = model.generation_config
+    with torch.no_grad():
+        other.proj_out.weight = torch.nn.Parameter(model.proj_out.weight.clone())
+        table = model.model.decoder.embed_tokens.weight
+        mean = sum(weight * table[IDS[f"<|{code}|>"]].double() for code, weight in mixture.items())
+        other.model.decoder.embed_tokens.weight[IDS["<|fr|>"]] = mean.float()
+    return other.eval()
+
+
+def expected_text(base, frames, direction, source_prompt, probabilities):
+    """Text of one recording: the source prompt counts into English, and Chinese keeps its scheme."""
+    model = WhisperForConditionalGeneration.from_pretrained(base)
+    prompt = prompt_of(direction, ("zh", "translate"))
+    if direction == "fr-en" and source_prompt == "soft":
+        model = mixed_model(base, probabilities)
+    elif direction == "fr-en":
+        named = {"auto": max(probabilities, key=probabilities.get), None: "fr"}
+        prompt[1] = IDS[f"<|{named.get(source_prompt, source_prompt)}|>"]
+    return written_by(model, base, frames, prompt, 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("source_prompt", "hidden"), [("es", ()), ("auto", ()), ("auto", "most"), ("soft", ()), ("soft", "most")]
+)
+def test_source_prompts_are_heeded_in_whispers_own_tasks(models, rows, source_prompt, hidden):
+    """Into English and, in the same batches, into Chinese, which is no task of Whisper's; against its whole model."""
+    base, _ = models
+    table, frames = rows
+    directions = table["direction"].to_pylist()
+    model = WhisperForConditionalGeneration.from_pretrained(base)
+    likeliest = [max(detect(model, of, ()).items(), key=lambda item: item[1])[0] for of in frames]
+    hidden = sorted(set(likeliest)) if hidden else []
+    probabilities = [detect(model, of, hidden) for of in frames]
+    tokens = [IDS[f"<|{code}|>"] for code in hidden]
+    decoder = decode.load(base, None, 1.0, "cpu")
+    written = translator(base, decoder, source_prompt=source_prompt, hidden=tokens).translate(table)
+    expected = [
+        expected_text(base, *of) for of in zip(frames, directions, [source_prompt] * 7, probabilities, strict=True)
+    ]
+    assert written["hypothesis"].to_pylist() == expected
+    ordinary = translator(base, decoder).translate(table)["hypothesis"].to_pylist()
+    differs = [direction for direction, one, other in zip(directions, expected, ordinary, strict=True) if one != other]
+    assert set(differs) == {"fr-en"}
+    found = Counter(max(of, key=of.get) for of, name in zip(probabilities, directions, strict=True) if name == "fr-en")
+    counts = results.detected([written])
+    if source_prompt == "es":
+        assert counts is None
+    else:
+        assert counts == {"fr-en": {code: number / 3 for code, number in found.items()}}
+        assert not set(hidden) & counts["fr-en"].keys()
+
+
+@pytest.mark.parametrize("source_prompt", ["auto", "soft"])
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_detection_is_of_each_recording_alone(models, rows, source_prompt, num_beams):
+    base, _ = models
+    table, _ = rows
+    decoder = decode.load(base, None, 1.0, "cpu")
+    asked = {"source_prompt": source_prompt, "num_beams": num_beams}
+    alone, together = (translator(base, decoder, batch_size=size, **asked).translate(table) for size in (1, 100))
+    assert alone == together
+    assert results.detected([alone]) == results.detected([together])
+
+
+def test_a_related_language_is_named(models, rows):
+    base, _ = models
+    table, _ = rows
+    renamed = table.set_column(0, "direction", pa.array(["ceb-en"] * table.num_rows))
+    decoder = decode.load(base, None, 1.0, "cpu")
+    related, tagalog = (translator(base, decoder, source_prompt=of).translate(renamed) for of in ("related", "tl"))
+    assert related == tagalog
+    with pytest.raises(UserError, match="no related language is known for 'fr'"):
+        translator(base, decoder, source_prompt="related").translate(table)
+
+
+def test_counts_of_detection_lie_in_the_files_with_the_texts(tmp_path, models, rows):
+    """Where the run goes on after a crash, they are read with the rows; the rows are read as ever."""
+    base, _ = models
+    table, _ = rows
+    asked = translator(base, decode.load(base, None, 1.0, "cpu"), source_prompt="auto")
+    artifact = artifacts.Artifact.at(str(tmp_path), "translate", "run")
+    whole = asked.translate(table)
+    for number, part in enumerate((table.slice(0, 3), table.slice(3))):
+        artifact.write_table(f"data/{number}.parquet", asked.translate(part))
+    files = [artifacts.read_table(artifact.path("data", f"{number}.parquet")) for number in range(2)]
+    assert results.detected(files) == results.detected([whole])
+    gathered = results.by_direction([*files, translator(base, asked.decoder).translate(table).slice(0, 0)])
+    assert sum(of.num_rows for of in gathered.values()) == table.num_rows
 
 
 def test_what_is_not_written_is_passed_on(models, rows):

@@ -4,7 +4,7 @@ import dataclasses
 
 import pyarrow as pa
 import pytest
-from tiny import tiny_whisper
+from tiny import CODES, IDS, tiny_whisper
 
 from xlt_ray import artifacts, whisper
 from xlt_ray.config import TranslateConfig, TranslateJob
@@ -27,13 +27,20 @@ def utterance(language, sentence):
     return {**ids, **rest, "translations": list(translations.items()), "split": split}
 
 
+UNSEEN = {
+    **utterance("fr", 0),
+    "utterance_id": "kea-0",
+    "language": "kea",
+    "translations": [("en", "hello"), ("zh", "你好")],
+}
 ROWS = [utterance(language, sentence) for language in ("en", "fr", "it") for sentence in range(2)]
+ROWS.append(UNSEEN)
 
 
 def embedded(root, model, name="corpus", sha256=None):
     """A finished embed artifact of ROWS."""
     identity = {
-        "languages": ["en", "fr", "it"],
+        "languages": ["en", "fr", "it", "kea"],
         "embed": {"encoding": "exact", "keep_margin": 200, "context_margin": 100},
         "model": {"sha256": sha256 or whisper.weights_sha256(model)},
         "name": name,
@@ -46,7 +53,9 @@ def embedded(root, model, name="corpus", sha256=None):
         rows = [{**row, **counts} for row in ROWS if row["language"] == language]
         artifact.write_table(f"data/{language}-00000.parquet", pa.Table.from_pylist(rows, schema=embedding_schema()))
     artifact.merge_rejected()
-    artifact.commit(units=["en-00000", "fr-00000", "it-00000"], num_rows_in=len(ROWS), inputs={}, seconds=0)
+    artifact.commit(
+        units=["en-00000", "fr-00000", "it-00000", "kea-00000"], num_rows_in=len(ROWS), inputs={}, seconds=0
+    )
     return artifact
 
 
@@ -152,7 +161,7 @@ def test_unknown_names(tmp_path, model):
     embedded(tmp_path, model)
     for name, stage in (("embeddings", "embed"), ("checkpoint", "finetune"), ("baseline", "translate")):
         refused(job(tmp_path, model, **{name: "nobody"}), f"no finished {stage} artifact 'nobody'")
-    refused(job(tmp_path, model, ("fr", "de")), "has no de", "en,fr,it")
+    refused(job(tmp_path, model, ("fr", "de")), "has no de", "en,fr,it,kea")
 
 
 def test_models_that_do_not_fit(tmp_path, model):
@@ -167,6 +176,87 @@ def test_models_that_do_not_fit(tmp_path, model):
 def test_a_target_without_token(tmp_path, model):
     embedded(tmp_path, model)
     refused(job(tmp_path, model, targets=("kea",)), "no token for language 'kea'", "it knows")
+
+
+def test_a_source_without_token_needs_a_source_prompt(tmp_path, model):
+    embedded(tmp_path, model)
+    hint = "give --translate.source-prompt auto, soft, en or a related language"
+    for config in ({}, {"targets": ("zh",), "transcribe": True}):
+        refused(job(tmp_path, model, ("kea",), **config), "no token for language 'kea'", "it knows af am", hint)
+    for number, prompt in enumerate(("auto", "soft", "related", "es")):
+        found = prepared(job(tmp_path, model, ("kea",), f"run{number}", transcribe=True, source_prompt=prompt))
+        assert names(found.directions) == ["kea-en", "kea-kea"]
+        assert found.artifact.identity["translate"]["source_prompt"] == prompt
+    # A scheme that names the source is no task of Whisper's own: no source prompt helps there.
+    learned = {"targets": ("en", "zh"), "prompt": "src_translate", "source_prompt": "auto"}
+    with pytest.raises(UserError, match="direction kea-zh: the model has no token for language 'kea'") as error:
+        prepared(job(tmp_path, model, ("kea",), "learned", **learned))
+    assert hint not in str(error.value)
+
+
+def test_source_prompts_that_cannot_be(tmp_path, model):
+    embedded(tmp_path, model)
+    refused(job(tmp_path, model, source_prompt="kea"), "source prompt 'kea' is neither auto, soft", "it knows af am")
+    refused(job(tmp_path, model, ("fr",), source_prompt="related"), "no related language is known for 'fr'", "kea ast")
+    refused(job(tmp_path, model, ("en",), targets=("zh",), source_prompt="es"), "no effect on en-zh", "--translate.tar")
+    hidden = {"source_prompt": "auto", "hide": ("kea",)}
+    refused(job(tmp_path, model, **hidden), "--translate.hide kea", "no such token", "it knows af am")
+    hidden = {"source_prompt": "soft", "hide": tuple(CODES)}
+    refused(job(tmp_path, model, **hidden), "--translate.hide names every language")
+    assert not (tmp_path / "translate").exists()
+
+
+def test_hidden_languages_are_tokens_and_part_of_the_identity(tmp_path, model):
+    embedded(tmp_path, model)
+    found = prepared(job(tmp_path, model, source_prompt="soft", hide=("it", "zh_CN")))
+    assert found.hidden == tuple(sorted([IDS["<|it|>"], IDS["<|zh|>"]]))
+    assert found.artifact.identity["translate"]["hide"] == ["it", "zh_CN"]
+    with pytest.raises(UserError, match=r"translate\.hide"):
+        prepared(job(tmp_path, model, source_prompt="soft", hide=("it",)))
+    assert prepared(job(tmp_path, model, name="plain")).hidden == ()
+
+
+def sweep(asked, *prompts):
+    return dataclasses.replace(asked, source_prompts=prompts)
+
+
+def test_a_run_for_each_source_prompt(tmp_path, model):
+    embedded(tmp_path, model)
+    asked = job(tmp_path, model, ("kea",))
+    assert plan.runs(asked) == [asked]
+    found = plan.runs(sweep(asked, "auto", "es"))
+    assert [(of.name, of.translate.source_prompt) for of in found] == [("run-auto", "auto"), ("run-es", "es")]
+    for of in found:
+        same = {"name": "run", "translate": dataclasses.replace(of.translate, source_prompt=None)}
+        assert dataclasses.replace(of, **same) == asked
+        assert prepared(of).artifact.name == of.name
+
+
+def test_the_runs_of_a_job_read_its_embeddings(tmp_path):
+    plain = TranslateJob(root=str(tmp_path), name="mine", source_prompts=("auto", "en"))
+    assert [of.translate.embeddings for of in plan.runs(plain)] == ["mine", "mine"]
+
+
+def test_only_runs_that_detect_hide_something(tmp_path):
+    config = TranslateConfig(hide=("it",))
+    asked = TranslateJob(root=str(tmp_path), source_prompts=("auto", "es", "soft"), translate=config)
+    assert [of.translate.hide for of in plan.runs(asked)] == [("it",), (), ("it",)]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "config", "message"),
+    [
+        (("auto", "es", "auto"), {}, "--source-prompts auto,es,auto names a prompt twice"),
+        (("es/it",), {}, "--source-prompts has 'es/it'; give auto, soft, related or language codes"),
+        (("es",), {"source_prompt": "auto"}, "--source-prompts and --translate.source-prompt auto exclude each other"),
+        (("es", "en"), {"hide": ("it",)}, "--translate.hide it has no effect without detection"),
+        ((), {"hide": ("it",)}, "add --translate.source-prompt auto or soft"),
+        ((), {"hide": ("it",), "source_prompt": "es"}, "--translate.hide it has no effect without detection"),
+    ],
+)
+def test_source_prompts_that_contradict_each_other(prompts, config, message):
+    with pytest.raises(UserError, match=message):
+        TranslateJob(source_prompts=prompts, translate=TranslateConfig(**config))
 
 
 @pytest.mark.parametrize("is_finished", [True, False])

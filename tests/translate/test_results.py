@@ -1,10 +1,14 @@
 """The figures of metrics.json against sacrebleu, a hand-written edit distance and arithmetic."""
 
 import io
+import json
+from collections import Counter
 
 import pyarrow as pa
 import pytest
 import sacrebleu
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from xlt_ray.schema import HYPOTHESIS
@@ -104,6 +108,32 @@ def test_files_are_gathered_by_direction_in_their_order():
         "fr-en": ["1", "3"],
         "it-en": ["2"],
     }
+
+
+def counted(**found):
+    """A file of a run that detected languages, without rows."""
+    metadata = {b"detected": json.dumps({name.replace("_", "-"): of for name, of in found.items()})}
+    return HYPOTHESIS.empty_table().replace_schema_metadata(metadata)
+
+
+def test_detected_languages_are_shares_over_all_files():
+    files = [
+        counted(kea_en={"pt": 2, "es": 1}, kea_kea={"gl": 1}),
+        counted(),
+        counted(kea_en={"es": 1, "gl": 1, "pt": 1}),
+    ]
+    shares = results.detected(files)
+    assert shares == {"kea-en": {"pt": 3 / 6, "es": 2 / 6, "gl": 1 / 6}, "kea-kea": {"gl": 1}}
+    assert list(shares["kea-en"]) == ["pt", "es", "gl"]
+    assert results.detected([hypotheses("fr-en", SAID, WANTED)]) is None
+
+
+@given(parts=st.lists(st.lists(st.sampled_from(["pt", "es", "gl"]), min_size=1), min_size=1, max_size=4))
+def test_how_files_are_cut_changes_no_share(parts):
+    whole = Counter(code for part in parts for code in part)
+    shares = results.detected(counted(kea_en=Counter(part)) for part in parts)["kea-en"]
+    assert shares == pytest.approx({code: number / whole.total() for code, number in whole.items()})
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
 
 
 def comet(segments, reason=None):
@@ -216,7 +246,8 @@ def finished():
     results.add_comet(figures, ["fr-en"] * 4, comet((0.5, 0.7, 0.1, 0.3)), 1)
     figures["kept"] = results.compare(after, several(fr_en=(BETTER, WANTED), fr_zh=(["你"], ["你好"])), {})
     figures["baseline"] = {"name": "first", "fingerprint": "f"}
-    return figures | {"prompt": "tgt_translate", "checkpoint": {"name": "tuned", "fingerprint": "g"}}, after
+    checkpoint = {"name": "tuned", "fingerprint": "g"}
+    return figures | {"prompt": "tgt_translate", "source_prompt": None, "checkpoint": checkpoint}, after
 
 
 def test_keys_line_up_before_and_after_tuning():
@@ -276,6 +307,36 @@ def test_the_tables_show_the_figures():
     assert f"backward transfer {kept['difference']:+.2f}" in text
 
 
+def by_prompt(prompt, **directions):
+    figures = results.summarise(several(**directions), {})
+    return figures | {"prompt": "tgt_transcribe", "source_prompt": prompt, "checkpoint": None}
+
+
+def test_source_prompts_stand_side_by_side():
+    """A row for each direction into English; BLEU with its interval and the error rate, prompt by prompt."""
+    chinese, exact = (["你好吗"], ["你很好吗"]), (WANTED, WANTED)
+    first = by_prompt("auto", kea_en=(SAID, WANTED), zh_en=exact, kea_fr=exact, kea_kea=(SAID, WANTED), zh_zh=chinese)
+    second = by_prompt("es", kea_en=exact, zh_en=(SAID, WANTED), kea_fr=exact, kea_kea=exact)
+    (table,) = tables.closing([first, second])
+    low, high = first["directions"]["kea-en"]["bleu_ci95"]
+    middling = [f"{bleu(SAID, WANTED):.1f}", f"({low:.1f}", "to", f"{high:.1f})"]
+    best = ["100.0", "(100.0", "to", "100.0)"]
+    rate = ["WER", f"{100 * word_error_rate(SAID, WANTED):.1f}"]
+    assert line_of(table, "kea-en") == ["kea-en", *middling, *rate, *best, "WER", "0.0"]
+    assert line_of(table, "zh-en") == ["zh-en", *best, "CER", "25.0", *middling]
+    assert not any("kea-fr" in line for line in lines(table))
+    heads = " ".join(lines(table)[:4])
+    assert heads.index("auto") < heads.index("es ")
+
+
+def test_one_run_ends_with_its_own_tables():
+    figures, _ = finished()
+    titles = [table.title for table in tables.closing([figures])]
+    assert titles == ["translations by direction, prompt tgt_translate", "against first"]
+    (alone,) = tables.closing([figures | {"kept": None, "source_prompt": "auto"}])
+    assert alone.title == "translations by direction, prompt tgt_translate, source prompt auto"
+
+
 def test_the_outcome_in_one_sentence():
     figures, _ = finished()
     said = tables.sentence(figures)
@@ -283,3 +344,5 @@ def test_the_outcome_in_one_sentence():
     assert f"WER {100 * figures['means']['transcription']['wer']:.1f} %" in said
     assert "checkpoint tuned, prompt tgt_translate" in said
     assert "the model as it is" in tables.sentence(figures | {"checkpoint": None})
+    assert said.endswith("prompt tgt_translate.")
+    assert tables.sentence(figures | {"source_prompt": "soft"}).endswith("prompt tgt_translate, source prompt soft.")

@@ -39,8 +39,13 @@ class Context(Protocol):
     def resume(self) -> contextlib.AbstractContextManager[Path | None]:
         """The folder of the last checkpoint, or None at the start."""
 
-    def checkpoint(self, folder: Path | None) -> None:
-        """Keep what rank 0 has put into the folder; every worker calls it, the others with None."""
+    def checkpoint(self, folder: Path | None, measured: list[dict[str, float]]) -> None:
+        """Keep what rank 0 has put into the folder; every worker calls it, the others with None.
+
+        Args:
+            folder: of the checkpoint.
+            measured: the rows of the log, up to here, that hold dev BLEU.
+        """
 
     def progress(self, figures: dict[str, float]) -> None:
         """Tell how far the work is."""
@@ -78,7 +83,7 @@ class LocalContext:
         kept = sorted(self._folder.glob("*"), key=lambda path: int(path.name))
         yield kept[-1] if kept else None
 
-    def checkpoint(self, folder: Path | None) -> None:
+    def checkpoint(self, folder: Path | None, measured: list[dict[str, float]]) -> None:
         """Move the folder to the others."""
         assert folder is not None
         self._folder.mkdir(parents=True, exist_ok=True)

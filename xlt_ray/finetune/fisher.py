@@ -8,8 +8,9 @@ The units do not depend on the number of actors, so neither does the result, to 
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -41,7 +42,7 @@ def estimate(job: FinetuneJob, embeddings: Artifact, artifact: Artifact) -> None
     inputs = {"model": job.model, "embed": embeddings.name}
     with track(job.root, "fisher", artifact.name, artifact.identity, inputs) as tracker:
         started = time.monotonic()
-        chosen = _examples(job, embeddings)
+        chosen = _examples(job, embeddings, artifact.identity["fisher"]["keep"])
         artifact.write_table("data/examples.parquet", chosen.table)
         _estimate_missing(artifact, job, chosen.table.num_rows)
         metrics = ray.get(ray.remote(num_cpus=0.9)(_reduce).remote(artifact, chosen.table.num_rows))
@@ -58,10 +59,10 @@ def estimate(job: FinetuneJob, embeddings: Artifact, artifact: Artifact) -> None
         artifact.remove("partial")
 
 
-def _examples(job: FinetuneJob, embeddings: Artifact) -> rows_of.Examples:
+def _examples(job: FinetuneJob, embeddings: Artifact, tasks: Sequence[str]) -> rows_of.Examples:
     prompter = decoder.Prompter(whisper.resolve_model(job.model))
     config = job.finetune
-    kept = rows_of.collect(embeddings, prompter, config.prompt, "keep", sorted(config.keep), config.split)
+    kept = rows_of.collect(embeddings, prompter, config.prompt, "keep", tasks, config.split)
     return rows_of.sample(kept, config.fisher_examples, config.seed)
 
 
@@ -140,3 +141,23 @@ def read(artifact: Artifact, names: Iterable[str], dtype: torch.dtype) -> dict[s
     """F of some weights of the decoder, by name; the others are not held."""
     fisher = load(storage.read_bytes(artifact.path(_WEIGHTS)))
     return {name: fisher[name].to(dtype) for name in names}
+
+
+def distance(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
+    """How far apart two tasks are by the weights that matter to them: 0 is the same, 1 has no weight in common.
+
+    d^2 = 1/2 ||sqrt(F1) - sqrt(F2)||^2 with each F scaled to the sum 1 (Qian et al. 2024, arXiv 2407.06800), which is
+    1 - sum sqrt(F1 F2).
+
+    Args:
+        first: Fisher of one task, by the names of the weights.
+        second: of the other, of the same weights.
+
+    Raises:
+        ValueError: if one of them is 0 everywhere.
+    """
+    totals = [sum(float(of.double().sum()) for of in fisher.values()) for fisher in (first, second)]
+    if not all(totals):
+        raise ValueError("a Fisher that is 0 everywhere has no distance")
+    shared = sum(float((of.double() * second[name].double()).sqrt().sum()) for name, of in first.items())
+    return 1.0 - shared / math.sqrt(totals[0] * totals[1])

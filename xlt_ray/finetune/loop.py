@@ -12,8 +12,9 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -63,7 +64,8 @@ class Training:
         num_steps: steps of the whole run.
         context: where it runs.
         consolidation: EWC, or None.
-        evaluate: dev BLEU of the present weights, or None where nothing asks for it. Called by all workers.
+        evaluate: dev BLEU of the present weights by direction, or None where nothing asks for it. Called by all
+            workers.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Training:
         num_steps: int,
         context: Context,
         consolidation: Consolidation | None = None,
-        evaluate: Callable[[], float] | None = None,
+        evaluate: Callable[[], Mapping[str, float]] | None = None,
     ) -> None:
         self._learner, self._config, self._num_steps, self._context = learner, config, num_steps, context
         self._consolidation, self._evaluate = consolidation, evaluate
@@ -85,7 +87,8 @@ class Training:
         self._best: dict[str, Tensor] = {}
         self.step = 0
         self.log: list[dict[str, float]] = []
-        """One row a step, and the figures of each evaluation in the row of its step."""
+        """One row a step, and the figures of each evaluation in the row of its step: `dev_bleu`, the mean over what is
+        learned, and `dev_bleu/es-en` of every direction that is measured."""
 
     def run(self, steps: Iterable[Step]) -> None:
         """Train on what is left of the steps, with checkpoints on the way and one at the end."""
@@ -148,16 +151,19 @@ class Training:
             return torch.autocast("cuda", torch.bfloat16)
         return contextlib.nullcontext()
 
-    def _measure(self, bleu: float, row: dict[str, float]) -> None:
+    def _measure(self, scores: Mapping[str, float], row: dict[str, float]) -> None:
+        bleu = fmean(scores[direction] for direction in self._config.directions)
         is_best = all(bleu > before.get("dev_bleu", -1.0) for before in self.log)
         if is_best and self._context.rank == 0:  # the only one that saves
             self._best = {name: of.detach().cpu().clone() for name, of in self._trained.items()}
         row["dev_bleu"] = bleu
+        row.update({f"dev_bleu/{direction}": score for direction, score in scores.items()})
 
     def save(self) -> None:
         """Hand a checkpoint to the context."""
+        measured = [row for row in self.log if "dev_bleu" in row]
         if self._context.rank != 0:
-            self._context.checkpoint(None)
+            self._context.checkpoint(None, measured)
             return
         with tempfile.TemporaryDirectory() as folder:
             inside = Path(folder, "checkpoint")
@@ -166,7 +172,7 @@ class Training:
             if self._best:
                 save_file(self._best, inside / _BEST)
             (inside / _PROGRESS).write_text(json.dumps({"step": self.step, "log": self.log}))
-            self._context.checkpoint(inside)
+            self._context.checkpoint(inside, measured)
 
     def _state(self) -> dict[str, Tensor]:
         moments = self._optimizer.state

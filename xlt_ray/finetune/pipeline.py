@@ -43,22 +43,29 @@ def finetune(plan: Plan) -> Artifact:
         return artifact
     runtime.require_shared(artifact.path("config.json"))
     workers = runtime.workers("finetune", job.finetune.num_workers, job.finetune.num_gpus)
-    examples = _examples(job, plan.embeddings, Prompter(plan.model_dir))
-    num_trained = _announce(job, examples, plan.model_dir)
+    work, examples = begin(plan)
+    _announce(plan, work, examples)
     if plan.fisher:
         fisher.estimate(job, plan.embeddings, plan.fisher)
     inputs = {"corpus": artifact.settings["corpus"], "model": job.model, "embed": plan.embeddings.name}
     with track(job.root, "finetune", artifact.name, artifact.identity, inputs) as tracker:
         started = time.monotonic()
-        artifact.write_table("data/examples.parquet", examples.table)
-        artifact.merge_rejected([examples.rejected])
-        num_steps = len(batches.plan_of(examples.table, job.finetune))
-        work = Work(artifact, job.model, job.finetune, plan.fisher, num_trained, num_steps)
         checkpoint = trainer.train(work, workers)
         files, log, sha256 = ray.get(ray.remote(num_cpus=0.9)(_save).remote(checkpoint, work))
         figures = {**summarise(log, examples), "weights_sha256": sha256}
         _finish(plan, examples, files, log, figures, tracker, time.monotonic() - started)
     return artifact
+
+
+def begin(plan: Plan) -> tuple[Work, Examples]:
+    """Write the examples into the artifact: what a worker is told, and the examples themselves."""
+    artifact, job = plan.artifact, plan.job
+    examples = _examples(job, plan.embeddings, Prompter(plan.model_dir))
+    artifact.write_table("data/examples.parquet", examples.table)
+    artifact.merge_rejected([examples.rejected])
+    num_trained, _ = count_parameters(plan.model_dir, job.finetune)
+    num_steps = len(batches.plan_of(examples.table, job.finetune))
+    return Work(artifact, job.model, job.finetune, plan.fisher, num_trained, num_steps), examples
 
 
 def _examples(job: FinetuneJob, embeddings: Artifact, prompter: Prompter) -> Examples:
@@ -67,7 +74,7 @@ def _examples(job: FinetuneJob, embeddings: Artifact, prompter: Prompter) -> Exa
     if config.replay_fraction:
         asked.append(("keep", config.keep, config.split))
     if config.evaluate_every:
-        asked.append(("dev", config.directions, config.dev_split))
+        asked.append(("dev", (*config.directions, *config.evaluate), config.dev_split))
     found = [rows_of.collect(embeddings, prompter, config.prompt, *of) for of in asked]
     for (_, directions, split), part in zip(asked, found, strict=True):
         if not part.table.num_rows:
@@ -80,10 +87,10 @@ def _counts(examples: pa.Table) -> dict[str, int]:
     return dict(sorted(Counter(examples["role"].to_pylist()).items()))
 
 
-def _announce(job: FinetuneJob, examples: Examples, model_dir: Path) -> int:
-    """Say what will train, and what EWC will cost; how many weights train."""
-    config = job.finetune
-    trained, of_decoder = count_parameters(model_dir, config)
+def _announce(plan: Plan, work: Work, examples: Examples) -> None:
+    """Say what will train, and what EWC will cost."""
+    config, trained = work.config, work.num_trained
+    _, of_decoder = count_parameters(plan.model_dir, config)
     kind = f"LoRA of rank {config.lora_rank}: " if config.lora_rank else ""
     print(f"finetune: {kind}{trained:,} weights train, decoder {of_decoder:,}; the encoder is not loaded")
     counts = _counts(examples.table)
@@ -92,7 +99,6 @@ def _announce(job: FinetuneJob, examples: Examples, model_dir: Path) -> int:
         sizes = [trained * width / 1e6 for width in (2 if config.fisher_dtype == "bfloat16" else 4, 4)]
         where = "the CPU" if config.ewc_on_cpu else "the device that trains"
         print(f"finetune: EWC adds a Fisher of {sizes[0]:.0f} MB and an anchor of {sizes[1]:.0f} MB on {where}")
-    return trained
 
 
 def _save(checkpoint: ray.train.Checkpoint, work: Work) -> tuple[list[str], list[dict[str, float]], str]:
@@ -166,10 +172,13 @@ def _finish(
     artifact, embeddings = plan.artifact, plan.embeddings
     artifact.write_json("metrics.json", figures)
     artifact.write_json("log.json", log)
-    for key, name in _CURVES.items():
+    directions = {name.removeprefix("dev_bleu/") for row in log for name in row if name.startswith("dev_bleu/")}
+    curves = _CURVES | {f"dev/bleu/{direction}": f"dev_bleu/{direction}" for direction in sorted(directions)}
+    for key, name in curves.items():
         tracker.curve(key, [(int(row["step"]), row[name]) for row in log if name in row])
     tracker.metrics({"finetune/samples_per_s": figures["samples_per_s"], "finetune/wall_time_s": seconds})
     tracker.describe(f"{sentence(figures)}\n\nArtifact: `{artifact.uri}`")
+    tracker.checkpoint(artifact.path("model"))
     artifact.commit(
         units=["examples"],
         num_rows_in=examples.num_in,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,8 @@ def prepare(job: FinetuneJob, embeddings: Artifact, index: pa.Table | None) -> P
     Raises:
         UserError: with what is wrong and what to do.
     """
-    model_dir = whisper.resolve_model(job.model)
-    sha256 = whisper.weights_sha256(model_dir)
-    shards.require_model(embeddings, sha256, job.model)
-    shards.warn_of_loops(embeddings)
-    _require_directions(job, model_dir, shards.utterances(embeddings) if index is None else index)
-    _require_exporter(job.finetune)
-    fisher = _begin_fisher(job, embeddings, sha256) if job.finetune.ewc_lambda else None
+    model_dir, sha256 = check(job, embeddings, index)
+    fisher = begin_fisher(job, job.finetune.keep, embeddings, sha256) if job.finetune.ewc_lambda else None
     return Plan(
         artifact=_begin(job, embeddings, fisher, sha256),
         embeddings=embeddings,
@@ -68,15 +64,31 @@ def prepare(job: FinetuneJob, embeddings: Artifact, index: pa.Table | None) -> P
     )
 
 
+def check(job: FinetuneJob, embeddings: Artifact, index: pa.Table | None) -> tuple[Path, str]:
+    """What can go wrong with a run before anything of it is written; the model, and the hash of its weights.
+
+    Raises:
+        UserError: as `prepare`.
+    """
+    model_dir = whisper.resolve_model(job.model)
+    sha256 = whisper.weights_sha256(model_dir)
+    shards.require_model(embeddings, sha256, job.model)
+    shards.warn_of_loops(embeddings)
+    _require_directions(job, model_dir, shards.utterances(embeddings) if index is None else index)
+    _require_exporter(job.finetune)
+    return model_dir, sha256
+
+
 def _require_directions(job: FinetuneJob, model_dir: Path, rows: pa.Table) -> None:
     config = job.finetune
-    learn, keep = ([Direction.parse(text) for text in of] for of in (config.directions, config.keep))
+    asked = (config.directions, config.keep, config.evaluate)
+    learn, keep, measured = ([Direction.parse(text) for text in of] for of in asked)
     prompter = Prompter(model_dir)
-    for direction in (*learn, *keep):
+    for direction in (*learn, *keep, *measured):
         prompter.prompt(direction, config.prompt)
     shards.require_references(rows, [*learn, *keep], config.split)
     if config.evaluate_every:
-        shards.require_references(rows, learn, config.dev_split)
+        shards.require_references(rows, [*learn, *measured], config.dev_split)
 
 
 def _require_exporter(config: FinetuneConfig) -> None:
@@ -97,16 +109,27 @@ def _begin(job: FinetuneJob, embeddings: Artifact, fisher: Artifact | None, sha2
     return artifacts.start(job.root, "finetune", job.name, what, settings)
 
 
-def _begin_fisher(job: FinetuneJob, embeddings: Artifact, sha256: str) -> Artifact:
+def begin_fisher(job: FinetuneJob, tasks: Sequence[str], embeddings: Artifact, sha256: str) -> Artifact:
+    """The fisher artifact of some tasks: the finished one that `--finetune.fisher` names, else one of the job's name.
+
+    Args:
+        job: how it is estimated.
+        tasks: directions, such as those that EWC keeps.
+        embeddings: what it is estimated on.
+        sha256: hash of the weights of the model.
+
+    Raises:
+        UserError: if the one that is named was made otherwise.
+    """
     config = job.finetune
     if config.fisher is None:
         model = {"sha256": sha256}
-        what = {"embeddings": embeddings.fingerprint, "model": model, "fisher": _fisher_settings(config)}
+        what = {"embeddings": embeddings.fingerprint, "model": model, "fisher": _fisher_settings(config, tasks)}
         return artifacts.start(job.root, "fisher", job.name, what, dataclasses.asdict(job))
     found = artifacts.find(job.root, "fisher", config.fisher)
     shards.require_model(found, sha256, job.model)
     there = found.identity["fisher"]
-    asked = _fisher_settings(config)
+    asked = _fisher_settings(config, tasks)
     # Another seed draws other examples of the same tasks: runs that differ in it may share a Fisher.
     for key in sorted(asked.keys() - {"seed"}):
         if asked[key] != there[key]:
@@ -118,10 +141,10 @@ def _begin_fisher(job: FinetuneJob, embeddings: Artifact, sha256: str) -> Artifa
     return found
 
 
-def _fisher_settings(config: FinetuneConfig) -> dict[str, Any]:
+def _fisher_settings(config: FinetuneConfig, tasks: Sequence[str]) -> dict[str, Any]:
     """What decides a Fisher, as part of its artifact's identity."""
     return {
-        "keep": sorted(config.keep),
+        "keep": sorted(tasks),
         "split": config.split,
         "labels": config.fisher_labels,
         "examples": config.fisher_examples,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
@@ -53,8 +53,27 @@ def train(work: Work, workers: runtime.Workers) -> ray.train.Checkpoint:
     Needs a running Ray.
     """
     board = ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
+    trainer = trainer_of(work, workers, board)
+    each = f"{workers.num_cpus:g} CPU" + (f" and {workers.num_gpus:g} GPU" if workers.num_gpus else "")
+    with _watched(board, work.num_steps, f"{workers.count} workers with {each} each"):
+        result = trainer.fit()
+    assert result.checkpoint is not None, "the loop ends with a checkpoint"
+    return result.checkpoint
+
+
+def trainer_of(
+    work: Work, workers: runtime.Workers, board: Any, callbacks: Sequence[ray.train.UserCallback] = ()
+) -> ray.train.torch.TorchTrainer:
+    """What trains, or goes on with, the run of an artifact.
+
+    Args:
+        work: what a worker is told.
+        workers: how many, and what each takes.
+        board: an actor that shows each step, or None.
+        callbacks: hear of every checkpoint.
+    """
     filesystem, path = storage.locate(work.artifact.uri)
-    trainer = ray.train.torch.TorchTrainer(
+    return ray.train.torch.TorchTrainer(
         _run_worker,
         train_loop_config={"work": work, "board": board},
         scaling_config=ray.train.ScalingConfig(
@@ -68,13 +87,9 @@ def train(work: Work, workers: runtime.Workers) -> ray.train.Checkpoint:
             storage_filesystem=filesystem,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             failure_config=ray.train.FailureConfig(max_failures=work.config.max_failures),
+            callbacks=list(callbacks),
         ),
     )
-    each = f"{workers.num_cpus:g} CPU" + (f" and {workers.num_gpus:g} GPU" if workers.num_gpus else "")
-    with _watched(board, work.num_steps, f"{workers.count} workers with {each} each"):
-        result = trainer.fit()
-    assert result.checkpoint is not None, "the loop ends with a checkpoint"
-    return result.checkpoint
 
 
 def _run_worker(settings: dict[str, Any]) -> None:

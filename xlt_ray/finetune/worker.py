@@ -70,13 +70,15 @@ class RayContext:
         with last.as_directory() as folder:
             yield Path(folder)
 
-    def checkpoint(self, folder: Path | None) -> None:
-        """Upload the folder; a barrier for all workers."""
-        ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(folder) if folder else None)
+    def checkpoint(self, folder: Path | None, measured: list[dict[str, float]]) -> None:
+        """Upload the folder; a barrier for all workers. A search over runs sees what was measured."""
+        ray.train.report(
+            {"measured": measured}, checkpoint=ray.train.Checkpoint.from_directory(folder) if folder else None
+        )
 
     def progress(self, figures: dict[str, float]) -> None:
         """Tell the driver, without waiting."""
-        if self.rank == 0:
+        if self.rank == 0 and self._board is not None:
             self._board.put.remote(figures)
 
 
@@ -85,7 +87,7 @@ def train_share(work: Work, board: Any) -> None:
 
     Args:
         work: what is asked.
-        board: an actor whose `put` takes the figures of each step, from rank 0.
+        board: an actor whose `put` takes the figures of each step, from rank 0; None where nobody looks.
     """
     torch.set_num_threads(1)  # one thread a worker, as in the embed stage
     context = RayContext(board)
@@ -137,7 +139,7 @@ def _read_steps(
 
 
 class _Evaluation:
-    """Dev BLEU of the weights as they are: the mean over directions. Every worker translates its share."""
+    """Dev BLEU of the weights as they are, by direction. Every worker translates its share."""
 
     _BATCH = 16
 
@@ -147,7 +149,7 @@ class _Evaluation:
         self._dev = table.take(pa.array(dev, pa.int64()))
         self._prompter = decoder.Prompter(model_dir)
 
-    def __call__(self) -> float:
+    def __call__(self) -> dict[str, float]:
         """Translate, gather, score."""
         self._learner.eval()
         order = np.argsort(self._dev["num_frames"].to_numpy(), kind="stable")
@@ -163,12 +165,12 @@ class _Evaluation:
         written = decoder.generate(self._learner.decoder, frames, chosen["prompt"].to_pylist())
         return [(int(i), self._prompter.text(tokens)) for i, tokens in zip(rows, written, strict=True)]
 
-    def _bleu(self, texts: list[str]) -> float:
+    def _bleu(self, texts: list[str]) -> dict[str, float]:
         directions = self._dev["direction"].to_pylist()
         references = [self._prompter.text(target) for target in self._dev["target"].to_pylist()]
-        scores = []
+        scores = {}
         for direction in sorted(set(directions)):
             at = [i for i, of in enumerate(directions) if of == direction]
             target = Direction.parse(direction).target
-            scores.append(metrics.bleu([texts[i] for i in at], [references[i] for i in at], target))
-        return float(np.mean(scores))
+            scores[direction] = metrics.bleu([texts[i] for i in at], [references[i] for i in at], target)
+        return scores

@@ -24,6 +24,8 @@ from xlt_ray.report.keeping import Group, Run, group_runs
 from xlt_ray.report.recipe import read_recipe
 from xlt_ray.report.retrieval import Retrieval, read_retrieval
 from xlt_ray.report.training import Training, read_training
+from xlt_ray.report.transfer import Study, read_study
+from xlt_ray.report.trials import Search, read_search
 
 STAGES = ("embed", "retrieval", "fisher", "finetune", "tune", "translate", "study")
 """Directories of a root that hold artifacts, in the order of the data flow."""
@@ -74,8 +76,11 @@ class Results:
         unfinished: `{stage}/{name}` of directories without `manifest.json`.
         retrieval: of each finished `retrieval` artifact, by name.
         training: of each finished `finetune` artifact, by name.
+        searches: of each finished `tune` artifact, by name.
+        studies: of each finished `study` artifact, by name.
         keeping: the `translate` artifacts that were compared with a baseline, by that baseline.
-        not_placed: names of those among them that lack a direction into English, or another one.
+        not_placed: names of those among them that lack a direction into English, or another one, and that no study
+            shows.
     """
 
     root: str
@@ -84,6 +89,8 @@ class Results:
     unfinished: tuple[str, ...]
     retrieval: dict[str, Retrieval]
     training: dict[str, Training]
+    searches: dict[str, Search]
+    studies: dict[str, Study]
     keeping: tuple[Group, ...]
     not_placed: tuple[str, ...]
 
@@ -105,6 +112,8 @@ def collect(root: str) -> Results:
     finished = [row for row in found if storage.exists(storage.join(row[2], "manifest.json"))]
     artifacts = tuple(_read_artifact(stage, name, uri) for stage, name, uri in finished)
     keeping, not_placed = group_runs(_runs(artifacts))
+    studies = {artifact.name: read_study(artifact.metrics) for artifact in artifacts if artifact.stage == "study"}
+    studied = {run["translate"] for study in studies.values() for run in study.figures["runs"].values()}
     return Results(
         root=root,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -118,8 +127,10 @@ def collect(root: str) -> Results:
         training={
             artifact.name: _read_training(root, artifact) for artifact in artifacts if artifact.stage == "finetune"
         },
+        searches={artifact.name: read_search(artifact.metrics) for artifact in artifacts if artifact.stage == "tune"},
+        studies=studies,
         keeping=keeping,
-        not_placed=not_placed,
+        not_placed=tuple(name for name in not_placed if name not in studied),
     )
 
 

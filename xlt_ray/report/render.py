@@ -14,8 +14,11 @@ import jinja2
 
 from xlt_ray.report.collect import STAGES, Results
 from xlt_ray.report.pareto import pareto
+from xlt_ray.report.plane import path
 from xlt_ray.report.recipe import general
-from xlt_ray.report.training import highest_loss
+from xlt_ray.report.training import highest_dev, highest_loss
+from xlt_ray.report.transfer import predictor_name, scatter
+from xlt_ray.report.trials import objective_name, setting_name, setting_value, trial_plane
 
 NOT_KNOWN = "–"
 SCORE_NAMES = {"seqsim": "SeqSim", "f1": "F1", "mean_pool": "mean pooling", "max_pool": "max pooling", "dtw": "DTW"}
@@ -112,6 +115,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     filters = (percent, points, signed, decimal, times, count, duration, score_name, plot_caption, flatten, data_uri)
-    shared = (general, pareto, highest_loss)
-    environment.filters |= {function.__name__: function for function in (*filters, *shared)}
+    drawn = (path, pareto, trial_plane, scatter, highest_loss, highest_dev)
+    named = (general, objective_name, setting_name, setting_value, predictor_name)
+    environment.filters |= {function.__name__: function for function in (*filters, *drawn, *named)}
     return environment

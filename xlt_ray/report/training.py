@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from xlt_ray.report.plane import Place, curve, path
+from xlt_ray.schema import Direction
+
 MAX_KNOTS = 60
 """Points of a curve: more than that can't be told apart at its size."""
 
@@ -21,6 +24,7 @@ class Training:
         metrics: metrics.json.
         curve: (step, loss): means over equal stretches of steps, each at the middle of its stretch.
         best_step: the step with the best dev BLEU, whose weights are kept; None where it was not measured.
+        dev: (step, BLEU) of each direction that was measured on the way, the learned ones first.
         fisher: name of the fisher artifact; None without EWC.
     """
 
@@ -29,6 +33,7 @@ class Training:
     curve: tuple[tuple[float, float], ...]
     num_steps: int
     best_step: int | None
+    dev: Mapping[str, tuple[tuple[int, float], ...]]
     fisher: str | None
 
     @property
@@ -40,8 +45,17 @@ class Training:
 
     def polyline(self, width: float, height: float, highest: float) -> str:
         """The curve as SVG points: step 0 to the last over `width`, loss `highest` to 0 over `height`."""
-        places = ((width * step / self.num_steps, height * (1 - loss / highest)) for step, loss in self.curve)
-        return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        return path(curve(self.curve, self.num_steps, highest, width, height))
+
+    def dev_curve(self, direction: str, width: float, height: float, highest: float) -> list[Place]:
+        """Places of the dev BLEU of a direction, in the scale of `polyline`."""
+        return curve(self.dev[direction], self.num_steps, highest, width, height)
+
+    def kind(self, direction: str) -> str:
+        """What a measured direction stands for: `new` is learned, `old` into English, `other` neither."""
+        if direction in self.config["directions"]:
+            return "new"
+        return "old" if Direction.parse(direction).is_native else "other"
 
 
 def read_training(
@@ -62,6 +76,7 @@ def read_training(
         curve=tuple(_curve(log)),
         num_steps=log[-1]["step"],
         best_step=max(measured, key=lambda row: row["dev_bleu"])["step"] if measured else None,
+        dev=_dev(measured, config["directions"]),
         fisher=(config["fisher"] or name) if config["ewc_lambda"] else None,
     )
 
@@ -71,6 +86,20 @@ def _curve(log: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
     edges = [round(k * len(log) / num_knots) for k in range(num_knots + 1)]
     stretches = [log[start:end] for start, end in itertools.pairwise(edges)]
     return [(fmean(row["step"] for row in rows), fmean(row["loss"] for row in rows)) for rows in stretches]
+
+
+def _dev(measured: Sequence[Mapping[str, Any]], learned: Sequence[str]) -> dict[str, tuple[tuple[int, float], ...]]:
+    names = {key.partition("/")[2] for row in measured for key in row if key.startswith("dev_bleu/")}
+    ordered = sorted(names, key=lambda name: (name not in learned, name))
+    return {
+        name: tuple((row["step"], row[f"dev_bleu/{name}"]) for row in measured if f"dev_bleu/{name}" in row)
+        for name in ordered
+    }
+
+
+def highest_dev(runs: Sequence[Training]) -> float:
+    """The largest dev BLEU of any direction of all runs; 1 where every one is 0."""
+    return max((bleu for run in runs for points in run.dev.values() for _, bleu in points), default=0.0) or 1.0
 
 
 def highest_loss(runs: Sequence[Training]) -> float:

@@ -14,6 +14,7 @@ from rich.table import Table
 from xlt_ray import artifacts, shards
 from xlt_ray.artifacts import Artifact
 from xlt_ray.config import RetrievalConfig, RetrievalJob
+from xlt_ray.figures import to_png
 from xlt_ray.retrieval import pairs, plots, ranking, seqsim, tiles
 from xlt_ray.tracking import Tracker
 
@@ -119,7 +120,7 @@ def _draw(
     if match := _best_match(embeddings, ranked):
         figures["frame_match"] = match
     for name, (figure, caption) in figures.items():
-        artifact.write_bytes(f"plots/{name}.png", plots.to_png(figure, caption))
+        artifact.write_bytes(f"plots/{name}.png", to_png(figure, caption))
         tracker.figure(figure, f"{name}.png")
 
 

@@ -7,16 +7,35 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import torch
 from filelock import FileLock
+from torch.nn.functional import one_hot
 
 from xlt_ray import shards, storage
 from xlt_ray.artifacts import Artifact
-from xlt_ray.decoder import FrameDecoder, Prompter, Scheme, generate, interpolate, load_decoder, read_weights
+from xlt_ray.config import TranslateConfig
+from xlt_ray.decoder import (
+    FrameDecoder,
+    Prompter,
+    Scheme,
+    generate,
+    interpolate,
+    language_probabilities,
+    load_decoder,
+    read_weights,
+)
 from xlt_ray.schema import HYPOTHESIS, Direction
+from xlt_ray.translate import unseen
+
+DETECTED = b"detected"
+"""Key of a table's metadata: how often each language was detected in each direction, as JSON."""
 
 
 def local_model(checkpoint: Artifact) -> Path:
@@ -73,6 +92,8 @@ class Translator:
         decoder: from `load`.
         prompter: of the same model.
         scheme: prompt of directions that Whisper was not trained on.
+        source_prompt: what the prompt says is spoken, in those that it was; as `--translate.source-prompt`.
+        hidden: language tokens that must not be detected.
         num_beams: 1 is greedy.
         max_tokens: most tokens of one text.
         batch_size: texts written at a time.
@@ -81,35 +102,82 @@ class Translator:
     decoder: FrameDecoder
     prompter: Prompter
     scheme: Scheme
+    source_prompt: str | None
+    hidden: Sequence[int]
     num_beams: int
     max_tokens: int
     batch_size: int
 
     def translate(self, rows: pa.Table) -> pa.Table:
-        """Rows of TASK that have a reference in, rows of HYPOTHESIS in the same order out."""
-        tokens = self._write(rows)
+        """Rows of TASK that have a reference in, rows of HYPOTHESIS in the same order out.
+
+        Where languages are detected, the metadata of the table counts them (DETECTED): it goes with the rows into
+        their file, so a run that goes on after a crash has the counts of what is done.
+        """
+        tokens, detected = self._write(rows)
         new = {
             "hypothesis": [self.prompter.text(tokens[i]) for i in range(rows.num_rows)],
             "num_tokens": [len(tokens[i]) for i in range(rows.num_rows)],
         }
         columns = [new[name] if name in new else rows[name] for name in HYPOTHESIS.names]
-        return pa.table(columns, schema=HYPOTHESIS)
+        metadata = {DETECTED: json.dumps(detected)} if self._detects else None
+        return pa.table(columns, schema=HYPOTHESIS.with_metadata(metadata))
 
-    def _write(self, rows: pa.Table) -> Mapping[int, list[int]]:
-        """Tokens of each row by its number; a batch holds recordings of similar length, so little of it is padding."""
+    @property
+    def _detects(self) -> bool:
+        return self.source_prompt in TranslateConfig.DETECTED
+
+    def _write(self, rows: pa.Table) -> tuple[Mapping[int, list[int]], Mapping[str, Counter[str]]]:
+        """Tokens of each row by its number, and what was detected how often in each of Whisper's own directions.
+
+        A batch holds recordings of similar length, so little of it is padding.
+        """
         places = list(zip(rows["shard"].to_pylist(), rows["row"].to_pylist(), strict=True))
-        prompts = [self.prompter.prompt(Direction.parse(of), self.scheme) for of in rows["direction"].to_pylist()]
+        directions = [Direction.parse(of) for of in rows["direction"].to_pylist()]
         lengths = rows["num_frames"].to_pylist()
         order = sorted(range(rows.num_rows), key=lengths.__getitem__)
         tokens: dict[int, list[int]] = {}
+        detected: dict[str, Counter[str]] = {}
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
-            written = generate(
-                self.decoder,
-                shards.read_frames([places[i] for i in batch]),
-                [prompts[i] for i in batch],
-                num_beams=self.num_beams,
-                max_tokens=self.max_tokens,
-            )
+            frames = shards.read_frames([places[i] for i in batch])
+            asked = [directions[i] for i in batch]
+            written, heard = self._detecting(asked, frames) if self._detects else self._naming(asked, frames)
             tokens.update(zip(batch, written, strict=True))
-        return tokens
+            for direction, language in heard:
+                detected.setdefault(str(direction), Counter())[language] += 1
+        return tokens, detected
+
+    def _naming(
+        self, directions: Sequence[Direction], frames: Sequence[npt.NDArray[np.float16]]
+    ) -> tuple[list[list[int]], list[tuple[Direction, str]]]:
+        """Write with prompts that say beforehand what is spoken; nothing is detected."""
+        named = [(of, unseen.spoken(of.source, self.source_prompt)) for of in directions]
+        prompts = [self.prompter.prompt(direction, self.scheme, language) for direction, language in named]
+        return self._generate(frames, prompts, None), []
+
+    def _detecting(
+        self, directions: Sequence[Direction], frames: Sequence[npt.NDArray[np.float16]]
+    ) -> tuple[list[list[int]], list[tuple[Direction, str]]]:
+        """Write with prompts that follow what is detected: the likeliest language, or a mixture of all.
+
+        Directions that Whisper was not trained on keep the language of their scheme in either case.
+        """
+        probabilities = language_probabilities(self.decoder, frames, self.hidden)
+        found = [self.prompter.language(token) for token in probabilities.argmax(dim=-1).tolist()]
+        pairs = list(zip(directions, found, strict=True))
+        prompts = [self.prompter.prompt(direction, self.scheme, language) for direction, language in pairs]
+        mix = None
+        if self.source_prompt == "soft":
+            device, num_tokens = probabilities.device, probabilities.shape[1]
+            named = one_hot(torch.tensor([prompt[1] for prompt in prompts], device=device), num_tokens).float()
+            native = torch.tensor([direction.is_native for direction in directions], device=device)
+            mix = torch.where(native[:, None], probabilities, named)
+        heard = [(direction, language) for direction, language in pairs if direction.is_native]
+        return self._generate(frames, prompts, mix), heard
+
+    def _generate(
+        self, frames: Sequence[npt.NDArray[np.float16]], prompts: list[list[int]], mix: torch.Tensor | None
+    ) -> list[list[int]]:
+        search = {"num_beams": self.num_beams, "max_tokens": self.max_tokens}
+        return generate(self.decoder, frames, prompts, languages=mix, **search)

@@ -114,6 +114,8 @@ class TranslateUnit:
             decoder=decode.load(model_dir, tuned_dir, config.alpha, device),
             prompter=Prompter(model_dir),
             scheme=plan.scheme,
+            source_prompt=config.source_prompt,
+            hidden=plan.hidden,
             num_beams=config.num_beams,
             max_tokens=config.max_tokens,
             batch_size=config.batch_size,
@@ -129,10 +131,13 @@ class TranslateUnit:
 
 def _score(plan: Plan, units: Iterable[str], tracker: Tracker) -> None:
     files = [plan.artifact.path("data", f"{unit}.parquet") for unit in units]
-    hypotheses = results.by_direction(map(artifacts.read_table, files))
+    written = [artifacts.read_table(file) for file in files]
+    hypotheses = results.by_direction(written)
     figures = results.summarise(hypotheses, metrics.english_spellings(plan.model_dir))
     figures |= {
         "prompt": plan.scheme,
+        "source_prompt": plan.job.translate.source_prompt,
+        "detected": results.detected(written),
         "checkpoint": _named(plan.checkpoint),
         "alpha": plan.job.translate.alpha if plan.checkpoint else None,
     }

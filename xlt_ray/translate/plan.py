@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from xlt_ray import artifacts, shards, whisper
 from xlt_ray.artifacts import Artifact
-from xlt_ray.config import TranslateJob, identity
+from xlt_ray.config import TranslateConfig, TranslateJob, identity
 from xlt_ray.decoder import Prompter, Scheme
 from xlt_ray.errors import UserError
 from xlt_ray.schema import Direction
+from xlt_ray.translate import unseen
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,8 +27,23 @@ class Plan:
     baseline: Artifact | None
     directions: tuple[Direction, ...]
     scheme: Scheme
+    hidden: tuple[int, ...]
     model_dir: Path
     job: TranslateJob
+
+
+def runs(job: TranslateJob) -> list[TranslateJob]:
+    """The runs that a job asks for: itself, or one for each of its source prompts, all on the same embeddings."""
+    if not job.source_prompts:
+        return [job]
+    embeddings = job.translate.embeddings or job.name
+    found = []
+    for prompt in job.source_prompts:
+        # Nothing is detected where a language is named, so nothing can be hidden there.
+        hide = job.translate.hide if prompt in TranslateConfig.DETECTED else ()
+        config = dataclasses.replace(job.translate, source_prompt=prompt, hide=hide, embeddings=embeddings)
+        found.append(dataclasses.replace(job, name=f"{job.name}-{prompt}", source_prompts=(), translate=config))
+    return found
 
 
 def find_embeddings(job: TranslateJob) -> Artifact:
@@ -65,7 +81,9 @@ def prepare(job: TranslateJob, embeddings: Artifact, index: pa.Table | None) -> 
     tuning = checkpoint.settings["finetune"] if checkpoint else {}
     directions = directions_of(job, tuning.get("directions", []))
     scheme: Scheme = config.prompt or tuning.get("prompt", "tgt_transcribe")
-    _require_tokens(model_dir, directions, scheme)
+    prompter = Prompter(model_dir)
+    hidden = _hidden(prompter, config.hide)
+    _require_tokens(prompter, directions, scheme, config.source_prompt)
     shards.require_references(shards.utterances(embeddings) if index is None else index, directions, config.split)
     baseline = _find_baseline(job, embeddings, directions) if config.baseline else None
     return Plan(
@@ -75,6 +93,7 @@ def prepare(job: TranslateJob, embeddings: Artifact, index: pa.Table | None) -> 
         baseline=baseline,
         directions=tuple(directions),
         scheme=scheme,
+        hidden=hidden,
         model_dir=model_dir,
         job=job,
     )
@@ -96,10 +115,47 @@ def _begin(job: TranslateJob, embeddings: Artifact, checkpoint: Artifact | None,
     return artifacts.start(job.root, "translate", job.name, what, settings)
 
 
-def _require_tokens(model_dir: Path, directions: Sequence[Direction], scheme: Scheme) -> None:
-    prompter = Prompter(model_dir)
+def _hidden(prompter: Prompter, codes: Sequence[str]) -> tuple[int, ...]:
+    """The tokens of the languages that must not be detected."""
+    tokens = {code: prompter.language_id(code) for code in codes}
+    if unknown := [code for code, token in tokens.items() if token is None]:
+        known = " ".join(prompter.languages)
+        raise UserError(f"--translate.hide {unknown[0]}: the model has no such token to hide; it knows {known}")
+    hidden = tuple(sorted({token for token in tokens.values() if token is not None}))
+    if len(hidden) == len(prompter.languages):
+        raise UserError("--translate.hide names every language of the model, so none can be detected; hide fewer")
+    return hidden
+
+
+def _require_tokens(
+    prompter: Prompter, directions: Sequence[Direction], scheme: Scheme, source_prompt: str | None
+) -> None:
+    """Refuse prompts that the model has no token for, and a source prompt that no direction would use."""
+    named = source_prompt not in (None, "related", *TranslateConfig.DETECTED)
+    if named and prompter.language_id(str(source_prompt)) is None:
+        raise UserError(
+            f"source prompt {source_prompt!r} is neither auto, soft, related nor a language of the model; "
+            f"it knows {' '.join(prompter.languages)}"
+        )
+    if source_prompt and not any(direction.is_native for direction in directions):
+        raise UserError(
+            f"--translate.source-prompt {source_prompt} has no effect on {', '.join(map(str, directions))}; only "
+            "translation into en and transcription name the source; drop it, or add --translate.targets en"
+        )
     for direction in directions:
-        prompter.prompt(direction, scheme)
+        _require_token(prompter, direction, scheme, source_prompt)
+
+
+def _require_token(prompter: Prompter, direction: Direction, scheme: Scheme, source_prompt: str | None) -> None:
+    if source_prompt in TranslateConfig.DETECTED and direction.is_native:
+        return  # whatever is detected has a token
+    try:
+        prompter.prompt(direction, scheme, unseen.spoken(direction.source, source_prompt))
+    except UserError as error:
+        if not direction.is_native or source_prompt:
+            raise
+        hint = "give --translate.source-prompt auto, soft, en or a related language"
+        raise UserError(f"{error}; {hint}") from None
 
 
 def directions_of(job: TranslateJob, learned: Sequence[str]) -> list[Direction]:

@@ -5,7 +5,8 @@ All of it follows from the hypotheses, so a finished run can be scored again wit
 
 from __future__ import annotations
 
-from collections import defaultdict
+import json
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 from xlt_ray import metrics
 from xlt_ray.schema import HYPOTHESIS, Direction
 from xlt_ray.translate.comet import CometScores
+from xlt_ray.translate.decode import DETECTED
 
 Figures = dict[str, Any]
 
@@ -25,6 +27,27 @@ def by_direction(hypotheses: Iterable[pa.Table]) -> dict[str, pa.Table]:
     rows = pa.concat_tables([HYPOTHESIS.empty_table(), *hypotheses])
     names = rows["direction"].unique().to_pylist()
     return {name: rows.filter(pc.equal(rows["direction"], name)) for name in names}
+
+
+def detected(hypotheses: Iterable[pa.Table]) -> dict[str, dict[str, float]] | None:
+    """The share of each language among those that were detected, by direction, the most frequent first.
+
+    Args:
+        hypotheses: rows of HYPOTHESIS, the metadata of each file as `Translator.translate` left them.
+
+    Returns:
+        None where nothing was detected because the prompts named what is spoken.
+    """
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for table in hypotheses:
+        for direction, found in json.loads((table.schema.metadata or {}).get(DETECTED, "{}")).items():
+            counts[direction].update(found)
+    return {direction: _shares(found) for direction, found in counts.items()} or None
+
+
+def _shares(counts: Counter[str]) -> dict[str, float]:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return {code: count / counts.total() for code, count in ordered}
 
 
 def summarise(hypotheses: Mapping[str, pa.Table], spellings: Mapping[str, str]) -> Figures:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 from rich.table import Table
@@ -48,13 +48,26 @@ def sentence(figures: Figures) -> str:
     rates = figures["means"].get("transcription", {})
     parts += [f"{key.upper()} {100 * rates[key]:.1f} %" for key in ("wer", "cer") if key in rates]
     who = f"checkpoint {figures['checkpoint']['name']}" if figures["checkpoint"] else "the model as it is"
-    return f"{', '.join(parts)}: {who}, prompt {figures['prompt']}."
+    return f"{', '.join(parts)}: {who}, {_prompt(figures)}."
+
+
+def _prompt(figures: Figures) -> str:
+    source_prompt = figures["source_prompt"]
+    return f"prompt {figures['prompt']}" + (f", source prompt {source_prompt}" if source_prompt else "")
+
+
+def closing(runs: Sequence[Figures]) -> list[Table]:
+    """The tables that end a job: scores and comparison of one run, or several runs side by side."""
+    if len(runs) > 1:
+        return [prompts_table(runs)]
+    (figures,) = runs
+    return [as_table(figures), *([kept_table(figures)] if figures["kept"] else [])]
 
 
 def as_table(figures: Figures) -> Table:
     """Scores of every direction with the interval of BLEU; error rates and empty hypotheses in percent."""
     has_comet = any(of.get("comet") is not None for of in figures["directions"].values())
-    table = Table(title=f"translations by direction, prompt {figures['prompt']}", title_justify="left")
+    table = Table(title=f"translations by direction, {_prompt(figures)}", title_justify="left")
     table.add_column("direction")
     for column in ("BLEU", "95% interval", "chrF", *["COMET"] * has_comet, "WER or CER %", "empty %", "texts"):
         table.add_column(column, justify="right")
@@ -103,3 +116,29 @@ def _compared_cells(of: Figures) -> list[str]:
     kept = "" if of["retained"] is None else f"{100 * of['retained']:.0f}"
     scores = [f"{of['before']:.1f}", f"{of['after']:.1f}", f"{of['difference']:+.1f}"]
     return [*scores, f"{low:+.1f} to {high:+.1f}", f"{of['p_value']:.3f}", kept]
+
+
+def prompts_table(runs: Sequence[Figures]) -> Table:
+    """Directions into English by source prompt: BLEU with its interval, and the error rate of the transcripts.
+
+    Args:
+        runs: of the same directions, each with a source prompt of its own.
+    """
+    table = Table(title="into English by source prompt", title_justify="left")
+    table.add_column("direction")
+    for figures in runs:
+        table.add_column(f"{figures['source_prompt']}\nBLEU (95% interval)", justify="right")
+        table.add_column("\nWER or CER %", justify="right")
+    directions = [name for name, of in runs[0]["directions"].items() if "measure" not in of]
+    for name in directions:
+        if Direction.parse(name).is_native:
+            table.add_row(name, *(cell for figures in runs for cell in _prompt_cells(figures["directions"], name)))
+    return table
+
+
+def _prompt_cells(directions: Mapping[str, Figures], name: str) -> list[str]:
+    source, of = Direction.parse(name).source, directions[name]
+    low, high = of["bleu_ci95"]
+    transcribed = directions.get(f"{source}-{source}")
+    rate = _cells(transcribed, has_comet=False)[-1] if transcribed else ""
+    return [f"{of['bleu']:.1f} ({low:.1f} to {high:.1f})", rate]

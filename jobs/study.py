@@ -1,0 +1,63 @@
+r"""Which source language is best to fine-tune on? One run for each, scored on all: a transfer matrix.
+
+  on this machine    python jobs/study.py                                      (the demo: five languages into zh)
+  more of it         python jobs/study.py --preset asterisk --name study --finetune.embeddings asterisk \
+                         --finetune.epochs 6 --study.sources en,es,fr
+  on a cluster       ray job submit --working-dir . -- python jobs/study.py --corpus fleurs --languages en,fr,de,ja,zh \
+                         --model openai/whisper-large-v2 --root s3://bucket/runs --name study \
+                         --embed.num-gpus 1 --finetune.num-gpus 1 --finetune.num-workers 8
+
+Reads ROOT/embed/NAME and ROOT/retrieval/NAME, and makes them first where they are missing. For each source it makes
+ROOT/fisher, ROOT/finetune and ROOT/translate of NAME-SOURCE-TARGET: ordinary artifacts, so what is done is not done
+again after a crash. Writes ROOT/study/NAME: data/cells.parquet, metrics.json (the matrix with intervals, R@1 and Fisher
+distance, their rank correlation with the transfer), plots/, manifest.json.
+"""
+
+import dataclasses
+
+import pyarrow as pa
+
+from xlt_ray import estimate, runtime, shards
+from xlt_ray.config import StudyJob
+from xlt_ray.embed import pipeline as embed
+from xlt_ray.finetune.plan import find_embeddings
+from xlt_ray.retrieval import pipeline as retrieval
+from xlt_ray.study import pipeline, results
+from xlt_ray.study.plan import Plan, find_retrieval, prepare, retrieval_job
+
+
+def main(job: StudyJob) -> None:
+    """Encode and retrieve what is missing, then fine-tune on each source and compare."""
+    if job.dry_run:
+        runtime.show(estimate.dry_run(job, lambda root: recordings(*check(job, root))))
+        return
+    encoding, plan = check(job, job.root)
+    with runtime.cluster():
+        if encoding:
+            embed.embed(encoding, job.root)
+        if job.study.retrieval:
+            found = find_retrieval(job, plan.embeddings)
+        else:
+            found = retrieval.retrieve(retrieval_job(job), plan.embeddings)
+        artifact = pipeline.study(plan, found)
+    runtime.show(results.as_table(artifact.read_json("metrics.json")))
+    runtime.where_next(artifact, job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
+
+
+def check(job: StudyJob, root: str) -> tuple[embed.Plan | None, Plan]:
+    """Everything that can be wrong, before any work; what the job makes is begun under `root`."""
+    begun = dataclasses.replace(job, root=root)
+    encoding = None if job.finetune.embeddings else embed.prepare(begun)
+    embeddings = encoding.artifact if encoding else find_embeddings(job)
+    if job.study.retrieval:
+        find_retrieval(job, embeddings)
+    return encoding, prepare(begun, embeddings, encoding.index if encoding else None)
+
+
+def recordings(encoding: embed.Plan | None, plan: Plan) -> pa.Table:
+    """What was said in every recording."""
+    return encoding.index if encoding else shards.utterances(plan.embeddings)
+
+
+if __name__ == "__main__":
+    runtime.run(main)

@@ -1,0 +1,58 @@
+r"""Which settings gain most and keep most? Trials of fine-tuning side by side, the worst of them stopped early.
+
+  on this machine    python jobs/tune.py                            (the demo: 12 trials, learning rate x EWC lambda)
+  your own space     python jobs/tune.py --preset asterisk --name search --finetune.embeddings asterisk \
+                         --tune.learning-rate 1e-5..1e-4 --tune.ewc-lambda 0,1,10,100 --tune.num-trials 24
+  one number         python jobs/tune.py --name mixed --tune.objective mix --tune.gain-weight 0.7
+  on a cluster       ray job submit --working-dir . -- python jobs/tune.py --corpus covost2:PATH --languages en,fr,zh \
+                         --model openai/whisper-large-v2 --root s3://bucket/runs --name search \
+                         --embed.num-gpus 1 --finetune.num-gpus 1 --tune.max-concurrent 8
+
+Reads ROOT/embed/NAME, and makes it first where it is missing. All trials share the frames and one Fisher
+(ROOT/fisher/NAME), and see the dev split only. The best become ROOT/finetune/NAME-000, and so on, and are scored on the
+test split, once. Writes ROOT/tune/NAME: data/*.parquet (a trial each), metrics.json, plots/pareto.png, rejected.parquet
+(trials that failed, and why), manifest.json. Run it again after a crash: trials that are over are not run again.
+"""
+
+import dataclasses
+
+import pyarrow as pa
+
+from xlt_ray import estimate, runtime, shards
+from xlt_ray.config import TuneJob
+from xlt_ray.embed import pipeline as embed
+from xlt_ray.finetune.plan import find_embeddings
+from xlt_ray.tune import results, search
+from xlt_ray.tune.plan import Plan, prepare
+
+
+def main(job: TuneJob) -> None:
+    """Encode what is not encoded yet, then search."""
+    if job.dry_run:
+        reads = [("fisher", job.finetune.fisher)]
+        runtime.show(estimate.dry_run(job, lambda root: recordings(*check(job, root)), reads))
+        return
+    encoding, plan = check(job, job.root)
+    with runtime.cluster(with_state_api=True):
+        if encoding:
+            embed.embed(encoding, job.root)
+        artifact = search.search(plan)
+    runtime.show(results.as_table(artifact.read_json("metrics.json")))
+    runtime.where_next(artifact, job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
+
+
+def check(job: TuneJob, root: str) -> tuple[embed.Plan | None, Plan]:
+    """Everything that can be wrong, before any work; what the job makes is begun under `root`."""
+    begun = dataclasses.replace(job, root=root)
+    encoding = None if job.finetune.embeddings else embed.prepare(begun)
+    embeddings = encoding.artifact if encoding else find_embeddings(job)
+    return encoding, prepare(begun, embeddings, encoding.index if encoding else None)
+
+
+def recordings(encoding: embed.Plan | None, plan: Plan) -> pa.Table:
+    """What was said in every recording."""
+    return encoding.index if encoding else shards.utterances(plan.embeddings)
+
+
+if __name__ == "__main__":
+    runtime.run(main)

@@ -1,0 +1,101 @@
+"""A study on a tiny model: two sources into one target, their matrix, and what is held against it."""
+
+import json
+import subprocess
+import sys
+
+import mlflow
+import pyarrow.parquet as pq
+import pytest
+import torch
+from ray_speech import row, tone, write_rows
+from safetensors.torch import load_file
+from soundfile import write
+from tiny import tiny_whisper
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+SOURCES = ("en", "fr")
+NUM_SENTENCES = 12
+LIGHT = ["--finetune.batch-size", "4", "--finetune.epochs", "1", "--finetune.learning-rate", "1e-2"]
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+    """The root of a finished study, its flags, and what it printed."""
+    folder = tmp_path_factory.mktemp("study")
+    rows = []
+    for number, language in enumerate(SOURCES):
+        for sentence in range(NUM_SENTENCES):
+            name = f"{language}-{sentence:03d}.wav"
+            write(folder / name, tone(sentence, number, 0.5), 16_000)
+            split = "test" if sentence % 3 == 1 else "train"
+            rows.append(row(language, sentence, name) | {"translations": {"zh": f"{sentence}号"}, "split": split})
+    manifest = write_rows(folder, rows)
+    model = tiny_whisper(folder / "model")
+    flags = ["--corpus", f"manifest:{manifest}", "--languages", ",".join(SOURCES), "--model", str(model)]
+    flags += ["--root", str(folder), "--name", "mine", *LIGHT]
+    return folder, flags, run(flags)
+
+
+def run(flags):
+    command = [sys.executable, "jobs/study.py", *flags]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def read(folder, stage, name):
+    return json.loads((folder / stage / name / "metrics.json").read_text())
+
+
+def test_the_matrix_is_what_the_runs_scored(studied):
+    folder, _, output = studied
+    figures = read(folder, "study", "mine")
+    before = read(folder, "translate", "mine-base")["directions"]
+    pairs = read(folder, "retrieval", "mine")["pairs"]
+    for trained in SOURCES:
+        scores = read(folder, "translate", f"mine-{trained}-zh")
+        assert scores["checkpoint"]["name"] == f"mine-{trained}-zh"
+        for heard in SOURCES:
+            cell, direction = figures["transfer"][trained][heard], f"{heard}-zh"
+            assert cell["bleu"] == scores["directions"][direction]["bleu"]
+            assert cell["gain"] == pytest.approx(cell["bleu"] - before[direction]["bleu"])
+            assert cell["num"] == 4
+    assert figures["predictors"]["r1"] == {
+        "en": {"fr": pairs["fr-en"]["r1"]},
+        "fr": {"en": pairs["en-fr"]["r1"]},
+    }
+    assert figures["correlations"]["r1"]["num_cells"] == 2
+    assert "BLEU into zh over the untouched model" in output
+    rows = pq.read_table(folder / "study" / "mine" / "data" / "cells.parquet").to_pylist()
+    assert [(of["trained"], of["heard"]) for of in rows] == [(a, b) for a in SOURCES for b in SOURCES]
+    manifest = json.loads((folder / "study" / "mine" / "manifest.json").read_text())
+    assert (manifest["rows_in"], manifest["rows_out"]) == (4, 4)
+
+
+def test_the_distance_is_that_of_the_two_fishers_over_the_weights_that_train(studied):
+    folder, _, _ = studied
+    fishers = [load_file(folder / "fisher" / f"mine-{of}-zh" / "fisher.safetensors") for of in SOURCES]
+    parts = [torch.cat([of[name].flatten() for name in sorted(of) if "embed_tokens" not in name]) for of in fishers]
+    first, second = (of.double() / of.double().sum() for of in parts)
+    expected = 0.5 * (first.sqrt() - second.sqrt()).square().sum().item()
+    figures = read(folder, "study", "mine")["predictors"]["fisher_distance"]
+    assert figures == {"en": {"fr": pytest.approx(expected)}, "fr": {"en": pytest.approx(expected)}}
+    assert 0 < expected < 1
+
+
+def test_its_runs_are_nested_in_mlflow(studied):
+    folder, _, _ = studied
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("study").experiment_id])
+    (parent,) = [of for of in runs if of.info.run_name == "mine"]
+    children = {of.info.run_name for of in runs if of.data.tags.get("mlflow.parentRunId") == parent.info.run_id}
+    tuned = {f"{stage} mine-{of}-zh" for stage in ("fisher", "finetune", "translate") for of in SOURCES}
+    assert children == {"translate mine-base", *tuned}
+    assert {"gain/en-fr", "mean_gain/en"} <= parent.data.metrics.keys()
+
+
+def test_a_finished_study_is_left_alone(studied):
+    _, flags, _ = studied
+    assert "is complete, nothing to compare" in run(flags)

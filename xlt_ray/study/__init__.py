@@ -1,0 +1,1 @@
+"""Study: which source language is best to fine-tune on, and whether that can be known before."""

@@ -1,0 +1,138 @@
+"""The transfer matrix: what training on one language gains on another, how sure that is, and what predicts it. Pure.
+
+All intervals come from one bootstrap over sentences: a draw takes the same sentences in every cell, because the cells
+are of the same sentences, and so their errors go together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xlt_ray.metrics import bleu_of, rank_correlation
+
+Pair = tuple[str, str]
+"""(trained, heard)."""
+
+_DRAWS = 1000
+_ALL_PERMUTATIONS = 7  # 5040; with more languages so many are drawn
+_Gains = Mapping[Pair, float]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Texts:
+    """The texts of one cell, as BLEU sees them.
+
+    Attributes:
+        sentences: (num,) the sentence of each.
+        after: (num, 10) counts of `metrics.sentence_counts`, of the tuned model.
+        before: (num, 10) of the untouched model.
+    """
+
+    sentences: Sequence[str]
+    after: npt.NDArray[np.int64]
+    before: npt.NDArray[np.int64]
+
+
+def gains(cells: Mapping[Pair, Texts]) -> dict[Pair, float]:
+    """BLEU after less BLEU before."""
+    return {pair: bleu_of(of.after.sum(axis=0)) - bleu_of(of.before.sum(axis=0)) for pair, of in cells.items()}
+
+
+def resampled(cells: Mapping[Pair, Texts], seed: int, num_draws: int = _DRAWS) -> list[dict[Pair, float]]:
+    """The gains of every draw of sentences with replacement."""
+    known = sorted({sentence for of in cells.values() for sentence in of.sentences})
+    number = {sentence: i for i, sentence in enumerate(known)}
+    places = {pair: [number[sentence] for sentence in of.sentences] for pair, of in cells.items()}
+    rng = np.random.default_rng(seed)
+    draws = []
+    for _ in range(num_draws):
+        times = rng.multinomial(len(known), np.full(len(known), 1 / len(known)))
+        weights = {pair: times[at] for pair, at in places.items()}
+        # Where no text of a cell was drawn, nothing was gained.
+        draws.append(
+            {pair: bleu_of(weights[pair] @ of.after) - bleu_of(weights[pair] @ of.before) for pair, of in cells.items()}
+        )
+    return draws
+
+
+def ranking(found: _Gains, draws: Sequence[_Gains]) -> list[dict[str, Any]]:
+    """The sources by their mean gain over the languages that were not heard in training, the best first."""
+    rows = []
+    for source in dict.fromkeys(trained for trained, _ in found):
+        others = [pair for pair in found if pair[0] == source and pair[1] != source]
+        means = [fmean(draw[pair] for pair in others) for draw in draws]
+        rows.append(
+            {
+                "source": source,
+                "mean_gain": fmean(found[pair] for pair in others),
+                "mean_gain_ci95": _interval(means),
+                "own_gain": found.get((source, source)),
+            }
+        )
+    return sorted(rows, key=lambda row: row["mean_gain"], reverse=True)
+
+
+def correlation(
+    predictor: Mapping[Pair, float], found: _Gains, draws: Sequence[_Gains], seed: int
+) -> dict[str, float | int | list[float] | None]:
+    """Whether a predictor orders the cells off the diagonal as their gains do.
+
+    Cells share languages, so they are no independent sample: p is the share of the ways to name the languages anew,
+    in rows and columns alike, under which the predictor does as well (a Mantel test; all ways for up to 7 languages,
+    else as many as 7 have, drawn by the seed). The interval is of the sentences alone, not of the choice of languages.
+
+    Args:
+        predictor: a value for each cell off the diagonal.
+        found: gains by cell.
+        draws: of the bootstrap.
+        seed: of the permutations.
+
+    Returns:
+        `spearman`, its `ci95`, `p_permutation` (two-sided), `num_cells`, `num_permutations`; null where one side is
+        constant.
+    """
+    cells = [pair for pair in found if pair[0] != pair[1]]
+
+    def of(gains: _Gains, names: Mapping[str, str]) -> float | None:
+        values = [predictor[names[trained], names[heard]] for trained, heard in cells]
+        return rank_correlation(values, [gains[pair] for pair in cells])
+
+    languages = sorted({language for pair in cells for language in pair})
+    same = {language: language for language in languages}
+    rho = of(found, same)
+    if rho is None:
+        return {"spearman": None, "ci95": None, "p_permutation": None, "num_cells": len(cells), "num_permutations": 0}
+    others = [of(found, dict(zip(languages, names, strict=True))) for names in _permutations(languages, seed)]
+    # A tie up to rounding is a tie.
+    num_as_good = sum(abs(other or 0.0) >= abs(rho) - 1e-9 for other in others)
+    known = [drawn for draw in draws if (drawn := of(draw, same)) is not None]
+    return {
+        "spearman": rho,
+        "ci95": _interval(known),
+        "p_permutation": num_as_good / len(others),
+        "num_cells": len(cells),
+        "num_permutations": len(others),
+    }
+
+
+def _permutations(languages: Sequence[str], seed: int) -> Iterator[Sequence[str]]:
+    if len(languages) <= _ALL_PERMUTATIONS:
+        yield from itertools.permutations(languages)
+        return
+    rng = np.random.default_rng(seed)
+    yield languages  # what was found counts, so that no p is 0
+    for _ in range(math.factorial(_ALL_PERMUTATIONS) - 1):
+        yield [str(language) for language in rng.permutation(languages)]
+
+
+def _interval(values: Sequence[float]) -> list[float]:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return [float(low), float(high)]

@@ -1,0 +1,166 @@
+"""The study stage: one run of fine-tuning a source language, each scored on all of them.
+
+    for each source: Fisher of its task -> fine-tune -> translate (ordinary artifacts) -> the transfer matrix
+
+What is finished is reused by the stages themselves, so a killed study goes on where it was.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import ray
+import torch
+
+from xlt_ray import artifacts, decoder, metrics, runtime
+from xlt_ray.artifacts import Artifact
+from xlt_ray.config import FinetuneConfig
+from xlt_ray.figures import to_png
+from xlt_ray.finetune import fisher
+from xlt_ray.finetune import pipeline as finetune
+from xlt_ray.finetune.learner import Learner
+from xlt_ray.schema import CELL
+from xlt_ray.study import matrix, plots, results
+from xlt_ray.study import plan as plans
+from xlt_ray.study.matrix import Pair, Texts
+from xlt_ray.study.plan import Plan
+from xlt_ray.tracking import Tracker, track
+from xlt_ray.translate import pipeline as translate
+from xlt_ray.translate.results import by_direction
+
+_Figures = dict[str, Any]
+
+
+def study(plan: Plan, retrieval: Artifact) -> Artifact:
+    """Run what is missing, compare, and commit. Needs a running Ray.
+
+    Args:
+        plan: from `prepare`.
+        retrieval: the finished retrieval artifact whose R@1 is held against the transfer.
+    """
+    artifact, job = plan.artifact, plan.job
+    if artifact.is_complete:
+        print(f"study: {artifact.uri} is complete, nothing to compare")
+        return artifact
+    runtime.require_shared(artifact.path("config.json"))
+    inputs = {"corpus": artifact.settings["corpus"], "model": job.model, "embed": plan.embeddings.name}
+    with track(job.root, "study", artifact.name, artifact.identity, inputs) as tracker:
+        started = time.monotonic()
+        before = translate.translate(plan.before)
+        translated = {source: _run(plan, source) for source in job.sources}
+        figures = _compare(plan, before, translated, _predictors(plan, retrieval))
+        figures |= {"baseline": before.name, "retrieval": retrieval.name}
+        _finish(plan, figures, tracker, time.monotonic() - started)
+    return artifact
+
+
+def _run(plan: Plan, source: str) -> Artifact:
+    """Everything that one source needs; its translations."""
+    print(f"study: {plans.run_name(plan.job, source)}", flush=True)
+    run = plan.runs[source]
+    fisher.estimate(run.job, plan.embeddings, plan.fishers[source])
+    finetune.finetune(run)
+    return translate.translate(plans.translation(plan, source))
+
+
+def _predictors(plan: Plan, retrieval: Artifact) -> dict[str, dict[Pair, float]]:
+    """What is known of each ordered pair of languages before any training.
+
+    R@1 is that of the heard language looking for its translation in the one that is trained on: the way that the
+    decoder goes, from speech that is new to it to speech that it knows.
+    """
+    pairs = retrieval.read_json("metrics.json")["pairs"]
+    ordered = list(itertools.permutations(plan.job.sources, 2))
+    return {
+        "r1": {(trained, heard): pairs[f"{heard}-{trained}"]["r1"] for trained, heard in ordered},
+        "fisher_distance": _distances(plan),
+    }
+
+
+def _distances(plan: Plan) -> dict[Pair, float]:
+    """Of the tasks of every two sources; the same both ways."""
+    task = ray.remote(num_cpus=0.9)(_distance)
+    pairs = list(itertools.combinations(plan.job.sources, 2))
+    model_dir = str(next(iter(plan.runs.values())).model_dir)
+    waiting = [task.remote(plan.fishers[a], plan.fishers[b], model_dir, plan.job.finetune) for a, b in pairs]
+    found = dict(zip(pairs, ray.get(waiting), strict=True))
+    return found | {(b, a): value for (a, b), value in found.items()}
+
+
+def _distance(first: Artifact, second: Artifact, model_dir: str, config: FinetuneConfig) -> float:
+    names = [name for name in Learner(decoder.empty_decoder(model_dir), config).trained if "lora_" not in name]
+    return fisher.distance(*(fisher.read(of, names, torch.float32) for of in (first, second)))
+
+
+def _compare(
+    plan: Plan, before: Artifact, translated: Mapping[str, Artifact], predictors: Mapping[str, Mapping[Pair, float]]
+) -> _Figures:
+    """The content of metrics.json but for the names of what was read."""
+    job = plan.job
+    untouched = by_direction(map(artifacts.read_table, before.files()))
+    cells = {
+        (trained, heard): _texts(after[f"{heard}-{job.study.target}"], untouched[f"{heard}-{job.study.target}"], job)
+        for trained, of in translated.items()
+        for after in [by_direction(map(artifacts.read_table, of.files()))]
+        for heard in job.sources
+    }
+    found, draws = matrix.gains(cells), matrix.resampled(cells, job.study.seed)
+    scores = {trained: of.read_json("metrics.json") for trained, of in translated.items()}
+    base = before.read_json("metrics.json")["directions"]
+    return {
+        "target": job.study.target,
+        "sources": list(job.sources),
+        "split": before.settings["translate"]["split"],
+        "prompt": job.finetune.prompt,
+        "before": {
+            heard: {key: base[f"{heard}-{job.study.target}"][key] for key in ("bleu", "bleu_ci95")}
+            for heard in job.sources
+        },
+        "transfer": results.transfer(scores, job.sources, job.study.target),
+        "ranking": matrix.ranking(found, draws),
+        "predictors": {name: results.nested(values) for name, values in predictors.items()},
+        "correlations": {
+            name: matrix.correlation(values, found, draws, job.study.seed) for name, values in predictors.items()
+        },
+        "runs": {
+            source: dict.fromkeys(("finetune", "translate", "fisher"), of.name) for source, of in translated.items()
+        },
+    }
+
+
+def _texts(after: pa.Table, before: pa.Table, job: Any) -> Texts:
+    earlier = dict(zip(before["utterance_id"].to_pylist(), before["hypothesis"].to_pylist(), strict=True))
+    wanted = after["reference"].to_pylist()
+    said_before = [earlier[name] for name in after["utterance_id"].to_pylist()]
+    return Texts(
+        after["sentence_id"].to_pylist(),
+        metrics.sentence_counts(after["hypothesis"].to_pylist(), wanted, job.study.target),
+        metrics.sentence_counts(said_before, wanted, job.study.target),
+    )
+
+
+def _finish(plan: Plan, figures: _Figures, tracker: Tracker, seconds: float) -> None:
+    """Write the figures, log them, and commit the artifact."""
+    artifact = plan.artifact
+    rows = results.rows(figures)
+    artifact.write_table("data/cells.parquet", pa.Table.from_pylist(rows, schema=CELL))
+    artifact.write_json("metrics.json", figures)
+    drawn = {"transfer": plots.transfer(figures), "predictors": plots.predictors(figures)}
+    for name, figure in drawn.items():
+        artifact.write_bytes(f"plots/{name}.png", to_png(figure))
+        tracker.figure(figure, f"{name}.png")
+    tracker.metrics(dict(results.keys(figures)))
+    tracker.table({name: [row[name] for row in rows] for name in CELL.names}, "cells.json")
+    tracker.describe(f"{results.sentence(figures)}\n\nArtifact: `{artifact.uri}`")
+    artifact.merge_rejected()
+    artifact.commit(
+        units=["cells"],
+        num_rows_in=len(plan.job.sources) ** 2,
+        inputs={"embed": {"name": plan.embeddings.name, "fingerprint": plan.embeddings.fingerprint}},
+        seconds=seconds,
+        others=[f"plots/{name}.png" for name in drawn],
+    )

@@ -1,0 +1,132 @@
+"""A study before it starts: every run that it needs, and everything that can be wrong with one."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pyarrow as pa
+
+from xlt_ray import artifacts
+from xlt_ray.artifacts import Artifact
+from xlt_ray.config import FinetuneJob, RetrievalConfig, RetrievalJob, StudyJob, TranslateConfig, TranslateJob, identity
+from xlt_ray.errors import UserError
+from xlt_ray.finetune import plan as finetune
+from xlt_ray.translate import plan as translate
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A study that has been checked and can start.
+
+    Attributes:
+        runs: the fine-tuning on each source.
+        fishers: the Fisher of what each source's run learns, of the untouched model.
+        before: how the untouched model translates.
+    """
+
+    artifact: Artifact
+    embeddings: Artifact
+    runs: dict[str, finetune.Plan]
+    fishers: dict[str, Artifact]
+    before: translate.Plan
+    job: StudyJob
+
+
+def prepare(job: StudyJob, embeddings: Artifact, index: pa.Table | None) -> Plan:
+    """Everything that can go wrong by the user's hand, before any work.
+
+    Args:
+        job: settings.
+        embeddings: an embed artifact, finished or begun.
+        index: the rows of the corpus (UTTERANCE), where the embeddings are not finished yet.
+
+    Raises:
+        UserError: with what is wrong and what to do.
+    """
+    if missing := sorted(set(job.sources) - set(embeddings.identity["languages"])):
+        there = ",".join(embeddings.identity["languages"])
+        raise UserError(f"embed artifact {embeddings.name!r} has no {missing[0]}; --study.sources can be of {there}")
+    runs = {source: finetune.prepare(_finetune_job(job, source), embeddings, index) for source in job.sources}
+    fishers = {source: _begin_fisher(job, source, run) for source, run in runs.items()}
+    return Plan(
+        before=translate.prepare(_translate_job(job, f"{job.name}-base", None, None), embeddings, index),
+        artifact=_begin(job, embeddings),
+        embeddings=embeddings,
+        runs=runs,
+        fishers=fishers,
+        job=job,
+    )
+
+
+def retrieval_job(job: StudyJob) -> RetrievalJob:
+    """The run of retrieval whose R@1 is held against the transfer, where none is named."""
+    config = RetrievalConfig(embeddings=job.finetune.embeddings or job.name, baselines=())
+    return RetrievalJob(**_shared(job, job.name) | {"languages": job.sources}, embed=job.embed, retrieval=config)
+
+
+def find_retrieval(job: StudyJob, embeddings: Artifact) -> Artifact:
+    """The finished retrieval artifact that `--study.retrieval` names.
+
+    Raises:
+        UserError: if it is not there, is of other embeddings, or lacks a pair.
+    """
+    found = artifacts.find(job.root, "retrieval", str(job.study.retrieval))
+    if found.identity["embeddings"] != embeddings.fingerprint:
+        raise UserError(f"retrieval artifact {found.name!r} is of other embeddings than {embeddings.name!r}")
+    if missing := sorted(set(job.sources) - set(found.identity["languages"])):
+        raise UserError(f"retrieval artifact {found.name!r} has no pair with {missing[0]}; choose another")
+    return found
+
+
+def translation(plan: Plan, source: str) -> translate.Plan:
+    """How the weights of a finished run translate, against the untouched model."""
+    name = run_name(plan.job, source)
+    job = _translate_job(plan.job, name, name, plan.before.artifact.name)
+    return translate.prepare(job, plan.embeddings, None)
+
+
+def run_name(job: StudyJob, source: str) -> str:
+    """The name of the artifacts of one source."""
+    return f"{job.name}-{source}-{job.study.target}"
+
+
+def _finetune_job(job: StudyJob, source: str) -> FinetuneJob:
+    embeddings = job.finetune.embeddings or job.name
+    config = dataclasses.replace(job.finetune, directions=(f"{source}-{job.study.target}",), embeddings=embeddings)
+    return FinetuneJob(**_shared(job, run_name(job, source)), embed=job.embed, finetune=config)
+
+
+def _begin_fisher(job: StudyJob, source: str, run: finetune.Plan) -> Artifact:
+    sha256 = run.artifact.identity["model"]["sha256"]
+    return finetune.begin_fisher(run.job, run.job.finetune.directions, run.embeddings, sha256)
+
+
+def _translate_job(job: StudyJob, name: str, checkpoint: str | None, baseline: str | None) -> TranslateJob:
+    config = TranslateConfig(
+        embeddings=job.finetune.embeddings or job.name,
+        targets=(job.study.target,),
+        transcribe=False,
+        prompt=job.finetune.prompt,
+        checkpoint=checkpoint,
+        baseline=baseline,
+        num_gpus=job.finetune.num_gpus,
+    )
+    return TranslateJob(**_shared(job, name) | {"languages": job.sources}, embed=job.embed, translate=config)
+
+
+def _shared(job: StudyJob, name: str) -> dict[str, Any]:
+    kept = ("preset", "root", "corpus", "languages", "model")
+    return {field: getattr(job, field) for field in kept} | {"name": name}
+
+
+def _begin(job: StudyJob, embeddings: Artifact) -> Artifact:
+    what = {
+        "sources": list(job.sources),
+        "embeddings": embeddings.fingerprint,
+        "model": embeddings.identity["model"],
+        "finetune": {name: value for name, value in identity(job.finetune).items() if name != "directions"},
+        "study": {name: value for name, value in identity(job.study).items() if name != "sources"},
+    }
+    settings = dataclasses.asdict(job) | {key: embeddings.settings[key] for key in ("corpus", "embed")}
+    return artifacts.start(job.root, "study", job.name, what, settings)

@@ -1,0 +1,117 @@
+"""How the outcome of a study is written down and shown. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from xlt_ray.study.matrix import Pair
+
+Figures = Mapping[str, Any]
+
+PREDICTORS = {"r1": "R@1", "fisher_distance": "Fisher distance"}
+
+
+def transfer(scores: Mapping[str, Figures], sources: Sequence[str], target: str) -> dict[str, Any]:
+    """The cells of the matrix, from the metrics.json of each source's translations."""
+    return {trained: {heard: _cell(of, f"{heard}-{target}") for heard in sources} for trained, of in scores.items()}
+
+
+def _cell(scores: Figures, direction: str) -> dict[str, Any]:
+    of, compared = scores["directions"][direction], scores["kept"]["directions"][direction]
+    return {
+        "bleu": of["bleu"],
+        "bleu_ci95": of["bleu_ci95"],
+        "gain": compared["difference"],
+        "gain_ci95": compared["difference_ci95"],
+        "p_value": compared["p_value"],
+        "num": compared["num"],
+    }
+
+
+def nested(values: Mapping[Pair, float]) -> dict[str, dict[str, float]]:
+    """Values by trained, then by heard language."""
+    found: dict[str, dict[str, float]] = {}
+    for (trained, heard), value in values.items():
+        found.setdefault(trained, {})[heard] = value
+    return found
+
+
+def rows(figures: Figures) -> list[dict[str, Any]]:
+    """A row of CELL for each cell."""
+    pairs = itertools.product(figures["sources"], repeat=2)
+    return [
+        {
+            "trained": trained,
+            "heard": heard,
+            **{key: figures["transfer"][trained][heard][key] for key in ("bleu", "gain", "p_value", "num")},
+            **{name: figures["predictors"][name].get(trained, {}).get(heard) for name in PREDICTORS},
+        }
+        for trained, heard in pairs
+    ]
+
+
+def keys(figures: Figures) -> Iterator[tuple[str, float]]:
+    """Numbers for MLflow: gains by cell, mean gains by source, correlations."""
+    for row in rows(figures):
+        yield f"gain/{row['trained']}-{row['heard']}", row["gain"]
+    for row in figures["ranking"]:
+        yield f"mean_gain/{row['source']}", row["mean_gain"]
+    for name, of in figures["correlations"].items():
+        if of["spearman"] is not None:
+            yield f"correlation/{name}", of["spearman"]
+
+
+def sentence(figures: Figures) -> str:
+    """The outcome in one sentence or two."""
+    best = figures["ranking"][0]
+    low, high = best["mean_gain_ci95"]
+    found = [
+        f"{PREDICTORS[name]} {of['spearman']:+.2f} (p {of['p_permutation']:.2f})"
+        for name, of in figures["correlations"].items()
+        if of["spearman"] is not None
+    ]
+    gain = f"{best['mean_gain']:+.1f} BLEU ({low:+.1f} to {high:+.1f})"
+    return (
+        f"Into {figures['target']}, training on {best['source']} gains most on the others: {gain}. "
+        f"Rank correlation with the gains: {', '.join(found) or 'none'}."
+    )
+
+
+def as_table(figures: Figures) -> Table:
+    """The transfer matrix: gains in BLEU, with the untouched model above and the mean over the others behind."""
+    sources = figures["sources"]
+    table = Table(title=f"BLEU into {figures['target']} over the untouched model", title_justify="left")
+    table.caption = "* the 95% interval leaves out 0. " + _caption(figures)
+    table.caption_justify = "left"
+    table.add_column("trained on")
+    for heard in sources:
+        table.add_column(f"heard {heard}", justify="right")
+    table.add_column("mean of the others", justify="right")
+    before = [f"{figures['before'][heard]['bleu']:.1f}" for heard in sources]
+    table.add_row("(BLEU before)", *before, "", end_section=True)
+    for row in figures["ranking"]:
+        low, high = row["mean_gain_ci95"]
+        cells = [_text(figures["transfer"][row["source"]][heard]) for heard in sources]
+        table.add_row(row["source"], *cells, f"{row['mean_gain']:+.1f} ({low:+.1f} to {high:+.1f})")
+    return table
+
+
+def _text(cell: Figures) -> str:
+    low, high = cell["gain_ci95"]
+    return f"{cell['gain']:+.1f}{'*' if low > 0 or high < 0 else ''}"
+
+
+def _caption(figures: Figures) -> str:
+    lines = []
+    for name, of in figures["correlations"].items():
+        if of["spearman"] is not None:
+            low, high = of["ci95"]
+            lines.append(
+                f"{PREDICTORS[name]}: Spearman {of['spearman']:+.2f} ({low:+.2f} to {high:+.2f}), permutation p "
+                f"{of['p_permutation']:.2f}, {of['num_cells']} cells of {len(figures['sources'])} languages."
+            )
+    return " ".join(lines)

@@ -1,0 +1,85 @@
+"""Which trials go on: asynchronous successive halving (Li et al. 2020, arXiv 1810.05934), for one objective or two.
+
+A rung is the 1st, eta-th, eta^2-th ... measurement of a trial. With two objectives trials are compared by how many
+fronts lie before theirs, as in Schmucker et al. 2021 (arXiv 2106.12639). Ray's own scheduler knows one objective only,
+and can't be told what an earlier run of the search has seen. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+Point = tuple[float, ...]
+"""The objectives of a trial, each the more the better."""
+
+
+def dominates(one: Point, other: Point) -> bool:
+    """Whether `one` is at least as good in everything, and better in something."""
+    return one != other and all(a >= b for a, b in zip(one, other, strict=True))
+
+
+def depths(points: Sequence[Point]) -> list[int]:
+    """How many fronts lie before each point: 0 for those that none dominates, 1 without these, and so on."""
+    depth = [-1] * len(points)
+    left, front = set(range(len(points))), 0
+    while left:
+        best = {i for i in left if not any(dominates(points[j], points[i]) for j in left)}
+        for i in best:
+            depth[i] = front
+        left -= best
+        front += 1
+    return depth
+
+
+class Halving:
+    """Decides after each measurement of a trial whether it goes on.
+
+    Args:
+        grace: measurements of the first rung.
+        reduction: eta; 1 stops nothing.
+    """
+
+    def __init__(self, grace: int, reduction: int) -> None:
+        self._grace, self._reduction = grace, reduction
+        self._rungs: dict[int, dict[int, Point]] = {}
+
+    def record(self, trial: int, curve: Sequence[Point]) -> None:
+        """Take note of a trial that an earlier run has seen.
+
+        Args:
+            trial: its number.
+            curve: its point after each measurement.
+        """
+        for count, point in enumerate(curve, 1):
+            if self._is_rung(count):
+                self._rungs.setdefault(count, {})[trial] = point
+
+    def goes_on(self, trial: int, count: int, point: Point) -> bool:
+        """Whether the trial is worth its next steps.
+
+        It is, if fewer than the n-th part, rounded up, of all that came to this rung have a smaller depth; so the
+        first that comes goes on, and what was decided is not decided again.
+
+        Args:
+            trial: its number.
+            count: measurements it has had.
+            point: what it has reached.
+        """
+        if not self._is_rung(count) or trial in self._rungs.get(count, {}):
+            return True
+        rung = self._rungs.setdefault(count, {})
+        rung[trial] = point
+        depth = dict(zip(rung, depths(list(rung.values())), strict=True))
+        num_better = sum(of < depth[trial] for of in depth.values())
+        return num_better < -(-len(rung) // self._reduction)
+
+    def _is_rung(self, count: int) -> bool:
+        rung = self._grace
+        while rung < count and self._reduction > 1:
+            rung *= self._reduction
+        return self._reduction > 1 and rung == count
+
+
+def front(points: Mapping[int, Point]) -> list[int]:
+    """Those that none of the others dominates, by their keys."""
+    return [key for key, of in points.items() if not any(dominates(other, of) for other in points.values())]

@@ -1,0 +1,178 @@
+"""What a search has found: which trials are best, which settings matter, and the tables that show it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from xlt_ray.config import SCALES, Axis, TuneConfig
+from xlt_ray.metrics import rank_correlation
+from xlt_ray.tune.halving import Point, front
+
+Row = Mapping[str, Any]
+Figures = dict[str, Any]
+
+_SHORT = {
+    "learning_rate": "lr",
+    "ewc_lambda": "λ",
+    "replay_fraction": "replay",
+    "epochs": "epochs",
+    "lora_rank": "LoRA",
+}
+
+
+def outcome(measured: Sequence[Row], kept: Sequence[str]) -> Figures:
+    """What the weights score that a trial would leave: those with the best dev BLEU so far.
+
+    Args:
+        measured: the rows of the log that hold dev BLEU.
+        kept: directions that should keep theirs.
+    """
+    best = max(measured, key=lambda row: row["dev_bleu"])
+    bleu = {name.removeprefix("dev_bleu/"): row for name, row in best.items() if name.startswith("dev_bleu/")}
+    return {
+        "step": int(best["step"]),
+        "new_bleu": best["dev_bleu"],
+        "old_bleu": fmean(bleu[direction] for direction in kept),
+        "bleu": bleu,
+    }
+
+
+def curve(measured: Sequence[Row], kept: Sequence[str]) -> list[Figures]:
+    """The outcome as it was after each measurement."""
+    outcomes = [outcome(measured[: count + 1], kept) for count in range(len(measured))]
+    steps = [int(row["step"]) for row in measured]
+    return [
+        {"step": step, "new_bleu": of["new_bleu"], "old_bleu": of["old_bleu"]}
+        for step, of in zip(steps, outcomes, strict=True)
+    ]
+
+
+def point(figures: Row, config: TuneConfig) -> Point:
+    """The objectives of a trial, the more the better."""
+    new, old = figures["new_bleu"], figures["old_bleu"]
+    weight = config.gain_weight
+    points: dict[str, Point] = {
+        "gain": (new,),
+        "kept": (old,),
+        "mix": (weight * new + (1 - weight) * old,),
+        "pareto": (new, old),
+    }
+    return points[config.objective]
+
+
+def choose(trials: Iterable[Row], config: TuneConfig) -> list[int]:
+    """Numbers of the trials worth scoring on the test split, the best first.
+
+    Of a front with more trials than asked for, those at even distances along it, its ends among them.
+    """
+    points = {row["trial"]: point(row, config) for row in trials if row["status"] == "finished"}
+    if config.objective != "pareto":
+        return sorted(points, key=lambda trial: points[trial], reverse=True)[: config.num_chosen]
+    best = sorted(front(points), key=lambda trial: points[trial], reverse=True)
+    if config.num_chosen >= len(best):
+        return best
+    places = np.linspace(0, len(best) - 1, config.num_chosen) if config.num_chosen > 1 else [0]
+    return [best[round(place)] for place in places]
+
+
+def scores_of(figures: Row, learned: Sequence[str], kept: Sequence[str]) -> Figures:
+    """Mean BLEU of what was learned and of what should be kept, from the metrics.json of a translate artifact."""
+    bleu = {name: of["bleu"] for name, of in figures["directions"].items() if "bleu" in of}
+    return {"new_bleu": fmean(bleu[of] for of in learned), "old_bleu": fmean(bleu[of] for of in kept)}
+
+
+def against(scores: Row, before: Row) -> Figures:
+    """`gain` in BLEU and `kept` as a fraction, null where there was nothing to keep."""
+    kept = scores["old_bleu"] / before["old_bleu"] if before["old_bleu"] else None
+    return {"gain": scores["new_bleu"] - before["new_bleu"], "kept": kept}
+
+
+def importance(trials: Sequence[Row]) -> dict[str, dict[str, float | None]]:
+    """Spearman's rank correlation of each searched setting with gain and with kept, over the trials that finished.
+
+    Null where a setting or a figure is the same in all of them.
+    """
+    done = [row for row in trials if row["status"] == "finished"]
+    names = done[0]["settings"] if done else ()
+    return {
+        name: {
+            figure: rank_correlation([row["settings"][name] for row in done], [row[figure] for row in done])
+            for figure in ("gain", "kept")
+        }
+        for name in names
+    }
+
+
+def described(space: Mapping[str, Axis]) -> Figures:
+    """The space as plain JSON: values, or the ends of a range and its scale."""
+    return {
+        name: list(axis.values)
+        if axis.bounds is None
+        else {"low": axis.bounds[0], "high": axis.bounds[1], "scale": SCALES[name]}
+        for name, axis in space.items()
+    }
+
+
+def words(settings: Mapping[str, float]) -> str:
+    """Settings as a reader says them: `lr 3e-05, λ 10`."""
+    return ", ".join(f"{_SHORT[name]} {value:g}" for name, value in settings.items())
+
+
+def sentence(figures: Row) -> str:
+    """The outcome in one sentence."""
+    counts = {status: sum(of["status"] == status for of in figures["trials"]) for status in ("finished", "stopped")}
+    num_failed = sum(of["status"] == "failed" for of in figures["trials"])
+    failed = f", {num_failed} failed" if num_failed else ""
+    chosen = [of for of in figures["trials"] if of["chosen"]]
+    best = "; ".join(f"{words(of['settings'])}: gain {of['gain']:+.1f}, kept {_percent(of['kept'])}" for of in chosen)
+    return (
+        f"{len(figures['trials'])} trials, {counts['finished']} finished, {counts['stopped']} stopped{failed}. "
+        f"Best on dev by {figures['objective']}: {best}."
+    )
+
+
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{100 * fraction:.0f} %"
+
+
+def as_table(figures: Row) -> Table:
+    """All trials, best gain first, and beside the chosen ones their scores on the test split."""
+    before = figures["baseline"]
+    table = Table(title="trials, scored on dev", title_justify="left", caption_justify="left")
+    table.caption = (
+        f"before: new BLEU {before['dev']['new_bleu']:.1f}, old {before['dev']['old_bleu']:.1f} on dev; "
+        f"{before['test']['new_bleu']:.1f} and {before['test']['old_bleu']:.1f} on test. * on the front, > chosen"
+    )
+    table.add_column("")
+    table.add_column("trial")
+    for name in figures["space"]:
+        table.add_column(_SHORT[name], justify="right")
+    table.add_column("status")
+    for column in ("steps", "new BLEU", "gain", "old BLEU", "kept %", "test gain", "test kept %"):
+        table.add_column(column, justify="right")
+    for of in sorted(figures["trials"], key=lambda of: of["gain"] if of["gain"] is not None else -np.inf, reverse=True):
+        mark = ">" if of["chosen"] else "*" if of["on_front"] else ""
+        settings = [f"{of['settings'][name]:g}" for name in figures["space"]]
+        table.add_row(mark, of["name"], *settings, of["status"], *_cells(of))
+    return table
+
+
+def _cells(of: Row) -> list[str]:
+    if of["status"] == "failed":
+        return [""] * 7
+    test = of["test"] or {"gain": None, "kept": None}
+    numbers = (of["new_bleu"], of["gain"], of["old_bleu"])
+    scores = [str(of["num_steps"]), *(f"{number:.1f}" for number in numbers), _percent(of["kept"])]
+    return [*scores, "" if test["gain"] is None else f"{test['gain']:+.1f}", _percent(test["kept"])]
+
+
+def columns(figures: Row) -> dict[str, list[Any]]:
+    """The trials as columns of plain values."""
+    names = ("name", "status", "num_steps", "new_bleu", "gain", "old_bleu", "kept", "on_front", "chosen")
+    table = {name: [of[name] for of in figures["trials"]] for name in names}
+    return table | {name: [of["settings"][name] for of in figures["trials"]] for name in figures["space"]}

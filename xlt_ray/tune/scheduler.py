@@ -1,0 +1,33 @@
+"""Successive halving as Ray Tune asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from xlt_ray.tune.halving import Halving, Point
+
+
+class HalvingScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Starts trials in their order, and stops those that fall behind.
+
+    Args:
+        halving: what decides, and may know trials of an earlier run.
+        point: the objectives of a trial from what it has measured.
+    """
+
+    def __init__(self, halving: Halving, point: Callable[[list[Mapping[str, float]]], Point]) -> None:
+        super().__init__()
+        self._halving, self._point = halving, point
+        self.stopped: set[int] = set()
+        """Numbers of the trials that were stopped."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Stop, or go on."""
+        number, measured = trial.config["trial"], result["measured"]
+        if not measured or self._halving.goes_on(number, len(measured), self._point(measured)):
+            return str(TrialScheduler.CONTINUE)
+        self.stopped.add(number)
+        return str(TrialScheduler.STOP)

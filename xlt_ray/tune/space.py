@@ -1,0 +1,84 @@
+"""What a search tries: the settings of every trial, known before the first one starts. Pure.
+
+They follow from the settings of the search alone, so a run that was killed goes on with the same trials.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from xlt_ray.config import SCALES, Axis, FinetuneConfig, TuneConfig
+
+Settings = dict[str, float]
+"""The value of each setting that is searched; a `lora_rank` of 0 is the whole decoder."""
+
+_WHOLE = ("epochs", "lora_rank")
+
+
+def draw(config: TuneConfig) -> list[Settings]:
+    """The settings of all trials, in the order in which they are tried.
+
+    Lists alone: every combination, shuffled, so that a search that is cut short has seen all of the space. With a
+    range: so many draws, where lists are drawn from too. EWC holds weights that LoRA does not train, so combinations
+    of both are left out.
+    """
+    rng = np.random.default_rng(config.seed)
+    if any(axis.bounds for axis in config.space.values()):
+        drawn = _draws(config.space, rng)
+        return list(itertools.islice(filter(_is_possible, drawn), config.size))
+    names = list(config.space)
+    combined = itertools.product(*(axis.values for axis in config.space.values()))
+    possible = [settings for values in combined if _is_possible(settings := dict(zip(names, values, strict=True)))]
+    order = rng.permutation(len(possible))
+    return [possible[i] for i in order[: config.size]]
+
+
+def _draws(space: dict[str, Axis], rng: np.random.Generator) -> Iterator[Settings]:
+    while True:
+        yield {name: _drawn(name, axis, rng) for name, axis in space.items()}
+
+
+def _drawn(name: str, axis: Axis, rng: np.random.Generator) -> float:
+    if axis.bounds is None:
+        return float(rng.choice(axis.values))
+    low, high = axis.bounds
+    value = float(np.exp(rng.uniform(*np.log(axis.bounds)))) if SCALES[name] == "log" else float(rng.uniform(low, high))
+    # Six digits say as much, and can be typed again.
+    return float(round(value)) if name in _WHOLE else float(f"{value:.6g}")
+
+
+def _is_possible(settings: Settings) -> bool:
+    return not (settings.get("lora_rank") and settings.get("ewc_lambda"))
+
+
+def applied(base: FinetuneConfig, settings: Settings, kept: tuple[str, ...], fisher: str) -> FinetuneConfig:
+    """The settings of one trial's training.
+
+    Args:
+        base: what all trials share.
+        settings: what this one tries.
+        kept: directions that are measured beside the learned ones, and held by EWC and replay where the trial has them.
+        fisher: name of the fisher artifact that all trials share.
+
+    Raises:
+        UserError: if the combination can't be.
+    """
+    values: dict[str, Any] = {name: int(value) if name in _WHOLE else value for name, value in settings.items()}
+    if "lora_rank" in values:
+        values["lora_rank"] = values["lora_rank"] or None
+    ewc = values.get("ewc_lambda", base.ewc_lambda)
+    keeps = ewc or values.get("replay_fraction", base.replay_fraction)
+    return dataclasses.replace(
+        base,
+        **values,
+        keep=(base.keep or kept) if keeps else (),
+        fisher=fisher if ewc else None,
+        evaluate=kept,
+        # A trial shows itself to the search with its checkpoints.
+        checkpoint_every=base.evaluate_every,
+    )

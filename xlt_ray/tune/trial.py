@@ -1,0 +1,22 @@
+"""One trial: a run of fine-tuning under Ray Train that tells the search what it measures; a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from xlt_ray.finetune.trainer import Work, trainer_of
+from xlt_ray.runtime import Workers
+
+
+def run_trial(settings: dict[str, Any], works: Sequence[Work], workers: Workers) -> None:
+    """Train, from the last checkpoint of a killed search where there is one.
+
+    Args:
+        settings: `trial`, its number.
+        works: what the workers of every trial are told.
+        workers: how many train together, and what each takes.
+    """
+    trainer_of(works[settings["trial"]], workers, None, [TuneReportCallback()]).fit()
