@@ -15,41 +15,31 @@ manifest.json. Run it again after a crash: it goes on from the last checkpoint.
 
 import dataclasses
 
-import pyarrow as pa
-
-from xlt_ray import estimate, runtime, shards
+from xlt_ray import estimate, runtime
 from xlt_ray.config import FinetuneJob
 from xlt_ray.embed import pipeline as embed
 from xlt_ray.finetune import pipeline
-from xlt_ray.finetune.plan import Plan, find_embeddings, prepare
+from xlt_ray.finetune.plan import Plan, prepare
 
 
 def main(job: FinetuneJob) -> None:
     """Encode what is not encoded yet, then train."""
     if job.dry_run:
         reads = [("fisher", job.finetune.fisher)]
-        runtime.show(estimate.dry_run(job, lambda root: recordings(*check(job, root)), reads))
+        runtime.show(estimate.dry_run(job, lambda root: check(job, root)[0].rows, reads))
         return
-    encoding, plan = check(job, job.root)
+    embeddings, plan = check(job, job.root)
     with runtime.cluster():
-        if encoding:
-            embed.embed(encoding, job.root)
+        embeddings.make(job.root)
         artifact = pipeline.finetune(plan)
     runtime.show(pipeline.as_table(artifact.read_json("metrics.json")))
     runtime.where_next(artifact, job.root, pipeline.next_command(job))
 
 
-def check(job: FinetuneJob, root: str) -> tuple[embed.Plan | None, Plan]:
+def check(job: FinetuneJob, root: str) -> tuple[embed.Embeddings, Plan]:
     """Everything that can be wrong, before any work; what the job makes is begun under `root`."""
-    begun = dataclasses.replace(job, root=root)
-    encoding = None if job.finetune.embeddings else embed.prepare(begun)
-    embeddings = encoding.artifact if encoding else find_embeddings(job)
-    return encoding, prepare(begun, embeddings, encoding.index if encoding else None)
-
-
-def recordings(encoding: embed.Plan | None, plan: Plan) -> pa.Table:
-    """What was said in every recording."""
-    return encoding.index if encoding else shards.utterances(plan.embeddings)
+    embeddings = embed.embeddings(job, job.finetune.embeddings, root)
+    return embeddings, prepare(dataclasses.replace(job, root=root), embeddings.artifact, embeddings.index)
 
 
 if __name__ == "__main__":

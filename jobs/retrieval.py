@@ -11,12 +11,7 @@ Reads ROOT/embed/NAME, and makes it first where it is missing. Writes ROOT/retri
 metrics.json, plots/, rejected.parquet, manifest.json. Run it again after a crash: it goes on from what is there.
 """
 
-import dataclasses
-
-import pyarrow as pa
-
-from xlt_ray import estimate, runtime, shards
-from xlt_ray.artifacts import Artifact
+from xlt_ray import estimate, runtime
 from xlt_ray.config import RetrievalJob
 from xlt_ray.embed import pipeline as embed
 from xlt_ray.retrieval import pipeline, results
@@ -25,28 +20,21 @@ from xlt_ray.retrieval import pipeline, results
 def main(job: RetrievalJob) -> None:
     """Encode what is not encoded yet, then score and rank."""
     if job.dry_run:
-        runtime.show(estimate.dry_run(job, lambda root: recordings(*check(job, root))))
+        runtime.show(estimate.dry_run(job, lambda root: check(job, root).rows))
         return
-    plan, embeddings = check(job, job.root)
+    embeddings = check(job, job.root)
     with runtime.cluster():
-        if plan:
-            embed.embed(plan, job.root)
-        artifact = pipeline.retrieve(job, embeddings)
+        embeddings.make(job.root)
+        artifact = pipeline.retrieve(job, embeddings.artifact)
     runtime.show(results.as_table(artifact.read_json("metrics.json")))
     runtime.where_next(artifact, job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
 
 
-def check(job: RetrievalJob, root: str) -> tuple[embed.Plan | None, Artifact]:
+def check(job: RetrievalJob, root: str) -> embed.Embeddings:
     """Everything that can be wrong, before any work; what the job makes is begun under `root`."""
-    if job.retrieval.embeddings:
-        return None, pipeline.find_embeddings(job)
-    plan = embed.prepare(dataclasses.replace(job, root=root))
-    return plan, plan.artifact
-
-
-def recordings(plan: embed.Plan | None, embeddings: Artifact) -> pa.Table:
-    """What was said in every recording."""
-    return plan.index if plan else shards.utterances(embeddings)
+    embeddings = embed.embeddings(job, job.retrieval.embeddings, root)
+    pipeline.require_layers(job, embeddings.artifact)
+    return embeddings
 
 
 if __name__ == "__main__":

@@ -15,12 +15,9 @@ distance, their rank correlation with the transfer), plots/, manifest.json.
 
 import dataclasses
 
-import pyarrow as pa
-
-from xlt_ray import estimate, runtime, shards
+from xlt_ray import estimate, runtime
 from xlt_ray.config import StudyJob
 from xlt_ray.embed import pipeline as embed
-from xlt_ray.finetune.plan import find_embeddings
 from xlt_ray.retrieval import pipeline as retrieval
 from xlt_ray.study import pipeline, results
 from xlt_ray.study.plan import Plan, find_retrieval, prepare, retrieval_job
@@ -29,12 +26,11 @@ from xlt_ray.study.plan import Plan, find_retrieval, prepare, retrieval_job
 def main(job: StudyJob) -> None:
     """Encode and retrieve what is missing, then fine-tune on each source and compare."""
     if job.dry_run:
-        runtime.show(estimate.dry_run(job, lambda root: recordings(*check(job, root))))
+        runtime.show(estimate.dry_run(job, lambda root: check(job, root)[0].rows))
         return
-    encoding, plan = check(job, job.root)
+    embeddings, plan = check(job, job.root)
     with runtime.cluster():
-        if encoding:
-            embed.embed(encoding, job.root)
+        embeddings.make(job.root)
         if job.study.retrieval:
             found = find_retrieval(job, plan.embeddings)
         else:
@@ -44,19 +40,12 @@ def main(job: StudyJob) -> None:
     runtime.where_next(artifact, job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
 
 
-def check(job: StudyJob, root: str) -> tuple[embed.Plan | None, Plan]:
+def check(job: StudyJob, root: str) -> tuple[embed.Embeddings, Plan]:
     """Everything that can be wrong, before any work; what the job makes is begun under `root`."""
-    begun = dataclasses.replace(job, root=root)
-    encoding = None if job.finetune.embeddings else embed.prepare(begun)
-    embeddings = encoding.artifact if encoding else find_embeddings(job)
+    embeddings = embed.embeddings(job, job.finetune.embeddings, root)
     if job.study.retrieval:
-        find_retrieval(job, embeddings)
-    return encoding, prepare(begun, embeddings, encoding.index if encoding else None)
-
-
-def recordings(encoding: embed.Plan | None, plan: Plan) -> pa.Table:
-    """What was said in every recording."""
-    return encoding.index if encoding else shards.utterances(plan.embeddings)
+        find_retrieval(job, embeddings.artifact)
+    return embeddings, prepare(dataclasses.replace(job, root=root), embeddings.artifact, embeddings.index)
 
 
 if __name__ == "__main__":

@@ -20,25 +20,22 @@ the texts are scored, not translated again.
 
 import dataclasses
 
-import pyarrow as pa
-
-from xlt_ray import estimate, runtime, shards
+from xlt_ray import estimate, runtime
 from xlt_ray.config import TranslateJob
 from xlt_ray.embed import pipeline as embed
 from xlt_ray.translate import pipeline, tables
-from xlt_ray.translate.plan import Plan, find_embeddings, prepare, runs
+from xlt_ray.translate.plan import Plan, prepare, runs
 
 
 def main(job: TranslateJob) -> None:
     """Encode what is not encoded yet, then translate and score, once for each source prompt."""
     if job.dry_run:
         reads = [("finetune", job.translate.checkpoint), ("translate", job.translate.baseline)]
-        runtime.show(estimate.dry_run(job, lambda root: recordings(*check(job, root)), reads))
+        runtime.show(estimate.dry_run(job, lambda root: check(job, root)[0].rows, reads))
         return
-    encoding, plans = check(job, job.root)
+    embeddings, plans = check(job, job.root)
     with runtime.cluster():
-        if encoding:
-            embed.embed(encoding, job.root)
+        embeddings.make(job.root)
         made = [pipeline.translate(plan) for plan in plans]
     for table in tables.closing([artifact.read_json("metrics.json") for artifact in made]):
         runtime.show(table)
@@ -47,17 +44,11 @@ def main(job: TranslateJob) -> None:
     runtime.where_next(made[-1], job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
 
 
-def check(job: TranslateJob, root: str) -> tuple[embed.Plan | None, list[Plan]]:
+def check(job: TranslateJob, root: str) -> tuple[embed.Embeddings, list[Plan]]:
     """Everything that can be wrong, before any work; what the job makes is begun under `root`."""
-    begun = dataclasses.replace(job, root=root)
-    encoding = None if job.translate.embeddings else embed.prepare(begun)
-    embeddings = encoding.artifact if encoding else find_embeddings(job)
-    return encoding, [prepare(run, embeddings, encoding.index if encoding else None) for run in runs(begun)]
-
-
-def recordings(encoding: embed.Plan | None, plans: list[Plan]) -> pa.Table:
-    """What was said in every recording."""
-    return encoding.index if encoding else shards.utterances(plans[0].embeddings)
+    embeddings = embed.embeddings(job, job.translate.embeddings, root)
+    begun = runs(dataclasses.replace(job, root=root))
+    return embeddings, [prepare(run, embeddings.artifact, embeddings.index) for run in begun]
 
 
 if __name__ == "__main__":

@@ -16,12 +16,9 @@ test split, once. Writes ROOT/tune/NAME: data/*.parquet (a trial each), metrics.
 
 import dataclasses
 
-import pyarrow as pa
-
-from xlt_ray import estimate, runtime, shards
+from xlt_ray import estimate, runtime
 from xlt_ray.config import TuneJob
 from xlt_ray.embed import pipeline as embed
-from xlt_ray.finetune.plan import find_embeddings
 from xlt_ray.tune import results, search
 from xlt_ray.tune.plan import Plan, prepare
 
@@ -30,28 +27,20 @@ def main(job: TuneJob) -> None:
     """Encode what is not encoded yet, then search."""
     if job.dry_run:
         reads = [("fisher", job.finetune.fisher)]
-        runtime.show(estimate.dry_run(job, lambda root: recordings(*check(job, root)), reads))
+        runtime.show(estimate.dry_run(job, lambda root: check(job, root)[0].rows, reads))
         return
-    encoding, plan = check(job, job.root)
+    embeddings, plan = check(job, job.root)
     with runtime.cluster(with_state_api=True):
-        if encoding:
-            embed.embed(encoding, job.root)
+        embeddings.make(job.root)
         artifact = search.search(plan)
     runtime.show(results.as_table(artifact.read_json("metrics.json")))
     runtime.where_next(artifact, job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
 
 
-def check(job: TuneJob, root: str) -> tuple[embed.Plan | None, Plan]:
+def check(job: TuneJob, root: str) -> tuple[embed.Embeddings, Plan]:
     """Everything that can be wrong, before any work; what the job makes is begun under `root`."""
-    begun = dataclasses.replace(job, root=root)
-    encoding = None if job.finetune.embeddings else embed.prepare(begun)
-    embeddings = encoding.artifact if encoding else find_embeddings(job)
-    return encoding, prepare(begun, embeddings, encoding.index if encoding else None)
-
-
-def recordings(encoding: embed.Plan | None, plan: Plan) -> pa.Table:
-    """What was said in every recording."""
-    return encoding.index if encoding else shards.utterances(plan.embeddings)
+    embeddings = embed.embeddings(job, job.finetune.embeddings, root)
+    return embeddings, prepare(dataclasses.replace(job, root=root), embeddings.artifact, embeddings.index)
 
 
 if __name__ == "__main__":

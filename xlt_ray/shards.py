@@ -39,6 +39,19 @@ TASK = pa.schema(
 _COLUMNS = ["utterance_id", "sentence_id", "language", "audio", "text", "translations", "split", "num_frames"]
 
 
+def find(root: str, name: str, languages: Iterable[str]) -> Artifact:
+    """The finished embed artifact of that name.
+
+    Raises:
+        UserError: if it is not there, or lacks one of the languages.
+    """
+    embeddings = artifacts.find(root, "embed", name)
+    there = embeddings.identity["languages"]
+    if missing := sorted(set(languages) - set(there)):
+        raise UserError(f"embed artifact {name!r} has no {', '.join(missing)}; --languages can be {','.join(there)}")
+    return embeddings
+
+
 def of_language(embeddings: Artifact, language: str) -> list[tuple[str, int]]:
     """The shards of one language in order, each with the number of its utterances."""
     files = embeddings.read_json("manifest.json")["files"]

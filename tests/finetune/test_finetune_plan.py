@@ -5,10 +5,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 from tiny import tiny_whisper
 
-from xlt_ray import artifacts, runtime, whisper
+from xlt_ray import artifacts, runtime, shards, whisper
 from xlt_ray.config import FinetuneJob
 from xlt_ray.errors import UserError
-from xlt_ray.finetune.plan import find_embeddings, prepare
+from xlt_ray.finetune.plan import prepare
 from xlt_ray.schema import Utterance, embedding_schema, utterance_table
 
 FISHER = {
@@ -45,7 +45,7 @@ def root(tmp_path_factory):
         str(folder),
         "embed",
         "speech",
-        {"model": {"sha256": sha256}, "embed": MADE_WITH},
+        {"languages": ["en", "fr"], "model": {"sha256": sha256}, "embed": MADE_WITH},
         {"corpus": "manifest:x", "embed": {}, "model": str(model)},
     )
     counts = {name: [0] * 4 for name in ("num_samples", "num_valid", "num_frames", "dim")}
@@ -73,7 +73,7 @@ def root(tmp_path_factory):
 def attempt(root, *flags, model="model"):
     base = ["--root", str(root), "--model", str(root / model), "--languages", "en,fr", "--preset", "plain"]
     job = runtime.parse(FinetuneJob, [*base, "--name", "new", "--finetune.embeddings", "speech", *flags])
-    return prepare(job, find_embeddings(job), None)
+    return prepare(job, shards.find(job.root, job.finetune.embeddings or job.name, job.languages), None)
 
 
 EWC = ["--finetune.ewc-lambda", "5"]
@@ -158,4 +158,4 @@ def test_what_is_asked_may_not_wait_for_the_encoder(root):
     )
     index = utterance_table([Utterance(utterance_id="a", sentence_id="s", language="en", audio="a", split="train")])
     with pytest.raises(UserError, match="no en recording has a zh text"):
-        prepare(job, find_embeddings(job), index)
+        prepare(job, shards.find(job.root, job.finetune.embeddings or job.name, job.languages), index)

@@ -97,7 +97,7 @@ def cell_of(trained: str, heard: str) -> dict[str, Any]:
     others = [language for language in SOURCES if language != trained]
     gain = MEANS[trained] + (5.0 if heard == trained else (-0.9, -0.3, 0.3, 0.9)[others.index(heard)])
     bleu = UNTOUCHED[heard] + gain
-    figures = {"gain": gain, "gain_ci95": [gain - 0.6, gain + 0.8], "p_value": 0.002 if abs(gain) > 0.8 else 0.41}
+    figures = {"gain": gain, "gain_ci95": [gain - 0.6, gain + 1.0], "p_value": 0.002 if abs(gain) > 0.8 else 0.41}
     return {"bleu": bleu, "bleu_ci95": [bleu - 1.2, bleu + 1.3], **figures, "num": 40}
 
 

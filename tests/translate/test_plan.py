@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from tiny import CODES, IDS, tiny_whisper
 
-from xlt_ray import artifacts, whisper
+from xlt_ray import artifacts, shards, whisper
 from xlt_ray.config import TranslateConfig, TranslateJob
 from xlt_ray.errors import UserError
 from xlt_ray.schema import HYPOTHESIS, UTTERANCE, embedding_schema
@@ -89,7 +89,9 @@ def job(root, model, languages=("fr", "en"), name="run", **config):
 
 
 def prepared(asked, index=None):
-    return plan.prepare(asked, plan.find_embeddings(asked), index)
+    return plan.prepare(
+        asked, shards.find(asked.root, asked.translate.embeddings or asked.name, asked.languages), index
+    )
 
 
 def names(directions):

@@ -321,12 +321,18 @@ def test_source_prompts_stand_side_by_side():
     low, high = first["directions"]["kea-en"]["bleu_ci95"]
     middling = [f"{bleu(SAID, WANTED):.1f}", f"({low:.1f}", "to", f"{high:.1f})"]
     best = ["100.0", "(100.0", "to", "100.0)"]
-    rate = ["WER", f"{100 * word_error_rate(SAID, WANTED):.1f}"]
-    assert line_of(table, "kea-en") == ["kea-en", *middling, *rate, *best, "WER", "0.0"]
+    rate = f"{100 * word_error_rate(SAID, WANTED):.1f}"
+    assert line_of(table, "kea-en") == ["kea-en", *middling, rate, *best, "0.0"]
     assert line_of(table, "zh-en") == ["zh-en", *best, "CER", "25.0", *middling]
     assert not any("kea-fr" in line for line in lines(table))
     heads = " ".join(lines(table)[:4])
     assert heads.index("auto") < heads.index("es ")
+
+
+def test_four_source_prompts_fit_on_a_line():
+    prompts = ("auto", "related", "en", "soft")
+    (table,) = tables.closing([by_prompt(of, kea_en=(SAID, WANTED), kea_kea=(SAID, WANTED)) for of in prompts])
+    assert len(line_of(table, "kea-en")) == 1 + len(prompts) * 5
 
 
 def test_one_run_ends_with_its_own_tables():

@@ -21,7 +21,7 @@ import ray.data
 import torch
 from rich.table import Table
 
-from xlt_ray import artifacts, corpora, runtime, whisper
+from xlt_ray import artifacts, corpora, runtime, shards, whisper
 from xlt_ray.artifacts import Artifact
 from xlt_ray.config import EmbedConfig, EmbedJob, FinetuneJob, RetrievalJob, TranslateJob, identity
 from xlt_ray.corpora import audio
@@ -44,6 +44,51 @@ class Plan:
     model: str
     inputs: dict[str, Any]
     config: EmbedConfig
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Embeddings:
+    """What a job reads: an embed artifact that is finished, or is made first.
+
+    Attributes:
+        artifact: finished or begun.
+        making: how it is made; None where it is finished.
+    """
+
+    artifact: Artifact
+    making: Plan | None
+
+    @property
+    def index(self) -> pa.Table | None:
+        """The rows of the corpus (UTTERANCE), where there are no shards to read them from yet."""
+        return self.making.index if self.making else None
+
+    @property
+    def rows(self) -> pa.Table:
+        """The rows of the corpus (UTTERANCE)."""
+        return self.making.index if self.making else shards.utterances(self.artifact)
+
+    def make(self, root: str) -> None:
+        """Encode what is not encoded yet. Needs a running Ray."""
+        if self.making:
+            embed(self.making, root)
+
+
+def embeddings(job: RetrievalJob | FinetuneJob | TranslateJob, name: str | None, root: str) -> Embeddings:
+    """What a job reads, checked.
+
+    Args:
+        job: settings.
+        name: of the finished embed artifact under the job's root; None: the job makes its own.
+        root: where it is begun then.
+
+    Raises:
+        UserError: as `prepare`, or if the named one is not there or lacks a language.
+    """
+    if name:
+        return Embeddings(shards.find(job.root, name, job.languages), None)
+    plan = prepare(dataclasses.replace(job, root=root))
+    return Embeddings(plan.artifact, plan)
 
 
 def prepare(job: EmbedJob | RetrievalJob | FinetuneJob | TranslateJob) -> Plan:

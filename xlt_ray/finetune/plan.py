@@ -33,15 +33,6 @@ class Plan:
     job: FinetuneJob
 
 
-def find_embeddings(job: FinetuneJob) -> Artifact:
-    """The finished embed artifact that `--finetune.embeddings` names.
-
-    Raises:
-        UserError: if it is not there.
-    """
-    return artifacts.find(job.root, "embed", job.finetune.embeddings or job.name)
-
-
 def prepare(job: FinetuneJob, embeddings: Artifact, index: pa.Table | None) -> Plan:
     """Everything that can go wrong by the user's hand, before any work.
 

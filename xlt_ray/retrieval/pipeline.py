@@ -57,21 +57,15 @@ def retrieve(job: RetrievalJob, embeddings: Artifact) -> Artifact:
     return artifact
 
 
-def find_embeddings(job: RetrievalJob) -> Artifact:
-    """The finished embed artifact that `--retrieval.embeddings` names.
+def require_layers(job: RetrievalJob, embeddings: Artifact) -> None:
+    """Refuse layers that finished embeddings do not keep.
 
     Raises:
-        UserError: if it is not there, or lacks a language or a layer that the job asks for.
+        UserError: naming both.
     """
-    name = job.retrieval.embeddings or job.name
-    embeddings = artifacts.find(job.root, "embed", name)
-    made_with = embeddings.identity
-    if missing := sorted(set(job.languages) - set(made_with["languages"])):
-        there = ",".join(made_with["languages"])
-        raise UserError(f"embed artifact {name!r} has no {', '.join(missing)}; --languages can be {there}")
-    if missing_layers := sorted(set(job.retrieval.layers) - set(made_with["embed"]["layers"])):
-        raise UserError(f"embed artifact {name!r} keeps layers {made_with['embed']['layers']}, not {missing_layers}")
-    return embeddings
+    kept = embeddings.identity["embed"]["layers"]
+    if missing := sorted(set(job.retrieval.layers) - set(kept)):
+        raise UserError(f"embed artifact {embeddings.name!r} keeps layers {kept}, not {missing}")
 
 
 def _require_pairs(embeddings: Artifact, languages: Sequence[str]) -> None:

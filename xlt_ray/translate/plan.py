@@ -46,20 +46,6 @@ def runs(job: TranslateJob) -> list[TranslateJob]:
     return found
 
 
-def find_embeddings(job: TranslateJob) -> Artifact:
-    """The finished embed artifact that `--translate.embeddings` names.
-
-    Raises:
-        UserError: if it is not there, or lacks a language that the job asks for.
-    """
-    name = job.translate.embeddings or job.name
-    embeddings = artifacts.find(job.root, "embed", name)
-    there = embeddings.identity["languages"]
-    if missing := sorted(set(job.languages) - set(there)):
-        raise UserError(f"embed artifact {name!r} has no {', '.join(missing)}; --languages can be {','.join(there)}")
-    return embeddings
-
-
 def prepare(job: TranslateJob, embeddings: Artifact, index: pa.Table | None) -> Plan:
     """Everything that can go wrong by the user's hand, before any work.
 

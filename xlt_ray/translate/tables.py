@@ -127,8 +127,8 @@ def prompts_table(runs: Sequence[Figures]) -> Table:
     table = Table(title="into English by source prompt", title_justify="left")
     table.add_column("direction")
     for figures in runs:
-        table.add_column(f"{figures['source_prompt']}\nBLEU (95% interval)", justify="right")
-        table.add_column("\nWER or CER %", justify="right")
+        table.add_column(f"{figures['source_prompt']}\nBLEU (95%)", justify="right")
+        table.add_column("\nWER %", justify="right")
     directions = [name for name, of in runs[0]["directions"].items() if "measure" not in of]
     for name in directions:
         if Direction.parse(name).is_native:
@@ -140,5 +140,11 @@ def _prompt_cells(directions: Mapping[str, Figures], name: str) -> list[str]:
     source, of = Direction.parse(name).source, directions[name]
     low, high = of["bleu_ci95"]
     transcribed = directions.get(f"{source}-{source}")
-    rate = _cells(transcribed, has_comet=False)[-1] if transcribed else ""
-    return [f"{of['bleu']:.1f} ({low:.1f} to {high:.1f})", rate]
+    return [f"{of['bleu']:.1f} ({low:.1f} to {high:.1f})", _rate_cell(transcribed) if transcribed else ""]
+
+
+def _rate_cell(transcribed: Figures) -> str:
+    """The error rate in percent: of words, or of characters where that is said. Short, so four prompts fit."""
+    rate = transcribed[transcribed["measure"]]
+    shown = "" if rate is None else f"{100 * rate:.1f}"
+    return f"CER {shown}" if shown and transcribed["measure"] == "cer" else shown
