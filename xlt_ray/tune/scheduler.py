@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -16,18 +16,22 @@ class HalvingScheduler(FIFOScheduler):  # type: ignore[misc]
     Args:
         halving: what decides, and may know trials of an earlier run.
         point: the objectives of a trial from what it has measured.
+        num_steps: of each trial: one that has come to its end is not stopped there.
     """
 
-    def __init__(self, halving: Halving, point: Callable[[list[Mapping[str, float]]], Point]) -> None:
+    def __init__(
+        self, halving: Halving, point: Callable[[list[Mapping[str, float]]], Point], num_steps: Sequence[int]
+    ) -> None:
         super().__init__()
-        self._halving, self._point = halving, point
+        self._halving, self._point, self._num_steps = halving, point, num_steps
         self.stopped: set[int] = set()
         """Numbers of the trials that were stopped."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Stop, or go on."""
         number, measured = trial.config["trial"], result["measured"]
-        if not measured or self._halving.goes_on(number, len(measured), self._point(measured)):
+        goes_on = not measured or self._halving.goes_on(number, len(measured), self._point(measured))
+        if goes_on or measured[-1]["step"] >= self._num_steps[number]:
             return str(TrialScheduler.CONTINUE)
         self.stopped.add(number)
         return str(TrialScheduler.STOP)

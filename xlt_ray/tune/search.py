@@ -8,6 +8,7 @@ last checkpoint. Tune's own snapshot is not needed, nor is anything of it unpick
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -81,13 +82,15 @@ def _run_missing(plan: Plan, before: Figures) -> None:
     halving = Halving(job.tune.grace, job.tune.reduction)
     for row in done:
         halving.record(row["trial"], [results.point(of, job.tune) for of in row["curve"]])
-    scheduler = HalvingScheduler(halving, lambda measured: _point(plan, measured))
     workers = runtime.workers("finetune", job.finetune.num_workers, job.finetune.num_gpus)
     at_once = min(job.tune.max_concurrent or runtime.fit(workers), len(missing))
     works = [finetune.begin(plans.trial_plan(plan, number))[0] for number in range(len(plan.trials))]
+    num_steps = [work.num_steps for work in works]
+    scheduler = HalvingScheduler(halving, lambda measured: _point(plan, measured), num_steps)
     print(f"tune: {len(missing)} trials, {at_once} at a time", flush=True)
     filesystem, path = storage.locate(artifact.uri)
     trainable = ray.tune.with_parameters(run_trial, works=works, workers=workers)
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the other output can't be silenced
     with runtime.Bar("tune trials", len(plan.trials), len(done)) as bar:
         ray.tune.Tuner(
             # Its workers take what a trial needs; a trial itself only waits for them.

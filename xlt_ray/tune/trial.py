@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import ray.tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from xlt_ray.finetune.trainer import Work, trainer_of
@@ -19,4 +20,6 @@ def run_trial(settings: dict[str, Any], works: Sequence[Work], workers: Workers)
         works: what the workers of every trial are told.
         workers: how many train together, and what each takes.
     """
-    trainer_of(works[settings["trial"]], workers, None, [TuneReportCallback()]).fit()
+    result = trainer_of(works[settings["trial"]], workers, None, [TuneReportCallback()]).fit()
+    # A trial whose training was over when the search was killed reports nothing on its way.
+    ray.tune.report(result.metrics)
