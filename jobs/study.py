@@ -31,11 +31,8 @@ def main(job: StudyJob) -> None:
     embeddings, plan = check(job, job.root)
     with runtime.cluster():
         embeddings.make(job.root)
-        if job.study.retrieval:
-            found = find_retrieval(job, plan.embeddings)
-        else:
-            found = retrieval.retrieve(retrieval_job(job), plan.embeddings)
-        artifact = pipeline.study(plan, found)
+        found = find_retrieval(job, plan.embeddings)
+        artifact = pipeline.study(plan, found or retrieval.retrieve(retrieval_job(job), plan.embeddings))
     runtime.show(results.as_table(artifact.read_json("metrics.json")))
     runtime.where_next(artifact, job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
 
@@ -43,8 +40,7 @@ def main(job: StudyJob) -> None:
 def check(job: StudyJob, root: str) -> tuple[embed.Embeddings, Plan]:
     """Everything that can be wrong, before any work; what the job makes is begun under `root`."""
     embeddings = embed.embeddings(job, job.finetune.embeddings, root)
-    if job.study.retrieval:
-        find_retrieval(job, embeddings.artifact)
+    find_retrieval(job, embeddings.artifact)
     return embeddings, prepare(dataclasses.replace(job, root=root), embeddings.artifact, embeddings.index)
 
 

@@ -65,3 +65,16 @@ def test_join_lets_absolute_parts_win():
     assert storage.join("/a/b", "s3://d/c.wav") == "s3://d/c.wav"
     assert storage.join("s3://a/b", "file:///d/c.wav") == "/d/c.wav"
     assert storage.join("s3://a/b", "c.wav") == "s3://a/b/c.wav"
+
+
+def test_a_hub_out_of_reach_is_one_line(monkeypatch):
+    class Unreachable:
+        def get_file_info(self, selector):
+            raise TimeoutError("no answer\nfor a minute")
+
+    monkeypatch.setattr(storage, "locate", lambda uri: (Unreachable(), "datasets/x"))
+    with pytest.raises(UserError, match=r"hf://datasets/x can't be read \(TimeoutError\); is the Hub") as error:
+        list(storage.list_files("hf://datasets/x"))
+    assert "\n" not in str(error.value)
+    with pytest.raises(TimeoutError):
+        list(storage.list_files("s3://bucket/x"))

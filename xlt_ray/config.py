@@ -566,7 +566,7 @@ class StudyConfig:
     """Language that every run learns to write."""
     sources: Codes = ()
     """Languages to train on, each in a run of its own, and each scored in all runs; none: all --languages."""
-    retrieval: str | None = field(default=None, metadata=_EXECUTION)
+    retrieval: str | None = None
     """Name of the retrieval artifact whose R@1 may predict the transfer; none: the job's own name, made where it is
     missing."""
     seed: int = 0

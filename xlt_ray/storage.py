@@ -80,10 +80,23 @@ def read_bytes(uri: str) -> bytes:
 
 
 def list_files(uri: str, *, recursive: bool = False) -> Iterator[str]:
-    """Paths of the files in a directory, sorted, each in the form that `uri` has; nothing if it is not there."""
+    """Paths of the files in a directory, sorted, each in the form that `uri` has; nothing if it is not there.
+
+    Raises:
+        UserError: where the Hub does not answer.
+    """
     filesystem, path = locate(uri)
     selector = pafs.FileSelector(path, allow_not_found=True, recursive=recursive)
     prefix = uri.split("://", 1)[0] + "://" if is_remote(uri) else ""
-    for info in sorted(filesystem.get_file_info(selector), key=lambda info: str(info.path)):
+    try:
+        found = filesystem.get_file_info(selector)
+    except Exception as error:
+        if not uri.startswith("hf://"):
+            raise
+        # The Hub's client fails in the ways of whatever it is built on.
+        raise UserError(
+            f"{uri} can't be read ({type(error).__name__}); is the Hub in reach? Else give a copy of your own"
+        ) from error
+    for info in sorted(found, key=lambda info: str(info.path)):
         if info.type == pafs.FileType.File:
             yield prefix + info.path

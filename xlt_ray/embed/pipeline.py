@@ -23,7 +23,7 @@ from rich.table import Table
 
 from xlt_ray import artifacts, corpora, runtime, shards, whisper
 from xlt_ray.artifacts import Artifact
-from xlt_ray.config import EmbedConfig, EmbedJob, FinetuneJob, RetrievalJob, TranslateJob, identity
+from xlt_ray.config import EmbedConfig, EmbedJob, FinetuneJob, RetrievalJob, StudyJob, TranslateJob, identity
 from xlt_ray.corpora import audio
 from xlt_ray.embed import index
 from xlt_ray.embed.encoder import Encoded, Frames, SpeechEncoder
@@ -102,7 +102,7 @@ def prepare(job: EmbedJob | RetrievalJob | FinetuneJob | TranslateJob) -> Plan:
     if beyond := [layer for layer in job.embed.layers if layer >= num_layers]:
         raise UserError(f"--embed.layers {beyond}: {job.model} has blocks 0 to {num_layers - 1}")
     rows = index.collect(corpora.read(job.corpus, job.languages, job.embed.split), job.languages)
-    if isinstance(job, RetrievalJob):
+    if isinstance(job, RetrievalJob | StudyJob):
         index.require_parallel(rows, job.languages)
     if job.embed.num_sentences is not None:
         rows = index.first_sentences(rows, job.embed.num_sentences)

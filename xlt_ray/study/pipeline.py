@@ -7,6 +7,7 @@ What is finished is reused by the stages themselves, so a killed study goes on w
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Mapping
@@ -92,7 +93,8 @@ def _distances(plan: Plan) -> dict[Pair, float]:
 
 
 def _distance(first: Artifact, second: Artifact, model_dir: str, config: FinetuneConfig) -> float:
-    names = [name for name in Learner(decoder.empty_decoder(model_dir), config).trained if "lora_" not in name]
+    # Adapters have no Fisher: they act on the weights that would train without them.
+    names = Learner(decoder.empty_decoder(model_dir), dataclasses.replace(config, lora_rank=None)).trained
     return fisher.distance(*(fisher.read(of, names, torch.float32) for of in (first, second)))
 
 

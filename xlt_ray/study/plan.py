@@ -47,6 +47,15 @@ def prepare(job: StudyJob, embeddings: Artifact, index: pa.Table | None) -> Plan
     if missing := sorted(set(job.sources) - set(embeddings.identity["languages"])):
         there = ",".join(embeddings.identity["languages"])
         raise UserError(f"embed artifact {embeddings.name!r} has no {missing[0]}; --study.sources can be of {there}")
+    every = tuple(f"{source}-{job.study.target}" for source in job.sources)
+    # All of them before the first is begun: what a mistake in the last left behind would be in the way of the next try.
+    finetune.check(
+        dataclasses.replace(
+            _finetune_job(job, job.sources[0]), finetune=dataclasses.replace(job.finetune, directions=every)
+        ),
+        embeddings,
+        index,
+    )
     runs = {source: finetune.prepare(_finetune_job(job, source), embeddings, index) for source in job.sources}
     fishers = {source: _begin_fisher(job, source, run) for source, run in runs.items()}
     return Plan(
@@ -61,17 +70,20 @@ def prepare(job: StudyJob, embeddings: Artifact, index: pa.Table | None) -> Plan
 
 def retrieval_job(job: StudyJob) -> RetrievalJob:
     """The run of retrieval whose R@1 is held against the transfer, where none is named."""
-    config = RetrievalConfig(embeddings=job.finetune.embeddings or job.name, baselines=())
-    return RetrievalJob(**_shared(job, job.name) | {"languages": job.sources}, embed=job.embed, retrieval=config)
+    config = RetrievalConfig(embeddings=job.finetune.embeddings or job.name)
+    return RetrievalJob(**_shared(job, job.name), embed=job.embed, retrieval=config)
 
 
-def find_retrieval(job: StudyJob, embeddings: Artifact) -> Artifact:
-    """The finished retrieval artifact that `--study.retrieval` names.
+def find_retrieval(job: StudyJob, embeddings: Artifact) -> Artifact | None:
+    """The finished retrieval artifact that `--study.retrieval` names, else that of the job's name; None: none yet.
 
     Raises:
-        UserError: if it is not there, is of other embeddings, or lacks a pair.
+        UserError: if the named one is not there; if it is of other embeddings, or lacks a pair.
     """
-    found = artifacts.find(job.root, "retrieval", str(job.study.retrieval))
+    name = job.study.retrieval or job.name
+    if not job.study.retrieval and not Artifact.at(job.root, "retrieval", name).is_complete:
+        return None
+    found = artifacts.find(job.root, "retrieval", name)
     if found.identity["embeddings"] != embeddings.fingerprint:
         raise UserError(f"retrieval artifact {found.name!r} is of other embeddings than {embeddings.name!r}")
     if missing := sorted(set(job.sources) - set(found.identity["languages"])):
