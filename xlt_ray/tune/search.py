@@ -19,7 +19,6 @@ import ray.tune
 
 from xlt_ray import artifacts, runtime, storage
 from xlt_ray.artifacts import Artifact
-from xlt_ray.config import identity
 from xlt_ray.figures import to_png
 from xlt_ray.finetune import fisher
 from xlt_ray.finetune import pipeline as finetune
@@ -184,11 +183,13 @@ def _read(plan: Plan, number: int) -> dict[str, Any]:
 
 
 def _log(plan: Plan, row: Mapping[str, Any], before: Figures) -> None:
-    """The trial as a run of its own under that of the search, with keys that every other run has too."""
-    job = plan.job
-    config = plans.config_of(job, row["settings"])
-    what = {"trial": row["trial"], "finetune": identity(config), "search": plan.artifact.fingerprint}
-    with track(job.root, "trial", row["name"], what, row["settings"], row["seconds"]) as tracker:
+    """The trial as a run of its own under that of the search, with keys that every other run has too.
+
+    Its parameters are what it tries; what all trials share is with the search. So a comparison in the UI draws its
+    parallel coordinates over the searched settings without anybody choosing them.
+    """
+    what = {"trial": row["trial"], "search": plan.artifact.fingerprint}
+    with track(plan.job.root, "trial", row["name"], what, row["settings"], row["seconds"]) as tracker:
         found = results.against(row, before)
         scores = {f"bleu/{direction}": bleu for direction, bleu in row["bleu"].items()}
         totals = {"new_bleu": row["new_bleu"], "old_bleu": row["old_bleu"], "kept/gain": found["gain"]}
