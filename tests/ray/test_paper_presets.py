@@ -34,6 +34,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 JOBS = {"retrieval": RetrievalJob, "finetune": FinetuneJob, "translate": TranslateJob}
 FLEURS = {"en": "en_us", "fr": "fr_fr", "de": "de_de", "zh": "cmn_hans_cn", "ja": "ja_jp"}
+UNSEEN = {"kea": "kea_cv", "ast": "ast_es", "ceb": "ceb_ph", "ky": "ky_kg", "ckb": "ckb_iq", "ga": "ga_ie"}
+UNSEEN |= {"sw": "sw_ke", "tr": "tr_tr", "vi": "vi_vn"}
 SENTENCES = (3, 4)
 BOOKS = {"basque": "San_Lucas", "spanish": "San_Lucas", "french": "Luc"}
 
@@ -47,6 +49,9 @@ def write_fleurs(root):
         for number, (code, config) in enumerate(FLEURS.items()):
             rows = [fleurs_row(k, number, text(code, k), seconds=0.4) for k in SENTENCES]
             write_fleurs_parquet(root, config, split, rows)
+    for number, (code, config) in enumerate(UNSEEN.items()):
+        rows = [fleurs_row(k, 10 + number, text(code, k), seconds=0.4) for k in SENTENCES]
+        write_fleurs_parquet(root, config, "test", rows)
 
 
 def write_covost(root):
@@ -142,3 +147,17 @@ def test_transfer_from_japanese(run):
     artifact = run("finetune", "ja_zh_large_v2")
     check_learnt(artifact, [("ja-zh", text("zh", k)) for k in SENTENCES])
     check_translated(run("translate", "ja_zh_test_large_v2", *FAST), "ja_zh_large_v2")
+
+
+def test_unseen_languages_by_four_prompts(run):
+    folder = run("translate", "unseen", "--translate.max-tokens", 8).parent
+    for prompt in ("auto", "related", "en", "soft"):
+        figures = metrics_of(folder / f"unseen-{prompt}")
+        assert figures["source_prompt"] == prompt
+        directions = figures["directions"]
+        # Transcription has the same prompts, and its error rate stands beside BLEU.
+        expected = {f"{code}-{target}" for code in UNSEEN for target in ("en", code)} | {"en-en"}
+        assert set(directions) == expected
+        assert {of["num"] for of in directions.values()} == {2}
+        assert all("bleu" in directions[f"{code}-en"] for code in UNSEEN)
+        assert all("wer" in directions[f"{code}-{code}"] for code in UNSEEN)
