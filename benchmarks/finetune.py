@@ -27,17 +27,18 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-from xlt_ray import corpora, whisper
-from xlt_ray.config import FinetuneConfig
+from xlt_ray import corpora
 from xlt_ray.corpora import audio
-from xlt_ray.decoder import Prompter, load_decoder
 from xlt_ray.embed.encoder import SpeechEncoder
 from xlt_ray.finetune.batch import collate
+from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.finetune.context import LocalContext
 from xlt_ray.finetune.ewc import Consolidation
 from xlt_ray.finetune.learner import Learner
 from xlt_ray.finetune.loop import Step, Training
-from xlt_ray.schema import Direction
+from xlt_ray.models import whisper
+from xlt_ray.models.decoder import Prompter, load_decoder
+from xlt_ray.store.schema import Direction
 
 MODEL = "wheels:whisper-base"
 BATCH = 10

@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers import WhisperConfig, WhisperFeatureExtractor
 
-from xlt_ray import whisper
 from xlt_ray.embed.encoder import SpeechEncoder
+from xlt_ray.models import whisper
 
 Contestants = dict[str, tuple[Callable[[], object], int, float]]
 """By name: what to run, how many clips it does in one go, GFLOP of one clip (0: not counted)."""

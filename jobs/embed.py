@@ -11,27 +11,32 @@ metrics.json, manifest.json. Run it again after a crash: it goes on from what is
 """
 
 import dataclasses
+from functools import partial
 
-from xlt_ray import estimate, runtime
-from xlt_ray.config import EmbedJob
 from xlt_ray.embed import pipeline
 from xlt_ray.embed.check import check_corpus
+from xlt_ray.embed.config import EmbedJob
+from xlt_ray.embed.cost import counted, embed_costs, public_speech
+from xlt_ray.job import cli, cluster, cost, progress
+from xlt_ray.presets import PRESETS
 
 
 def main(job: EmbedJob) -> None:
     """Check the settings, then encode."""
     if job.check:
-        with runtime.cluster():
+        with cluster.cluster():
             print(check_corpus(job).render())
         return
     if job.dry_run:
-        runtime.show(estimate.dry_run(job, lambda root: check(job, root).index))
+        known = public_speech(job, job.embed, None)
+        costs = partial(embed_costs, job, job.embed, None)
+        progress.show(cost.dry_run(job, known, lambda root: counted(check(job, root).index), costs))
         return
     plan = check(job, job.root)
-    with runtime.cluster():
+    with cluster.cluster():
         artifact = pipeline.embed(plan, job.root)
-    runtime.show(pipeline.as_table(artifact.read_json("metrics.json")))
-    runtime.where_next(artifact, job.root, f"python jobs/retrieval.py --root {job.root} --name {job.name}")
+    progress.show(pipeline.as_table(artifact.read_json("metrics.json")))
+    progress.where_next(artifact, job.root, f"python jobs/retrieval.py --root {job.root} --name {job.name}")
 
 
 def check(job: EmbedJob, root: str) -> pipeline.Plan:
@@ -40,4 +45,4 @@ def check(job: EmbedJob, root: str) -> pipeline.Plan:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main, PRESETS)

@@ -14,26 +14,33 @@ manifest.json. Run it again after a crash: it goes on from the last checkpoint.
 """
 
 import dataclasses
+from functools import partial
 
-from xlt_ray import estimate, runtime
-from xlt_ray.config import FinetuneJob
 from xlt_ray.embed import pipeline as embed
+from xlt_ray.embed.cost import counted, public_speech
 from xlt_ray.finetune import pipeline
+from xlt_ray.finetune.config import FinetuneJob
+from xlt_ray.finetune.cost import costs, learned
 from xlt_ray.finetune.plan import Plan, prepare
+from xlt_ray.job import cli, cluster, cost, progress
+from xlt_ray.presets import PRESETS
 
 
 def main(job: FinetuneJob) -> None:
     """Encode what is not encoded yet, then train."""
     if job.dry_run:
         reads = [("fisher", job.finetune.fisher)]
-        runtime.show(estimate.dry_run(job, lambda root: check(job, root)[0].rows, reads))
+        known = public_speech(job, job.embed, job.finetune.embeddings, learned(job))
+        progress.show(
+            cost.dry_run(job, known, lambda root: counted(check(job, root)[0].rows), partial(costs, job), reads)
+        )
         return
     embeddings, plan = check(job, job.root)
-    with runtime.cluster():
+    with cluster.cluster():
         embeddings.make(job.root)
         artifact = pipeline.finetune(plan)
-    runtime.show(pipeline.as_table(artifact.read_json("metrics.json")))
-    runtime.where_next(artifact, job.root, pipeline.next_command(job))
+    progress.show(pipeline.as_table(artifact.read_json("metrics.json")))
+    progress.where_next(artifact, job.root, pipeline.next_command(job))
 
 
 def check(job: FinetuneJob, root: str) -> tuple[embed.Embeddings, Plan]:
@@ -43,4 +50,4 @@ def check(job: FinetuneJob, root: str) -> tuple[embed.Embeddings, Plan]:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main, PRESETS)

@@ -5,10 +5,12 @@
 Reads the finished artifacts under ROOT. Writes ROOT/report/NAME/index.html, one file that needs nothing else.
 """
 
-from xlt_ray import artifacts, runtime
-from xlt_ray.config import ReportJob
+from xlt_ray.job import cli
+from xlt_ray.presets import PRESETS
 from xlt_ray.report.collect import collect
+from xlt_ray.report.config import ReportJob
 from xlt_ray.report.render import render
+from xlt_ray.store import artifacts
 
 
 def main(job: ReportJob) -> None:
@@ -19,4 +21,4 @@ def main(job: ReportJob) -> None:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main, PRESETS)

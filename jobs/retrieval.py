@@ -11,23 +11,29 @@ Reads ROOT/embed/NAME, and makes it first where it is missing. Writes ROOT/retri
 metrics.json, plots/, rejected.parquet, manifest.json. Run it again after a crash: it goes on from what is there.
 """
 
-from xlt_ray import estimate, runtime
-from xlt_ray.config import RetrievalJob
+from functools import partial
+
 from xlt_ray.embed import pipeline as embed
+from xlt_ray.embed.cost import counted, public_speech
+from xlt_ray.job import cli, cluster, cost, progress
+from xlt_ray.presets import PRESETS
 from xlt_ray.retrieval import pipeline, results
+from xlt_ray.retrieval.config import RetrievalJob
+from xlt_ray.retrieval.cost import costs
 
 
 def main(job: RetrievalJob) -> None:
     """Encode what is not encoded yet, then score and rank."""
     if job.dry_run:
-        runtime.show(estimate.dry_run(job, lambda root: check(job, root).rows))
+        known = public_speech(job, job.embed, job.retrieval.embeddings)
+        progress.show(cost.dry_run(job, known, lambda root: counted(check(job, root).rows), partial(costs, job)))
         return
     embeddings = check(job, job.root)
-    with runtime.cluster():
+    with cluster.cluster():
         embeddings.make(job.root)
         artifact = pipeline.retrieve(job, embeddings.artifact)
-    runtime.show(results.as_table(artifact.read_json("metrics.json")))
-    runtime.where_next(artifact, job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
+    progress.show(results.as_table(artifact.read_json("metrics.json")))
+    progress.where_next(artifact, job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
 
 
 def check(job: RetrievalJob, root: str) -> embed.Embeddings:
@@ -38,4 +44,4 @@ def check(job: RetrievalJob, root: str) -> embed.Embeddings:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main, PRESETS)

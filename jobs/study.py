@@ -14,27 +14,33 @@ distance, their rank correlation with the transfer), plots/, manifest.json.
 """
 
 import dataclasses
+from functools import partial
 
-from xlt_ray import estimate, runtime
-from xlt_ray.config import StudyJob
 from xlt_ray.embed import pipeline as embed
+from xlt_ray.embed.cost import counted, public_speech
+from xlt_ray.finetune.cost import learned
+from xlt_ray.job import cli, cluster, cost, progress
+from xlt_ray.presets import PRESETS
 from xlt_ray.retrieval import pipeline as retrieval
 from xlt_ray.study import pipeline, results
+from xlt_ray.study.config import StudyJob
+from xlt_ray.study.cost import costs
 from xlt_ray.study.plan import Plan, find_retrieval, prepare, retrieval_job
 
 
 def main(job: StudyJob) -> None:
     """Encode and retrieve what is missing, then fine-tune on each source and compare."""
     if job.dry_run:
-        runtime.show(estimate.dry_run(job, lambda root: check(job, root)[0].rows))
+        known = public_speech(job, job.embed, job.finetune.embeddings, learned(job))
+        progress.show(cost.dry_run(job, known, lambda root: counted(check(job, root)[0].rows), partial(costs, job)))
         return
     embeddings, plan = check(job, job.root)
-    with runtime.cluster():
+    with cluster.cluster():
         embeddings.make(job.root)
         found = find_retrieval(job, plan.embeddings)
         artifact = pipeline.study(plan, found or retrieval.retrieve(retrieval_job(job), plan.embeddings))
-    runtime.show(results.as_table(artifact.read_json("metrics.json")))
-    runtime.where_next(artifact, job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
+    progress.show(results.as_table(artifact.read_json("metrics.json")))
+    progress.where_next(artifact, job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
 
 
 def check(job: StudyJob, root: str) -> tuple[embed.Embeddings, Plan]:
@@ -45,4 +51,4 @@ def check(job: StudyJob, root: str) -> tuple[embed.Embeddings, Plan]:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main, PRESETS)

@@ -19,11 +19,16 @@ the texts are scored, not translated again.
 """
 
 import dataclasses
+from functools import partial
 
-from xlt_ray import estimate, runtime
-from xlt_ray.config import TranslateJob
 from xlt_ray.embed import pipeline as embed
-from xlt_ray.translate import pipeline, tables
+from xlt_ray.embed.cost import counted, public_speech
+from xlt_ray.job import cli, cluster, cost, progress
+from xlt_ray.presets import PRESETS
+from xlt_ray.translate import pipeline
+from xlt_ray.translate import results as tables
+from xlt_ray.translate.config import TranslateJob
+from xlt_ray.translate.cost import costs
 from xlt_ray.translate.plan import Plan, prepare, runs
 
 
@@ -31,17 +36,20 @@ def main(job: TranslateJob) -> None:
     """Encode what is not encoded yet, then translate and score, once for each source prompt."""
     if job.dry_run:
         reads = [("finetune", job.translate.checkpoint), ("translate", job.translate.baseline)]
-        runtime.show(estimate.dry_run(job, lambda root: check(job, root)[0].rows, reads))
+        known = public_speech(job, job.embed, job.translate.embeddings)
+        progress.show(
+            cost.dry_run(job, known, lambda root: counted(check(job, root)[0].rows), partial(costs, job), reads)
+        )
         return
     embeddings, plans = check(job, job.root)
-    with runtime.cluster():
+    with cluster.cluster():
         embeddings.make(job.root)
         made = [pipeline.translate(plan) for plan in plans]
     for table in tables.closing([artifact.read_json("metrics.json") for artifact in made]):
-        runtime.show(table)
+        progress.show(table)
     for artifact in made[:-1]:
         print(f"results  {artifact.uri}")
-    runtime.where_next(made[-1], job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
+    progress.where_next(made[-1], job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
 
 
 def check(job: TranslateJob, root: str) -> tuple[embed.Embeddings, list[Plan]]:
@@ -52,4 +60,4 @@ def check(job: TranslateJob, root: str) -> tuple[embed.Embeddings, list[Plan]]:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main, PRESETS)

@@ -15,11 +15,17 @@ test split, once. Writes ROOT/tune/NAME: data/*.parquet (a trial each), metrics.
 """
 
 import dataclasses
+from functools import partial
 
-from xlt_ray import estimate, runtime
-from xlt_ray.config import TuneJob
 from xlt_ray.embed import pipeline as embed
-from xlt_ray.tune import results, search
+from xlt_ray.embed.cost import counted, public_speech
+from xlt_ray.finetune.cost import learned
+from xlt_ray.job import cli, cluster, cost, progress
+from xlt_ray.presets import PRESETS
+from xlt_ray.tune import pipeline as search
+from xlt_ray.tune import results
+from xlt_ray.tune.config import TuneJob
+from xlt_ray.tune.cost import costs
 from xlt_ray.tune.plan import Plan, prepare
 
 
@@ -27,14 +33,17 @@ def main(job: TuneJob) -> None:
     """Encode what is not encoded yet, then search."""
     if job.dry_run:
         reads = [("fisher", job.finetune.fisher)]
-        runtime.show(estimate.dry_run(job, lambda root: check(job, root)[0].rows, reads))
+        known = public_speech(job, job.embed, job.finetune.embeddings, learned(job))
+        progress.show(
+            cost.dry_run(job, known, lambda root: counted(check(job, root)[0].rows), partial(costs, job), reads)
+        )
         return
     embeddings, plan = check(job, job.root)
-    with runtime.cluster(with_state_api=True):
+    with cluster.cluster(with_state_api=True):
         embeddings.make(job.root)
         artifact = search.search(plan)
-    runtime.show(results.as_table(artifact.read_json("metrics.json")))
-    runtime.where_next(artifact, job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
+    progress.show(results.as_table(artifact.read_json("metrics.json")))
+    progress.where_next(artifact, job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
 
 
 def check(job: TuneJob, root: str) -> tuple[embed.Embeddings, Plan]:
@@ -44,4 +53,4 @@ def check(job: TuneJob, root: str) -> tuple[embed.Embeddings, Plan]:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    cli.run(main, PRESETS)

@@ -1,6 +1,7 @@
 """Every preset for every job that it is meant for; those of large models dry-run with nothing at hand."""
 
 import dataclasses
+import importlib
 import runpy
 import socket
 
@@ -9,10 +10,21 @@ import ray
 from ray_speech import row, write_manifest, write_rows
 from tiny import tiny_whisper
 
-from xlt_ray import estimate, runtime
-from xlt_ray.config import EmbedJob, FinetuneJob, RetrievalJob, TranslateJob
+from xlt_ray.embed import cost
+from xlt_ray.embed.config import EmbedJob
+from xlt_ray.embed.cost import public_speech
 from xlt_ray.errors import UserError
+from xlt_ray.finetune.config import FinetuneJob
+from xlt_ray.finetune.cost import learned
+from xlt_ray.job import cli
 from xlt_ray.presets import PRESETS
+from xlt_ray.retrieval.config import RetrievalJob
+from xlt_ray.translate.config import TranslateJob
+
+
+def embed_costs(settings, speech):
+    return cost.embed_costs(settings, settings.embed, None, speech)
+
 
 JOBS = {"embed": EmbedJob, "retrieval": RetrievalJob, "finetune": FinetuneJob, "translate": TranslateJob}
 MEANT = dict.fromkeys(("demo", "plain", "asterisk", "asterisk_100"), tuple(JOBS)) | {
@@ -29,7 +41,7 @@ LARGE = [(preset, job) for preset, jobs in MEANT.items() if "large" in preset or
 
 
 def parsed(preset, job, *words):
-    return runtime.parse(JOBS[job], ["--preset", preset, *map(str, words)])
+    return cli.parse(JOBS[job], ["--preset", preset, *map(str, words)], PRESETS)
 
 
 @pytest.fixture
@@ -63,9 +75,11 @@ def test_every_preset_builds(preset, job):
 @pytest.mark.parametrize(("preset", "job"), LARGE)
 def test_large_presets_are_estimated_from_published_sizes(nothing_at_hand, preset, job):
     settings = parsed(preset, job)
-    found = estimate.costs(settings, estimate.published(settings))
+    costs = embed_costs if job == "embed" else importlib.import_module(f"xlt_ray.{job}.cost").costs
+    directions = learned(settings) if job == "finetune" else ()
+    found = costs(settings, public_speech(settings, settings.embed, None, directions))
     assert list(found) == (["embed"] if job == "embed" else ["embed", job])
-    assert all(cost.gpu_hours > 0 and cost.num_bytes > 0 for cost in found.values())
+    assert all(spent.gpu_hours > 0 and spent.num_bytes > 0 for spent in found.values())
 
 
 @pytest.mark.parametrize(("preset", "job"), [(preset, job) for preset, job in LARGE if job != "translate"])

@@ -20,7 +20,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 
-from xlt_ray.schema import language_of
+from xlt_ray.store.schema import language_of
 
 _Counts = npt.NDArray[np.int64]
 _Scores = npt.NDArray[np.float64]

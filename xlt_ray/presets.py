@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from xlt_ray.config import EmbedConfig, FinetuneConfig, RetrievalConfig, TranslateConfig
+from xlt_ray.embed.config import EmbedConfig
+from xlt_ray.finetune.config import FinetuneConfig
+from xlt_ray.retrieval.config import RetrievalConfig
+from xlt_ray.translate.config import TranslateConfig
 
 Settings = dict[str, Any]
 

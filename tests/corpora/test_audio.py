@@ -17,10 +17,10 @@ import soundfile as sf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from xlt_ray import storage
 from xlt_ray.corpora import audio
 from xlt_ray.corpora.audio import MAX_SAMPLES, SAMPLE_RATE, decode, decode_native, read_recordings, split_long
 from xlt_ray.errors import RejectedRow
+from xlt_ray.store import storage
 
 
 def tone(seconds=1.0, rate=SAMPLE_RATE, hz=440.0, amplitude=0.5):

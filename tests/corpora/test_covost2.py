@@ -22,9 +22,9 @@ from trees import (
     write_covost2_parquet,
 )
 
-from xlt_ray import storage
 from xlt_ray.corpora.covost2 import TARGETS, covost2, without_outer_quotes
 from xlt_ray.errors import UserError
+from xlt_ray.store import storage
 
 # Stray quotation marks and texts that look like "missing"; outer quotes as CSV writes them.
 EN = [

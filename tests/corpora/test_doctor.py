@@ -7,7 +7,7 @@ import pytest
 import soundfile as sf
 
 from xlt_ray.corpora.doctor import check, check_batch, summarise
-from xlt_ray.schema import Utterance
+from xlt_ray.store.schema import Utterance
 
 
 def write(path, seconds=1.0, rate=16_000, num_channels=1, amplitude=0.3, seed=0):

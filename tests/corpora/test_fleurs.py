@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trees import FleursRow, fleurs_row, recording_bytes, write_fleurs_original, write_fleurs_parquet
 
-from xlt_ray import storage
 from xlt_ray.corpora.fleurs import CODES, fleurs
 from xlt_ray.corpora.tables import parquet_rows
 from xlt_ray.errors import UserError
+from xlt_ray.store import storage
 
 # Stray quotation marks, characters that some readers take for the end of a line, a text that looks like "missing".
 EN = [

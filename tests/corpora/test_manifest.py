@@ -10,7 +10,7 @@ import pytest
 from xlt_ray.corpora import audio
 from xlt_ray.corpora.manifest import manifest
 from xlt_ray.errors import UserError
-from xlt_ray.schema import Utterance
+from xlt_ray.store.schema import Utterance
 
 FULL = {
     "utterance_id": "en/1",

@@ -7,9 +7,9 @@ import pytest
 import soundfile
 from trees import recording_bytes, sound_bytes, write_mass
 
-from xlt_ray import storage
 from xlt_ray.corpora.mass import BOOK_NUMBERS, FOLDERS, mass
 from xlt_ray.errors import UserError
+from xlt_ray.store import storage
 
 # Books have the numbers and names of the real editions: James is the 20th of the English, the 6th of the Russian and
 # the 25th of the Finnish. Romans stands where the Russian edition has James.

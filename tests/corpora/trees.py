@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
-from xlt_ray.schema import Utterance
+from xlt_ray.store.schema import Utterance
 
 
 def sine_wave(seconds: float, *, rate: int = 16_000, frequency: float = 440.0) -> np.ndarray:

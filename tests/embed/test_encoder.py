@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tiny import tiny_whisper
 from transformers import WhisperFeatureExtractor, WhisperModel
 
-from xlt_ray import whisper
 from xlt_ray.corpora import asterisk, audio
 from xlt_ray.embed.encoder import SpeechEncoder
 from xlt_ray.errors import UserError
+from xlt_ray.models import whisper
 
 torch.set_num_threads(1)
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from xlt_ray.embed import index
 from xlt_ray.errors import UserError
-from xlt_ray.schema import Utterance
+from xlt_ray.store.schema import Utterance
 
 
 def utterance(language, sentence, recording=0, **fields):

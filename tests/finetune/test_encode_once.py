@@ -5,13 +5,13 @@ import torch
 from tiny import tiny_whisper
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from xlt_ray.config import FinetuneConfig
-from xlt_ray.decoder import load_decoder
 from xlt_ray.embed.encoder import SpeechEncoder
 from xlt_ray.finetune.batch import collate
+from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.finetune.context import LocalContext
 from xlt_ray.finetune.learner import Learner
 from xlt_ray.finetune.loop import Step, Training
+from xlt_ray.models.decoder import load_decoder
 
 PROMPT = [257, 260, 358, 363]
 TARGETS = [[5, 6, 256], [7, 8, 9, 10, 256], [11, 256], [12, 13, 14, 256]]

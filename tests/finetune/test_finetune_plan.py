@@ -5,11 +5,14 @@ import pytest
 from safetensors.torch import load_file, save_file
 from tiny import tiny_whisper
 
-from xlt_ray import artifacts, runtime, shards, whisper
-from xlt_ray.config import FinetuneJob
 from xlt_ray.errors import UserError
+from xlt_ray.finetune.config import FinetuneJob
 from xlt_ray.finetune.plan import prepare
-from xlt_ray.schema import Utterance, embedding_schema, utterance_table
+from xlt_ray.job import cli
+from xlt_ray.models import whisper
+from xlt_ray.presets import PRESETS
+from xlt_ray.store import artifacts, shards
+from xlt_ray.store.schema import Utterance, embedding_schema, utterance_table
 
 FISHER = {
     "keep": ["fr-en"],
@@ -72,7 +75,7 @@ def root(tmp_path_factory):
 
 def attempt(root, *flags, model="model"):
     base = ["--root", str(root), "--model", str(root / model), "--languages", "en,fr", "--preset", "plain"]
-    job = runtime.parse(FinetuneJob, [*base, "--name", "new", "--finetune.embeddings", "speech", *flags])
+    job = cli.parse(FinetuneJob, [*base, "--name", "new", "--finetune.embeddings", "speech", *flags], PRESETS)
     return prepare(job, shards.find(job.root, job.finetune.embeddings or job.name, job.languages), None)
 
 
@@ -141,7 +144,7 @@ def test_a_name_that_is_taken_by_other_settings_is_refused(root):
 
 def test_what_is_asked_may_not_wait_for_the_encoder(root):
     """References are checked in the index of a corpus that is still to be encoded."""
-    job = runtime.parse(
+    job = cli.parse(
         FinetuneJob,
         [
             "--root",

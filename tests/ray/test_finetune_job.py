@@ -118,7 +118,7 @@ def test_the_fisher_is_that_of_one_process(world, calm):
     """Against a loop over transformers' model: squared gradients of each example's summed loss, their mean."""
     from transformers import WhisperForConditionalGeneration
 
-    from xlt_ray import shards
+    from xlt_ray.store import shards
 
     root, _ = world
     fisher = load_file(root / "fisher" / "calm" / "fisher.safetensors")

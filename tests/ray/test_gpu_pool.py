@@ -5,10 +5,11 @@ import ray
 from ray_speech import write_manifest
 from tiny import tiny_whisper
 
-from xlt_ray import runtime
-from xlt_ray.config import EmbedConfig, RetrievalConfig, RetrievalJob
 from xlt_ray.embed import pipeline as embed
+from xlt_ray.embed.config import EmbedConfig
+from xlt_ray.job import pools
 from xlt_ray.retrieval import pipeline
+from xlt_ray.retrieval.config import RetrievalConfig, RetrievalJob
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -33,7 +34,7 @@ def test_a_whole_job_on_half_a_gpu_an_actor(one_gpu, tmp_path):
         embed=EmbedConfig(rows_per_shard=2, num_gpus=0.5),
         retrieval=RetrievalConfig(strip_utterances=2, num_gpus=1),
     )
-    assert runtime.pool("embed", 0.5, None, 9).num_cpus == 0.5
+    assert pools.pool("embed", 0.5, None, 9).num_cpus == 0.5
     embeddings = embed.embed(embed.prepare(job), job.root)
     counts = {file["path"]: file["rows"] for file in embeddings.read_json("manifest.json")["files"]}
     assert counts == {f"data/{code}-{n:05d}.parquet": rows for code in ("en", "fr") for n, rows in enumerate((2, 2, 1))}

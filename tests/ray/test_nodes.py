@@ -4,7 +4,6 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from xlt_ray import runtime
 from xlt_ray.errors import UserError
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -15,12 +14,12 @@ def test_a_root_that_a_node_does_not_see_is_refused(tmp_path):
     try:
         cluster.add_node(num_cpus=1)
         ray.init(address=cluster.address, log_to_driver=False)
-        runtime.require_shared(str(tmp_path))
-        runtime.require_shared("s3://bucket/runs")
+        cluster.require_shared(str(tmp_path))
+        cluster.require_shared("s3://bucket/runs")
         with pytest.raises(
             UserError, match=r"2 of 2 nodes do not see /nowhere/config.json; give a --root that all nodes"
         ):
-            runtime.require_shared("/nowhere/config.json")
+            cluster.require_shared("/nowhere/config.json")
     finally:
         ray.shutdown()
         cluster.shutdown()

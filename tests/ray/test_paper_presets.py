@@ -26,9 +26,12 @@ from trees import (
     write_mass,
 )
 
-from xlt_ray import runtime
-from xlt_ray.config import FinetuneJob, RetrievalJob, TranslateJob
-from xlt_ray.decoder import Prompter
+from xlt_ray.finetune.config import FinetuneJob
+from xlt_ray.job import cli, cluster
+from xlt_ray.models.decoder import Prompter
+from xlt_ray.presets import PRESETS
+from xlt_ray.retrieval.config import RetrievalJob
+from xlt_ray.translate.config import TranslateJob
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -78,13 +81,13 @@ def run(tmp_path_factory):
     monkeypatch = pytest.MonkeyPatch()
 
     def run_job(job, preset, *words):
-        corpus = runtime.parse(JOBS[job], ["--preset", preset]).corpus
+        corpus = cli.parse(JOBS[job], ["--preset", preset], PRESETS).corpus
         flags = ["--corpus", f"{corpus}:{folder / corpus}", "--model", model, "--root", folder / "runs", *words]
-        runpy.run_path(f"jobs/{job}.py")["main"](runtime.parse(JOBS[job], ["--preset", preset, *map(str, flags)]))
+        runpy.run_path(f"jobs/{job}.py")["main"](cli.parse(JOBS[job], ["--preset", preset, *map(str, flags)], PRESETS))
         return folder / "runs" / job / preset
 
-    with runtime.cluster():
-        monkeypatch.setattr(runtime, "cluster", contextlib.nullcontext)
+    with cluster.cluster():
+        monkeypatch.setattr(cluster, "cluster", contextlib.nullcontext)
         yield run_job
         monkeypatch.undo()
 

@@ -12,7 +12,7 @@ import soundfile
 from ray_speech import RATE, row, tone, write_manifest, write_rows
 from tiny import tiny_whisper
 
-from xlt_ray import artifacts, storage
+from xlt_ray.store import artifacts, storage
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 

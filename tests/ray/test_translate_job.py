@@ -18,7 +18,8 @@ from tiny import END, IDS, tiny_whisper
 from transformers import GenerationMixin, WhisperForConditionalGeneration, WhisperTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
-from xlt_ray import artifacts, whisper
+from xlt_ray.models import whisper
+from xlt_ray.store import artifacts
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 

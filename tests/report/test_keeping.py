@@ -12,11 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tuned_runs import BEFORE, KEEP, MODEL, SWEEPS, compared, log_of, moved
 
-from xlt_ray.config import FinetuneConfig, TranslateConfig, identity
-from xlt_ray.report import pareto as plot
-from xlt_ray.report import plane, training
-from xlt_ray.report.keeping import Goal, Group, Outcome, Run, front, group_runs, read_outcome, sweeps
-from xlt_ray.report.recipe import Recipe, general, read_recipe
+from xlt_ray.charts import plane
+from xlt_ray.finetune import section as training
+from xlt_ray.finetune.config import FinetuneConfig
+from xlt_ray.job.settings import identity
+from xlt_ray.translate import pareto as plot
+from xlt_ray.translate.config import TranslateConfig
+from xlt_ray.translate.recipe import Recipe, general, read_recipe
+from xlt_ray.translate.section import Goal, Group, Outcome, Run, front, group_runs, read_outcome, sweeps
 
 BASELINE = {"name": "base", "fingerprint": "b0"}
 FIGURES = st.lists(st.tuples(st.integers(0, 6), st.integers(-3, 3)), min_size=1, max_size=12)

@@ -28,17 +28,17 @@ from tuned_runs import (
     write_tuned_runs,
 )
 
-from xlt_ray import storage
-from xlt_ray.config import FinetuneConfig
+from xlt_ray.charts.style import to_png
 from xlt_ray.errors import UserError
-from xlt_ray.figures import to_png
+from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.report import render as formats
 from xlt_ray.report.collect import Results, collect
 from xlt_ray.report.render import render
-from xlt_ray.report.retrieval import MAX_EXAMPLES
 from xlt_ray.retrieval import plots
-from xlt_ray.schema import HYPOTHESIS
-from xlt_ray.translate import results as translated
+from xlt_ray.retrieval.section import MAX_EXAMPLES
+from xlt_ray.store import storage
+from xlt_ray.store.schema import HYPOTHESIS
+from xlt_ray.translate import scores as translated
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
 PAIRS = [f"{query}-{candidate}" for query, candidate in itertools.permutations(LANGUAGES, 2)]

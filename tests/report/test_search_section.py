@@ -14,10 +14,11 @@ from scipy import stats
 from searched_runs import CHOSEN, DEV, FRONT, REASON, TEST, TRIALS, search_figures, trial_of, write_search
 from tuned_runs import moved, write_baseline, write_translate
 
-from xlt_ray.report import plane, trials
+from xlt_ray.charts import plane
 from xlt_ray.report.collect import collect
 from xlt_ray.report.render import render
 from xlt_ray.tune import results as tuned
+from xlt_ray.tune import section as trials
 
 
 def page_of(root: Path, **figures: Any) -> tuple[str, Page]:

@@ -12,9 +12,10 @@ from rendered import Page
 from searched_runs import MEANS, SOURCES, UNTOUCHED, cell_of, study_figures, write_study
 from tuned_runs import write_baseline, write_translate
 
-from xlt_ray.report import plane, transfer
+from xlt_ray.charts import plane
 from xlt_ray.report.collect import collect
 from xlt_ray.report.render import render
+from xlt_ray.study import section as transfer
 
 
 def page_of(root: Path, **figures: Any) -> tuple[str, Page]:

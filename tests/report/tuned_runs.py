@@ -12,8 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xlt_ray.config import FinetuneConfig, TranslateConfig, identity
-from xlt_ray.schema import REJECTED
+from xlt_ray.finetune.config import FinetuneConfig
+from xlt_ray.job.settings import identity
+from xlt_ray.store.schema import REJECTED
+from xlt_ray.translate.config import TranslateConfig
 
 BEFORE = {
     "es-en": 12.2,

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from xlt_ray import artifacts
-from xlt_ray.config import RetrievalConfig
 from xlt_ray.retrieval import pairs, results, tiles
-from xlt_ray.schema import embedding_schema
+from xlt_ray.retrieval.config import RetrievalConfig
+from xlt_ray.store import artifacts
+from xlt_ray.store.schema import embedding_schema
 
 DIM, LAYER = 8, 1
 # Sentence of each recording: English lacks "d", Italian lacks "a"; "b" was recorded twice in Italian.

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from xlt_ray.figures import BLUE, to_png
+from xlt_ray.charts.style import BLUE, to_png
 from xlt_ray.retrieval import plots
 
 PAIRS = {

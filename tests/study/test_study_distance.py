@@ -3,8 +3,9 @@ import torch
 from safetensors.torch import save
 from tiny import tiny_whisper
 
-from xlt_ray import artifacts, decoder
-from xlt_ray.config import FinetuneConfig
+from xlt_ray.finetune.config import FinetuneConfig
+from xlt_ray.models import decoder
+from xlt_ray.store import artifacts
 from xlt_ray.study.pipeline import _distance
 
 

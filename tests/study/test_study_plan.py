@@ -1,15 +1,18 @@
 import pytest
 
-from xlt_ray import artifacts
-from xlt_ray.config import RetrievalJob, StudyConfig, StudyJob, identity
 from xlt_ray.errors import UserError
-from xlt_ray.runtime import parse
+from xlt_ray.job.cli import parse
+from xlt_ray.job.settings import identity
+from xlt_ray.presets import PRESETS
+from xlt_ray.retrieval.config import RetrievalJob
+from xlt_ray.store import artifacts
+from xlt_ray.study.config import StudyConfig, StudyJob
 from xlt_ray.study.plan import find_retrieval, retrieval_job, run_name
 
 
 def test_every_language_but_the_target_is_a_source():
     assert StudyJob(languages=("ru", "zh", "en")).sources == ("en", "ru")
-    assert parse(StudyJob, ["--study.sources", "it,en"]).sources == ("en", "it")
+    assert parse(StudyJob, ["--study.sources", "it,en"], PRESETS).sources == ("en", "it")
 
 
 def test_names_of_what_a_study_makes():
@@ -32,14 +35,14 @@ def test_names_of_what_a_study_makes():
 )
 def test_a_mistake_is_one_line(flags, message):
     with pytest.raises(UserError, match=message) as error:
-        parse(StudyJob, flags)
+        parse(StudyJob, flags, PRESETS)
     assert "\n" not in str(error.value)
 
 
 def test_the_retrieval_that_a_study_makes_is_that_of_jobs_retrieval():
     """Or else one of the two would find its name taken by the other."""
     flags = ["--name", "same", "--languages", "en,fr"]
-    mine, theirs = retrieval_job(parse(StudyJob, flags)), parse(RetrievalJob, flags)
+    mine, theirs = retrieval_job(parse(StudyJob, flags, PRESETS)), parse(RetrievalJob, flags, PRESETS)
     assert identity(mine.retrieval) == identity(theirs.retrieval)
     assert (mine.name, sorted(mine.languages)) == (theirs.name, sorted(theirs.languages))
 

@@ -13,11 +13,12 @@ from tiny import CODES, END, IDS, START, tiny_whisper
 from transformers import GenerationMixin, WhisperForConditionalGeneration, WhisperTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
-from xlt_ray import artifacts, shards, storage
-from xlt_ray.decoder import Prompter
 from xlt_ray.errors import UserError
-from xlt_ray.schema import HYPOTHESIS, embedding_schema
-from xlt_ray.translate import decode, results
+from xlt_ray.models.decoder import Prompter
+from xlt_ray.store import artifacts, shards, storage
+from xlt_ray.store.schema import HYPOTHESIS, embedding_schema
+from xlt_ray.translate import decode
+from xlt_ray.translate import scores as results
 
 torch.set_num_threads(1)
 

@@ -6,11 +6,12 @@ import pyarrow as pa
 import pytest
 from tiny import CODES, IDS, tiny_whisper
 
-from xlt_ray import artifacts, shards, whisper
-from xlt_ray.config import TranslateConfig, TranslateJob
 from xlt_ray.errors import UserError
-from xlt_ray.schema import HYPOTHESIS, UTTERANCE, embedding_schema
+from xlt_ray.models import whisper
+from xlt_ray.store import artifacts, shards
+from xlt_ray.store.schema import HYPOTHESIS, UTTERANCE, embedding_schema
 from xlt_ray.translate import plan
+from xlt_ray.translate.config import TranslateConfig, TranslateJob
 
 
 @pytest.fixture(scope="module")

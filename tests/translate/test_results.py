@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from xlt_ray.schema import HYPOTHESIS
-from xlt_ray.translate import results, tables
+from xlt_ray.store.schema import HYPOTHESIS
+from xlt_ray.translate import results as tables
+from xlt_ray.translate import scores as results
 from xlt_ray.translate.comet import CometScores
 
 SAID = ["the cat sat on the mat today", "a dog is running in the park", "", "it was raining all night long here"]

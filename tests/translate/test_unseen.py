@@ -3,11 +3,12 @@
 import pytest
 from tiny import CODES
 
-from xlt_ray import runtime
-from xlt_ray.config import TranslateJob
 from xlt_ray.corpora import fleurs
 from xlt_ray.errors import UserError
+from xlt_ray.job import cli
+from xlt_ray.presets import PRESETS
 from xlt_ray.translate import plan
+from xlt_ray.translate.config import TranslateJob
 from xlt_ray.translate.unseen import RELATED, spoken
 
 PAPER = {"kea", "ast", "ceb", "ky", "ckb", "ga"}
@@ -39,7 +40,7 @@ def test_every_relative_has_a_token_and_is_another_language():
 
 
 def test_the_preset_is_of_the_papers_languages_and_of_controls():
-    job = runtime.parse(TranslateJob, ["--preset", "unseen"])
+    job = cli.parse(TranslateJob, ["--preset", "unseen"], PRESETS)
     assert {code for code in job.languages if code not in CODES} == PAPER
     assert set(job.languages) == set(RELATED)
     assert set(job.languages) <= set(fleurs.CODES.values())

@@ -3,9 +3,11 @@ import itertools
 import numpy as np
 import pytest
 
-from xlt_ray.config import Axis, FinetuneConfig, FinetuneJob, TuneConfig, TuneJob
 from xlt_ray.errors import UserError
-from xlt_ray.runtime import parse
+from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
+from xlt_ray.job.cli import parse
+from xlt_ray.presets import PRESETS
+from xlt_ray.tune.config import Axis, TuneConfig, TuneJob
 from xlt_ray.tune.plan import config_of
 from xlt_ray.tune.space import applied, draw
 
@@ -68,11 +70,11 @@ def test_what_is_kept_when_nobody_says_so():
 
 def test_the_command_line_says_lists_and_ranges():
     flags = ["--tune.learning-rate", "1e-5..1e-4", "--tune.ewc-lambda", "0,10", "--tune.epochs", "2"]
-    config = parse(TuneJob, flags).tune
+    config = parse(TuneJob, flags, PRESETS).tune
     assert config.learning_rate == Axis(bounds=(1e-5, 1e-4))
     assert config.ewc_lambda == Axis(values=(0.0, 10.0))
     assert set(config.space) == {"learning_rate", "ewc_lambda", "epochs"}
-    assert set(parse(TuneJob, ["--tune.ewc-lambda", ""]).tune.space) == {"learning_rate"}
+    assert set(parse(TuneJob, ["--tune.ewc-lambda", ""], PRESETS).tune.space) == {"learning_rate"}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_the_command_line_says_lists_and_ranges():
 )
 def test_a_mistake_is_one_line(flags, message):
     with pytest.raises(UserError, match=message) as error:
-        parse(TuneJob, flags)
+        parse(TuneJob, flags, PRESETS)
     assert "\n" not in str(error.value)
 
 

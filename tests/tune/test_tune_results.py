@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from xlt_ray.config import Axis, TuneConfig
 from xlt_ray.metrics import rank_correlation
 from xlt_ray.tune import results
+from xlt_ray.tune.config import Axis, TuneConfig
 
 
 def row(step, new, es, fr):

@@ -9,10 +9,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 
-from xlt_ray import storage
 from xlt_ray.corpora import asterisk, covost2, fleurs, manifest, mass
 from xlt_ray.errors import UserError
-from xlt_ray.schema import Utterance
+from xlt_ray.store import storage
+from xlt_ray.store.schema import Utterance
 
 Reader = Callable[[str, Sequence[str], str | None], Iterator[Utterance]]
 

@@ -31,7 +31,7 @@ from pathlib import Path
 import filelock
 
 from xlt_ray.errors import UserError
-from xlt_ray.schema import Utterance
+from xlt_ray.store.schema import Utterance
 
 VOICES = {
     "en": ("en_US_f_Allison", "Allison Smith"),

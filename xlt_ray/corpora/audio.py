@@ -35,8 +35,8 @@ import pyarrow.parquet as pq
 import soundfile as sf
 import soxr
 
-from xlt_ray import storage
 from xlt_ray.errors import RejectedRow
+from xlt_ray.store import storage
 
 SAMPLE_RATE = 16_000
 """Samples a second that Whisper hears."""

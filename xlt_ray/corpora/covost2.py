@@ -23,7 +23,6 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from xlt_ray import storage
 from xlt_ray.corpora.tables import (
     HUB_SPLITS,
     canonical_split,
@@ -33,7 +32,8 @@ from xlt_ray.corpora.tables import (
     text_lines,
 )
 from xlt_ray.errors import UserError
-from xlt_ray.schema import Utterance
+from xlt_ray.store import storage
+from xlt_ray.store.schema import Utterance
 
 _TO_ENGLISH = "fr de es ca it ru zh pt fa et mn nl tr ar sv lv sl ta ja id cy"
 _FROM_ENGLISH = "de tr fa sv mn zh cy ca sl et id ar ta lv ja"

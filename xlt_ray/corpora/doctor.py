@@ -20,7 +20,7 @@ import rich.table
 
 from xlt_ray.corpora.audio import MAX_SAMPLES, SAMPLE_RATE, Recording, decode_native, read_recordings, to_speech
 from xlt_ray.errors import RejectedRow
-from xlt_ray.schema import Utterance
+from xlt_ray.store.schema import Utterance
 
 _BATCH_SIZE = 64
 

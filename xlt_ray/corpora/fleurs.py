@@ -16,7 +16,6 @@ import functools
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from xlt_ray import storage
 from xlt_ray.corpora.tables import (
     HUB_SPLITS,
     canonical_split,
@@ -26,7 +25,8 @@ from xlt_ray.corpora.tables import (
     text_lines,
 )
 from xlt_ray.errors import UserError
-from xlt_ray.schema import Utterance
+from xlt_ray.store import storage
+from xlt_ray.store.schema import Utterance
 
 _CONFIGS = """
 af_za am_et ar_eg as_in ast_es az_az be_by bg_bg bn_in bs_ba ca_es ceb_ph ckb_iq cmn_hans_cn cs_cz cy_gb da_dk de_de

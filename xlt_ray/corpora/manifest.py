@@ -22,9 +22,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xlt_ray import storage
 from xlt_ray.errors import UserError
-from xlt_ray.schema import Utterance
+from xlt_ray.store import storage
+from xlt_ray.store.schema import Utterance
 
 REQUIRED = ("utterance_id", "sentence_id", "language", "audio")
 OPTIONAL = ("text", "translations", "speaker", "split")

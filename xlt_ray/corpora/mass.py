@@ -17,10 +17,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from xlt_ray import storage
 from xlt_ray.corpora.tables import check_languages
 from xlt_ray.errors import UserError
-from xlt_ray.schema import Utterance
+from xlt_ray.store import storage
+from xlt_ray.store.schema import Utterance
 
 FOLDERS = {
     "eu": "basque",

@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from xlt_ray import storage
 from xlt_ray.errors import UserError
+from xlt_ray.store import storage
 
 HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 """What `train`, `dev` and `test` are called on the Hugging Face Hub."""

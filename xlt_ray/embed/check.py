@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ray
 
-from xlt_ray import corpora, runtime
-from xlt_ray.config import EmbedJob
+from xlt_ray import corpora
 from xlt_ray.corpora.doctor import CorpusCheck, Finding, check_batch, summarise
-from xlt_ray.schema import Utterance
+from xlt_ray.embed.config import EmbedJob
+from xlt_ray.job import progress
+from xlt_ray.store.schema import Utterance
 
 _BATCH_SIZE = 64
 
@@ -20,7 +21,7 @@ def check_corpus(job: EmbedJob) -> CorpusCheck:
         check.remote(job.corpus, rows[first : first + _BATCH_SIZE]) for first in range(0, len(rows), _BATCH_SIZE)
     ]
     findings: list[Finding] = []
-    with runtime.Bar("check", len(rows), 0) as bar:
+    with progress.Bar("check", len(rows), 0) as bar:
         while waiting:
             (ready,), waiting = ray.wait(waiting)
             found = ray.get(ready)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from xlt_ray import whisper
 from xlt_ray.errors import UserError
+from xlt_ray.models import whisper
 
 FRAME_STEP = 32
 """Trimmed lengths are multiples of this, so that recordings of nearly the same length can share a batch."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xlt_ray.errors import UserError
-from xlt_ray.schema import UTTERANCE, Utterance, utterance_table
+from xlt_ray.store.schema import UTTERANCE, Utterance, utterance_table
 
 INDEX = UTTERANCE.append(pa.field("unit", pa.string(), nullable=False))
 """A recording and the shard that it goes to."""

@@ -21,15 +21,23 @@ import ray.data
 import torch
 from rich.table import Table
 
-from xlt_ray import artifacts, corpora, runtime, shards, whisper
-from xlt_ray.artifacts import Artifact
-from xlt_ray.config import EmbedConfig, EmbedJob, FinetuneJob, RetrievalJob, StudyJob, TranslateJob, identity
+from xlt_ray import corpora
 from xlt_ray.corpora import audio
 from xlt_ray.embed import index
+from xlt_ray.embed.config import EmbedConfig, EmbedJob
 from xlt_ray.embed.encoder import Encoded, Frames, SpeechEncoder
 from xlt_ray.errors import RejectedRow, UserError
-from xlt_ray.schema import REJECTED, embedding_schema, from_ipc, layer_column, to_ipc
-from xlt_ray.tracking import Tracker, track
+from xlt_ray.finetune.config import FinetuneJob
+from xlt_ray.job import cluster, pools, progress
+from xlt_ray.job.settings import identity
+from xlt_ray.job.tracking import Tracker, track
+from xlt_ray.models import whisper
+from xlt_ray.retrieval.config import RetrievalJob
+from xlt_ray.store import artifacts, shards
+from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.schema import REJECTED, embedding_schema, from_ipc, layer_column, to_ipc
+from xlt_ray.study.config import StudyJob
+from xlt_ray.translate.config import TranslateJob
 
 DECODED = index.INDEX.append(pa.field("pcm", pa.large_binary())).append(pa.field("reason", pa.string()))
 """An index row with its sound (float32, 16 kHz mono), or the reason why there is none."""
@@ -129,7 +137,7 @@ def embed(plan: Plan, root: str) -> Artifact:
     if plan.artifact.is_complete:
         print(f"embed: {plan.artifact.uri} is complete, nothing to encode")
         return plan.artifact
-    runtime.require_shared(plan.artifact.path("config.json"))
+    cluster.require_shared(plan.artifact.path("config.json"))
     names = {key: plan.inputs[key]["name"] for key in ("corpus", "model")}
     with track(root, "embed", plan.artifact.name, plan.artifact.identity, names) as tracker:
         started = time.monotonic()
@@ -149,14 +157,14 @@ def encode_missing(plan: Plan) -> None:
     if not missing:
         return
     encoded = _encoded(plan, {unit: tables[unit] for unit in missing})
-    with runtime.Bar("embed", total=plan.index.num_rows, done=num_done) as bar:
+    with progress.Bar("embed", total=plan.index.num_rows, done=num_done) as bar:
         for row in encoded.iter_rows():
             bar.advance(row["num_rows"])
 
 
 def _encoded(plan: Plan, units: dict[str, pa.Table]) -> ray.data.Dataset:
     """One row a unit, with the number of its recordings, once its shard is written."""
-    pool = runtime.pool("embed", plan.config.num_gpus, plan.config.max_actors, len(units))
+    pool = pools.pool("embed", plan.config.num_gpus, plan.config.max_actors, len(units))
     rows = [{"unit": unit, "table": to_ipc(table)} for unit, table in units.items()]
     decode = {"corpus": plan.inputs["corpus"]["name"], "split_long": plan.config.split_long}
     encode = {"artifact": plan.artifact, "model": plan.model, "config": plan.config}

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from xlt_ray import shards
-from xlt_ray.artifacts import Artifact
-from xlt_ray.decoder import MAX_POSITIONS, Prompter, Scheme
 from xlt_ray.finetune.batch import Batch, Indices, collate
-from xlt_ray.schema import EXAMPLE, REJECTED, Direction
+from xlt_ray.models.decoder import MAX_POSITIONS, Prompter, Scheme
+from xlt_ray.store import shards
+from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.schema import EXAMPLE, REJECTED, Direction
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

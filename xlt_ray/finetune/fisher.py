@@ -20,13 +20,15 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from xlt_ray import artifacts, decoder, runtime, shards, storage, whisper
-from xlt_ray.artifacts import Artifact
-from xlt_ray.config import FinetuneConfig, FinetuneJob
 from xlt_ray.finetune import examples as rows_of
+from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.finetune.ewc import squared_gradients
 from xlt_ray.finetune.learner import Learner
-from xlt_ray.tracking import track
+from xlt_ray.job import cluster, pools, progress
+from xlt_ray.job.tracking import track
+from xlt_ray.models import decoder, whisper
+from xlt_ray.store import artifacts, shards, storage
+from xlt_ray.store.artifacts import Artifact
 
 _UNIT = 64
 _WEIGHTS = "fisher.safetensors"
@@ -38,7 +40,7 @@ def estimate(job: FinetuneJob, embeddings: Artifact, artifact: Artifact) -> None
         print(f"fisher: {artifact.uri} is complete, nothing to estimate")
         artifact.remove("partial")  # a run that was killed right after its manifest left them
         return
-    runtime.require_shared(artifact.path("config.json"))
+    cluster.require_shared(artifact.path("config.json"))
     inputs = {"model": job.model, "embed": embeddings.name}
     with track(job.root, "fisher", artifact.name, artifact.identity, inputs) as tracker:
         started = time.monotonic()
@@ -75,7 +77,7 @@ def _estimate_missing(artifact: Artifact, job: FinetuneJob, num_examples: int) -
     missing = [unit for unit in units if unit["unit"] not in done]
     if not missing:
         return
-    pool = runtime.pool("fisher", job.finetune.num_gpus, job.finetune.num_workers, len(missing))
+    pool = pools.pool("fisher", job.finetune.num_gpus, job.finetune.num_workers, len(missing))
     estimated = ray.data.from_items(missing, override_num_blocks=len(missing)).map_batches(
         EstimateUnit,
         fn_constructor_kwargs={"artifact": artifact, "model": job.model, "config": job.finetune},
@@ -84,7 +86,7 @@ def _estimate_missing(artifact: Artifact, job: FinetuneJob, num_examples: int) -
         **pool.options,
     )
     num_left = sum(int(str(unit["count"])) for unit in missing)
-    with runtime.Bar("fisher examples", num_examples, num_examples - num_left) as bar:
+    with progress.Bar("fisher examples", num_examples, num_examples - num_left) as bar:
         for row in estimated.iter_rows():
             bar.advance(row["count"])
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from xlt_ray import decoder
-from xlt_ray.config import FinetuneConfig
-from xlt_ray.decoder import FrameDecoder
 from xlt_ray.finetune.batch import Batch
+from xlt_ray.finetune.config import FinetuneConfig
+from xlt_ray.models import decoder
+from xlt_ray.models.decoder import FrameDecoder
 
 _EMBEDDINGS = "model.decoder.embed_tokens.weight"
 _ADAPTED = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]

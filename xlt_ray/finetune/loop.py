@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from xlt_ray.config import FinetuneConfig
 from xlt_ray.finetune.batch import Batch
+from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.finetune.context import Context
 from xlt_ray.finetune.ewc import Consolidation
 from xlt_ray.finetune.learner import Learner

@@ -18,20 +18,24 @@ import ray
 import ray.train
 from rich.table import Table
 
-from xlt_ray import artifacts, corpora, export, runtime, whisper
-from xlt_ray.artifacts import Artifact
-from xlt_ray.config import FinetuneConfig, FinetuneJob, identity
-from xlt_ray.decoder import Prompter
+from xlt_ray import corpora
 from xlt_ray.errors import UserError
 from xlt_ray.finetune import batch as batches
 from xlt_ray.finetune import examples as rows_of
 from xlt_ray.finetune import fisher, trainer
+from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.finetune.examples import Examples
 from xlt_ray.finetune.learner import count_parameters, tuned_weights
 from xlt_ray.finetune.loop import read_trained
 from xlt_ray.finetune.plan import Plan
-from xlt_ray.finetune.trainer import Work
-from xlt_ray.tracking import Tracker, track
+from xlt_ray.finetune.work import Work
+from xlt_ray.job import cluster, pools
+from xlt_ray.job.settings import identity
+from xlt_ray.job.tracking import Tracker, track
+from xlt_ray.models import export, whisper
+from xlt_ray.models.decoder import Prompter
+from xlt_ray.store import artifacts
+from xlt_ray.store.artifacts import Artifact
 
 
 def finetune(plan: Plan) -> Artifact:
@@ -41,8 +45,8 @@ def finetune(plan: Plan) -> Artifact:
         print(f"finetune: {artifact.uri} is complete, nothing to train")
         artifact.remove("train")  # a run that was killed right after its manifest left it
         return artifact
-    runtime.require_shared(artifact.path("config.json"))
-    workers = runtime.workers("finetune", job.finetune.num_workers, job.finetune.num_gpus)
+    cluster.require_shared(artifact.path("config.json"))
+    workers = pools.workers("finetune", job.finetune.num_workers, job.finetune.num_gpus)
     work, examples = begin(plan)
     _announce(plan, work, examples)
     if plan.fisher:

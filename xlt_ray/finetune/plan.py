@@ -10,12 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from xlt_ray import artifacts, shards, whisper
-from xlt_ray.artifacts import Artifact
-from xlt_ray.config import FinetuneConfig, FinetuneJob, identity
-from xlt_ray.decoder import Prompter
 from xlt_ray.errors import UserError
-from xlt_ray.schema import Direction
+from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
+from xlt_ray.job.settings import identity
+from xlt_ray.models import whisper
+from xlt_ray.models.decoder import Prompter
+from xlt_ray.store import artifacts, shards
+from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.schema import Direction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

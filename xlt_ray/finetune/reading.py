@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import ray.data
 
-from xlt_ray import shards
+from xlt_ray.store import shards
 
 _READ_AHEAD = 4  # micro-batches of one reading task
 

@@ -6,7 +6,6 @@ EXAMPLE rows -> plan of steps -> Ray Data reads the frames of each micro-batch -
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,38 +15,17 @@ import ray.exceptions
 import ray.train
 import ray.train.torch
 
-from xlt_ray import runtime, storage
-from xlt_ray.artifacts import Artifact
-from xlt_ray.config import FinetuneConfig
 from xlt_ray.finetune.board import Board
+from xlt_ray.finetune.work import Work
+from xlt_ray.job import pools, progress
+from xlt_ray.store import storage
 
 _RUN = "train"
 _POLL_S = 0.5
 _TELL_S = 60
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Work:
-    """What a worker is told; small, because every worker gets it.
-
-    Attributes:
-        artifact: the finetune artifact; its examples are written.
-        model: as `--model`.
-        config: settings.
-        fisher: the finished fisher artifact, or None without EWC.
-        num_trained: how many weights train, as the driver has announced it.
-        num_steps: how many steps there are.
-    """
-
-    artifact: Artifact
-    model: str
-    config: FinetuneConfig
-    fisher: Artifact | None
-    num_trained: int
-    num_steps: int
-
-
-def train(work: Work, workers: runtime.Workers) -> ray.train.Checkpoint:
+def train(work: Work, workers: pools.Workers) -> ray.train.Checkpoint:
     """Train to the end, through lost workers and from the checkpoint of a killed driver; the last checkpoint.
 
     Needs a running Ray.
@@ -62,7 +40,7 @@ def train(work: Work, workers: runtime.Workers) -> ray.train.Checkpoint:
 
 
 def trainer_of(
-    work: Work, workers: runtime.Workers, board: Any, callbacks: Sequence[ray.train.UserCallback] = ()
+    work: Work, workers: pools.Workers, board: Any, callbacks: Sequence[ray.train.UserCallback] = ()
 ) -> ray.train.torch.TorchTrainer:
     """What trains, or goes on with, the run of an artifact.
 
@@ -103,7 +81,7 @@ def _run_worker(settings: dict[str, Any]) -> None:
 def _watched(board: Any, num_steps: int, wanted: str) -> Iterator[None]:
     """A progress bar that follows the board, and says what is waited for: Ray would wait without a word."""
     over = threading.Event()
-    with runtime.Bar("finetune steps", num_steps, 0) as bar:
+    with progress.Bar("finetune steps", num_steps, 0) as bar:
 
         def follow() -> None:
             seen, quiet = 0, 0.0

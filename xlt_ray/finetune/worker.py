@@ -19,7 +19,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from xlt_ray import artifacts, decoder, metrics, shards, whisper
+from xlt_ray import metrics
 from xlt_ray.finetune import batch as batches
 from xlt_ray.finetune import examples as rows_of
 from xlt_ray.finetune import fisher, reading
@@ -27,8 +27,10 @@ from xlt_ray.finetune.batch import Indices
 from xlt_ray.finetune.ewc import Consolidation
 from xlt_ray.finetune.learner import Learner
 from xlt_ray.finetune.loop import Step, Training
-from xlt_ray.finetune.trainer import Work
-from xlt_ray.schema import Direction
+from xlt_ray.finetune.work import Work
+from xlt_ray.models import decoder, whisper
+from xlt_ray.store import artifacts, shards
+from xlt_ray.store.schema import Direction
 
 
 class RayContext:

@@ -18,14 +18,14 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from PIL import Image
 
-from xlt_ray import storage
 from xlt_ray.errors import UserError
-from xlt_ray.report.keeping import Group, Run, group_runs
-from xlt_ray.report.recipe import read_recipe
-from xlt_ray.report.retrieval import Retrieval, read_retrieval
-from xlt_ray.report.training import Training, read_training
-from xlt_ray.report.transfer import Study, read_study
-from xlt_ray.report.trials import Search, read_search
+from xlt_ray.finetune.section import Training, read_training
+from xlt_ray.retrieval.section import Retrieval, read_retrieval
+from xlt_ray.store import storage
+from xlt_ray.study.section import Study, read_study
+from xlt_ray.translate.recipe import read_recipe
+from xlt_ray.translate.section import Group, Run, group_runs
+from xlt_ray.tune.section import Search, read_search
 
 STAGES = ("embed", "retrieval", "fisher", "finetune", "tune", "translate", "study")
 """Directories of a root that hold artifacts, in the order of the data flow."""

@@ -1,7 +1,6 @@
 """Lays results out as one HTML file that needs nothing else: styles, figures and numbers are all inside.
 
-`page.html.jinja` includes `section_{stage}.html.jinja` of every stage that has a finished artifact. A new stage adds
-that one file; until it does, its artifacts stand in the provenance table alone.
+`page.html.jinja` includes the section of every stage that has a finished artifact, which lies in the stage's folder.
 """
 
 from __future__ import annotations
@@ -12,13 +11,16 @@ from typing import Any
 
 import jinja2
 
+from xlt_ray.charts.plane import path
+from xlt_ray.finetune.section import highest_dev, highest_loss
 from xlt_ray.report.collect import STAGES, Results
-from xlt_ray.report.pareto import pareto
-from xlt_ray.report.plane import path
-from xlt_ray.report.recipe import general
-from xlt_ray.report.training import highest_dev, highest_loss
-from xlt_ray.report.transfer import predictor_name, scatter
-from xlt_ray.report.trials import objective_name, setting_name, setting_value, trial_plane
+from xlt_ray.study.section import predictor_name, scatter
+from xlt_ray.translate.pareto import pareto
+from xlt_ray.translate.recipe import general
+from xlt_ray.tune.section import objective_name, setting_name, setting_value, trial_plane
+
+SECTIONS = {stage: f"{stage}/section.html.jinja" for stage in STAGES} | {"fisher": "finetune/section_fisher.html.jinja"}
+"""The template of each stage's part of the page."""
 
 NOT_KNOWN = "–"
 SCORE_NAMES = {"seqsim": "SeqSim", "f1": "F1", "mean_pool": "mean pooling", "max_pool": "max pooling", "dtw": "DTW"}
@@ -36,7 +38,9 @@ PLOT_CAPTIONS = {
 
 def render(results: Results) -> str:
     """The page as HTML text, to be written as UTF-8."""
-    return _environment().get_template("page.html.jinja").render(results=results, stages=STAGES)
+    return (
+        _environment().get_template("report/page.html.jinja").render(results=results, stages=STAGES, sections=SECTIONS)
+    )
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
@@ -108,7 +112,7 @@ def data_uri(png: bytes) -> str:
 def _environment() -> jinja2.Environment:
     """Templates of this package. Escaping is always on: transcripts and file names come from anywhere."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("xlt_ray", "report"),
+        loader=jinja2.PackageLoader("xlt_ray", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

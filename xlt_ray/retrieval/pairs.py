@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from xlt_ray import artifacts, shards
-from xlt_ray.artifacts import Artifact
-from xlt_ray.config import MODES, RetrievalConfig
 from xlt_ray.retrieval import baselines, ranking, seqsim, tiles
+from xlt_ray.retrieval.config import MODES, RetrievalConfig
 from xlt_ray.retrieval.ranking import Indices, Mask, Scores
-from xlt_ray.schema import RANKING, REJECTED
+from xlt_ray.store import artifacts, shards
+from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.schema import RANKING, REJECTED
 
 
 @dataclasses.dataclass(frozen=True)

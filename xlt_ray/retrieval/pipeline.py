@@ -15,13 +15,15 @@ from collections.abc import Sequence
 
 import ray.data
 
-from xlt_ray import artifacts, runtime
-from xlt_ray.artifacts import Artifact
-from xlt_ray.config import RetrievalConfig, RetrievalJob, identity
 from xlt_ray.errors import UserError
+from xlt_ray.job import cluster, pools, progress
+from xlt_ray.job.settings import identity
+from xlt_ray.job.tracking import track
 from xlt_ray.retrieval import pairs, results, tiles
+from xlt_ray.retrieval.config import RetrievalConfig, RetrievalJob
 from xlt_ray.retrieval.tiles import Tile
-from xlt_ray.tracking import track
+from xlt_ray.store import artifacts
+from xlt_ray.store.artifacts import Artifact
 
 
 def retrieve(job: RetrievalJob, embeddings: Artifact) -> Artifact:
@@ -44,7 +46,7 @@ def retrieve(job: RetrievalJob, embeddings: Artifact) -> Artifact:
         print(f"retrieval: {artifact.uri} is complete, nothing to score")
         artifact.remove("tiles")  # a run that was killed right after its manifest left them
         return artifact
-    runtime.require_shared(artifact.path("config.json"))
+    cluster.require_shared(artifact.path("config.json"))
     _require_pairs(embeddings, job.languages)
     inputs = {"corpus": made_with["corpus"], "model": made_with["model"], "embed": embeddings.identity["embed"]}
     with track(job.root, "retrieval", job.name, artifact.identity, inputs) as tracker:
@@ -95,7 +97,7 @@ def _score(artifact: Artifact, plan: list[Tile], config: RetrievalConfig) -> Non
     missing = [tile for tile in plan if tile.name not in done]
     if not missing:
         return
-    pool = runtime.pool("score", config.num_gpus, config.max_actors, len(missing))
+    pool = pools.pool("score", config.num_gpus, config.max_actors, len(missing))
     blocks = [{"name": t.name, "rows": t.rows, "columns": t.columns, "num_pairs": t.num_pairs} for t in missing]
     scored = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
         tiles.ScoreTile,
@@ -105,7 +107,7 @@ def _score(artifact: Artifact, plan: list[Tile], config: RetrievalConfig) -> Non
         **pool.options,
     )
     total = sum(tile.num_pairs for tile in plan)
-    with runtime.Bar("score pairs", total, total - sum(tile.num_pairs for tile in missing)) as bar:
+    with progress.Bar("score pairs", total, total - sum(tile.num_pairs for tile in missing)) as bar:
         for row in scored.iter_rows():
             bar.advance(row["num_pairs"])
 
@@ -124,7 +126,7 @@ def _rank(
     ranked = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map(
         _rank_one, fn_kwargs={"artifact": artifact, "embeddings": embeddings, "config": config}, num_cpus=1
     )
-    with runtime.Bar("rank pairs", len(missing), 0) as bar:
+    with progress.Bar("rank pairs", len(missing), 0) as bar:
         for _ in ranked.iter_rows():
             bar.advance(1)
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from xlt_ray.figures import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SHADES, colorbar, grid, legend, new_figure
+from xlt_ray.charts.style import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SHADES, colorbar, grid, legend, new_figure
 
 BASELINES = {
     "mean_pool": ("Mean pooling", ORANGE, "o"),

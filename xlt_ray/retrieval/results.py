@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 import ray
 from rich.table import Table
 
-from xlt_ray import artifacts, shards
-from xlt_ray.artifacts import Artifact
-from xlt_ray.config import RetrievalConfig, RetrievalJob
-from xlt_ray.figures import to_png
+from xlt_ray.charts.style import to_png
+from xlt_ray.job.tracking import Tracker
 from xlt_ray.retrieval import pairs, plots, ranking, seqsim, tiles
-from xlt_ray.tracking import Tracker
+from xlt_ray.retrieval.config import RetrievalConfig, RetrievalJob
+from xlt_ray.store import artifacts, shards
+from xlt_ray.store.artifacts import Artifact
 
 Figures = dict[str, Any]
 

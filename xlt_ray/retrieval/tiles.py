@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from xlt_ray import artifacts, shards
-from xlt_ray.artifacts import Artifact
-from xlt_ray.config import RetrievalConfig
 from xlt_ray.retrieval import baselines, seqsim
-from xlt_ray.schema import TILE, layer_column
+from xlt_ray.retrieval.config import RetrievalConfig
+from xlt_ray.store import artifacts, shards
+from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.schema import TILE, layer_column
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -17,21 +17,24 @@ import pyarrow as pa
 import ray
 import torch
 
-from xlt_ray import artifacts, decoder, metrics, runtime
-from xlt_ray.artifacts import Artifact
-from xlt_ray.config import FinetuneConfig
-from xlt_ray.figures import to_png
+from xlt_ray import metrics
+from xlt_ray.charts.style import to_png
 from xlt_ray.finetune import fisher
 from xlt_ray.finetune import pipeline as finetune
+from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.finetune.learner import Learner
-from xlt_ray.schema import CELL
+from xlt_ray.job import cluster
+from xlt_ray.job.tracking import Tracker, track
+from xlt_ray.models import decoder
+from xlt_ray.store import artifacts
+from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.schema import CELL
 from xlt_ray.study import matrix, plots, results
 from xlt_ray.study import plan as plans
 from xlt_ray.study.matrix import Pair, Texts
 from xlt_ray.study.plan import Plan
-from xlt_ray.tracking import Tracker, track
 from xlt_ray.translate import pipeline as translate
-from xlt_ray.translate.results import by_direction
+from xlt_ray.translate.scores import by_direction
 
 _Figures = dict[str, Any]
 
@@ -47,7 +50,7 @@ def study(plan: Plan, retrieval: Artifact) -> Artifact:
     if artifact.is_complete:
         print(f"study: {artifact.uri} is complete, nothing to compare")
         return artifact
-    runtime.require_shared(artifact.path("config.json"))
+    cluster.require_shared(artifact.path("config.json"))
     inputs = {"corpus": artifact.settings["corpus"], "model": job.model, "embed": plan.embeddings.name}
     with track(job.root, "study", artifact.name, artifact.identity, inputs) as tracker:
         started = time.monotonic()

@@ -7,12 +7,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from xlt_ray import artifacts
-from xlt_ray.artifacts import Artifact
-from xlt_ray.config import FinetuneJob, RetrievalConfig, RetrievalJob, StudyJob, TranslateConfig, TranslateJob, identity
 from xlt_ray.errors import UserError
 from xlt_ray.finetune import plan as finetune
+from xlt_ray.finetune.config import FinetuneJob
+from xlt_ray.job.settings import identity
+from xlt_ray.retrieval.config import RetrievalConfig, RetrievalJob
+from xlt_ray.store import artifacts
+from xlt_ray.store.artifacts import Artifact
+from xlt_ray.study.config import StudyJob
 from xlt_ray.translate import plan as translate
+from xlt_ray.translate.config import TranslateConfig, TranslateJob
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from xlt_ray.figures import BLUE, INK, MUTED, SHADES, colorbar, grid, new_figure
+from xlt_ray.charts.style import BLUE, INK, MUTED, SHADES, colorbar, grid, new_figure
 from xlt_ray.study.results import PREDICTORS, rows
 
 

@@ -18,10 +18,7 @@ import torch
 from filelock import FileLock
 from torch.nn.functional import one_hot
 
-from xlt_ray import shards, storage
-from xlt_ray.artifacts import Artifact
-from xlt_ray.config import TranslateConfig
-from xlt_ray.decoder import (
+from xlt_ray.models.decoder import (
     FrameDecoder,
     Prompter,
     Scheme,
@@ -31,8 +28,11 @@ from xlt_ray.decoder import (
     load_decoder,
     read_weights,
 )
-from xlt_ray.schema import HYPOTHESIS, Direction
+from xlt_ray.store import shards, storage
+from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.schema import HYPOTHESIS, Direction
 from xlt_ray.translate import unseen
+from xlt_ray.translate.config import TranslateConfig
 
 DETECTED = b"detected"
 """Key of a table's metadata: how often each language was detected in each direction, as JSON."""

@@ -19,14 +19,19 @@ import ray
 import ray.data
 import torch
 
-from xlt_ray import artifacts, metrics, runtime, shards, whisper
-from xlt_ray.artifacts import Artifact
-from xlt_ray.config import TranslateConfig
-from xlt_ray.decoder import Prompter
-from xlt_ray.schema import from_ipc, to_ipc
-from xlt_ray.tracking import Tracker, track
-from xlt_ray.translate import comet, decode, results, tables
+from xlt_ray import metrics
+from xlt_ray.job import cluster, pools, progress
+from xlt_ray.job.tracking import Tracker, track
+from xlt_ray.models import whisper
+from xlt_ray.models.decoder import Prompter
+from xlt_ray.store import artifacts, shards
+from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.schema import from_ipc, to_ipc
+from xlt_ray.translate import comet, decode
+from xlt_ray.translate import results as tables
+from xlt_ray.translate import scores as results
 from xlt_ray.translate.comet import CometScores
+from xlt_ray.translate.config import TranslateConfig
 from xlt_ray.translate.plan import Plan
 
 
@@ -37,7 +42,7 @@ def translate(plan: Plan) -> Artifact:
         print(f"translate: {artifact.uri} is complete, nothing to translate")
         _score_again(plan)
         return artifact
-    runtime.require_shared(artifact.path("config.json"))
+    cluster.require_shared(artifact.path("config.json"))
     # Again: what the encoder rejected may have been all that a direction had.
     shards.require_references(shards.utterances(plan.embeddings), plan.directions, config.split)
     with _track(plan) as tracker:
@@ -91,12 +96,12 @@ def _translate_missing(plan: Plan, units: Mapping[str, pa.Table]) -> None:
     if not missing:
         return
     config = plan.job.translate
-    pool = runtime.pool("translate", config.num_gpus, config.max_actors, len(missing))
+    pool = pools.pool("translate", config.num_gpus, config.max_actors, len(missing))
     blocks = [{"unit": unit, "rows": to_ipc(rows)} for unit, rows in missing.items()]
     written = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
         TranslateUnit, fn_constructor_kwargs={"plan": plan}, batch_size=1, batch_format="pyarrow", **pool.options
     )
-    with runtime.Bar("translate", total, num_done) as bar:
+    with progress.Bar("translate", total, num_done) as bar:
         for row in written.iter_rows():
             bar.advance(row["num_rows"])
 
@@ -191,7 +196,7 @@ def _comet_scores(config: TranslateConfig, model: str, rows: pa.Table) -> CometS
     if not rows.num_rows:
         reason = "no translation has the text of its source"
         return CometScores(model=model, version=comet.VERSION, system=None, segments=None, reason=reason)
-    pool = runtime.pool("comet", config.num_gpus, 1, 1)
+    pool = pools.pool("comet", config.num_gpus, 1, 1)
     # Workers have another working directory.
     place = str(Path(model).expanduser().absolute()) if model.endswith(".ckpt") else model
     texts = [rows[name].to_pylist() for name in ("text", "hypothesis", "reference")]

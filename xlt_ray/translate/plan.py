@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from xlt_ray import artifacts, shards, whisper
-from xlt_ray.artifacts import Artifact
-from xlt_ray.config import TranslateConfig, TranslateJob, identity
-from xlt_ray.decoder import Prompter, Scheme
 from xlt_ray.errors import UserError
-from xlt_ray.schema import Direction
+from xlt_ray.job.settings import identity
+from xlt_ray.models import whisper
+from xlt_ray.models.decoder import Prompter, Scheme
+from xlt_ray.store import artifacts, shards
+from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.schema import Direction
 from xlt_ray.translate import unseen
+from xlt_ray.translate.config import TranslateConfig, TranslateJob
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,177 +1,150 @@
-"""What hypotheses are worth: the content of metrics.json, and what is kept of an earlier run.
-
-All of it follows from the hypotheses, so a finished run can be scored again without translating again.
-"""
+"""How the figures of a translate run are shown: the tables at the end of the job, and its run in MLflow."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
+from rich.table import Table
 
-from xlt_ray import metrics
-from xlt_ray.schema import HYPOTHESIS, Direction
-from xlt_ray.translate.comet import CometScores
-from xlt_ray.translate.decode import DETECTED
+from xlt_ray.job.tracking import Tracker
+from xlt_ray.store.schema import Direction
+from xlt_ray.translate.scores import Figures
 
-Figures = dict[str, Any]
-
-
-def by_direction(hypotheses: Iterable[pa.Table]) -> dict[str, pa.Table]:
-    """Rows of HYPOTHESIS out of many files, by direction."""
-    rows = pa.concat_tables([HYPOTHESIS.empty_table(), *hypotheses])
-    names = rows["direction"].unique().to_pylist()
-    return {name: rows.filter(pc.equal(rows["direction"], name)) for name in names}
+_LOGGED_ROWS = 200
 
 
-def detected(hypotheses: Iterable[pa.Table]) -> dict[str, dict[str, float]] | None:
-    """The share of each language among those that were detected, by direction, the most frequent first.
-
-    Args:
-        hypotheses: rows of HYPOTHESIS, the metadata of each file as `Translator.translate` left them.
-
-    Returns:
-        None where nothing was detected because the prompts named what is spoken.
-    """
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for table in hypotheses:
-        for direction, found in json.loads((table.schema.metadata or {}).get(DETECTED, "{}")).items():
-            counts[direction].update(found)
-    return {direction: _shares(found) for direction, found in counts.items()} or None
+def log(tracker: Tracker, figures: Figures, hypotheses: Mapping[str, pa.Table]) -> None:
+    """Figures under keys that line up before and after tuning, and the first hypotheses of every direction."""
+    tracker.metrics({key: value for key, value in _keys(figures) if value is not None})
+    each = max(1, _LOGGED_ROWS // len(hypotheses))
+    rows = pa.concat_tables([table.slice(0, each) for table in hypotheses.values()])
+    columns = ["direction", "utterance_id", "text", "reference", "hypothesis"]
+    tracker.table(rows.select(columns).slice(0, _LOGGED_ROWS).to_pydict(), "hypotheses.json")
 
 
-def _shares(counts: Counter[str]) -> dict[str, float]:
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return {code: count / counts.total() for code, count in ordered}
-
-
-def summarise(hypotheses: Mapping[str, pa.Table], spellings: Mapping[str, str]) -> Figures:
-    """Scores of every direction, and their unweighted means by target; `comet` and `kept` are still to come.
-
-    Args:
-        hypotheses: rows of HYPOTHESIS by direction (`fr-zh`).
-        spellings: British to American, for English transcripts (`metrics.english_spellings`).
-    """
-    directions = {name: _scores(Direction.parse(name), rows, spellings) for name, rows in hypotheses.items()}
-    return {"directions": directions, "means": _means(directions), "comet": None, "baseline": None, "kept": None}
-
-
-def _scores(direction: Direction, rows: pa.Table, spellings: Mapping[str, str]) -> Figures:
-    said, wanted = rows["hypothesis"].to_pylist(), rows["reference"].to_pylist()
-    if not _is_translation(direction):
-        num_empty = sum(not text.strip() for text in said)
-        rate = metrics.error_rate(said, wanted, direction.target, spellings)
-        return {**rate, "num": len(said), "empty_rate": num_empty / len(said)}
-    scores = metrics.score(said, wanted, direction.target)
-    return {**scores, "bleu_ci95": list(metrics.interval(said, wanted, direction.target)), "comet": None, "wer": None}
-
-
-def _is_translation(direction: Direction) -> bool:
-    return direction.source != direction.target
-
-
-def _means(directions: Mapping[str, Figures]) -> Figures:
-    targets, rates = defaultdict(list), defaultdict(list)
-    for name, scores in directions.items():
-        if "measure" not in scores:
-            targets[Direction.parse(name).target].append(scores)
-        elif scores[scores["measure"]] is not None:
-            rates[scores["measure"]].append(scores[scores["measure"]])
-    means: Figures = {
-        target: {**{key: fmean(of[key] for of in all_of) for key in ("bleu", "chrf")}, "num_directions": len(all_of)}
-        for target, all_of in targets.items()
-    }
-    if rates:
-        counts = {"num_directions": sum(map(len, rates.values()))}
-        means["transcription"] = {measure: fmean(values) for measure, values in rates.items()} | counts
-    return means
-
-
-def comet_rows(hypotheses: Mapping[str, pa.Table]) -> tuple[pa.Table, int]:
-    """Translations of which COMET can see the source, its text; and the number of those without one."""
-    rows = [table for name, table in hypotheses.items() if _is_translation(Direction.parse(name))]
-    table = pa.concat_tables([HYPOTHESIS.empty_table(), *rows])
-    known = table.filter(pc.is_valid(table["text"]))
-    return known, table.num_rows - known.num_rows
-
-
-def add_comet(figures: Figures, directions: Sequence[str], scores: CometScores, num_without_text: int) -> None:
-    """Enter COMET's mean of every direction; null, and the reason, where it could not score.
-
-    Args:
-        figures: from `summarise`; changed.
-        directions: (num,) the direction of each row that was scored.
-        scores: of those rows.
-        num_without_text: translations that could not be scored for want of the source's text.
-    """
-    segments = defaultdict(list)
-    for direction, segment in zip(directions, scores.segments or (), strict=scores.segments is not None):
-        segments[direction].append(segment)
+def _keys(figures: Figures) -> Iterator[tuple[str, float | None]]:
     for name, of in figures["directions"].items():
-        if "measure" not in of:
-            of["comet"] = fmean(segments[name]) if name in segments else None
-    described = {key: getattr(scores, key) for key in ("model", "version", "reason")}
-    figures["comet"] = {**described, "num_without_text": num_without_text}
+        yield f"empty_rate/{name}", of["empty_rate"]
+        if "measure" in of:
+            yield f"{of['measure']}/{Direction.parse(name).target}", of[of["measure"]]
+        else:
+            yield from ((f"{key}/{name}", of[key]) for key in ("bleu", "chrf", "comet"))
+    for target, of in figures["means"].items():
+        key_of = "mean" if target == "transcription" else f"mean/{target}"
+        yield from ((f"{key}/{key_of}", of[key]) for key in ("bleu", "chrf", "wer", "cer") if key in of)
+    if kept := figures["kept"]:
+        yield from ((f"kept/{name}", of.get("retained")) for name, of in kept["directions"].items())
+        yield from ((f"kept/{key}", kept[key]) for key in ("backward_transfer", "gain"))
 
 
-def compare(after: Mapping[str, pa.Table], before: Mapping[str, pa.Table], spellings: Mapping[str, str]) -> Figures:
-    """What a run keeps and gains against an earlier one, on the utterances that both have.
+def sentence(figures: Figures) -> str:
+    """The outcome in one sentence."""
+    parts = [
+        f"BLEU {of['bleu']:.1f} into {target} over {of['num_directions']} directions"
+        for target, of in figures["means"].items()
+        if target != "transcription"
+    ]
+    rates = figures["means"].get("transcription", {})
+    parts += [f"{key.upper()} {100 * rates[key]:.1f} %" for key in ("wer", "cer") if key in rates]
+    who = f"checkpoint {figures['checkpoint']['name']}" if figures["checkpoint"] else "the model as it is"
+    return f"{', '.join(parts)}: {who}, {_prompt(figures)}."
 
-    `retained` is the share of the BLEU that is left in a direction into English, which Whisper was trained on. The mean
-    of the differences there is backward transfer (Lopez-Paz and Ranzato 2017), below 0 where something was forgotten;
-    `gain` is the mean over the other directions.
+
+def _prompt(figures: Figures) -> str:
+    source_prompt = figures["source_prompt"]
+    return f"prompt {figures['prompt']}" + (f", source prompt {source_prompt}" if source_prompt else "")
+
+
+def closing(runs: Sequence[Figures]) -> list[Table]:
+    """The tables that end a job: scores and comparison of one run, or several runs side by side."""
+    if len(runs) > 1:
+        return [prompts_table(runs)]
+    (figures,) = runs
+    return [as_table(figures), *([kept_table(figures)] if figures["kept"] else [])]
+
+
+def as_table(figures: Figures) -> Table:
+    """Scores of every direction with the interval of BLEU; error rates and empty hypotheses in percent."""
+    has_comet = any(of.get("comet") is not None for of in figures["directions"].values())
+    table = Table(title=f"translations by direction, {_prompt(figures)}", title_justify="left")
+    table.add_column("direction")
+    for column in ("BLEU", "95% interval", "chrF", *["COMET"] * has_comet, "WER or CER %", "empty %", "texts"):
+        table.add_column(column, justify="right")
+    target = None
+    for name, of in figures["directions"].items():
+        group = "transcription" if "measure" in of else Direction.parse(name).target
+        if target not in (None, group):
+            table.add_section()
+        target = group
+        table.add_row(name, *_cells(of, has_comet), f"{100 * of['empty_rate']:.1f}", str(of["num"]))
+    return table
+
+
+def _cells(of: Figures, has_comet: bool) -> list[str]:
+    if "measure" in of:
+        rate = of[of["measure"]]
+        shown = "" if rate is None else f"{of['measure'].upper()} {100 * rate:.1f}"
+        return ["", "", "", *[""] * has_comet, shown]
+    low, high = of["bleu_ci95"]
+    comet = ["" if of["comet"] is None else f"{of['comet']:.3f}"] if has_comet else []
+    return [f"{of['bleu']:.1f}", f"{low:.1f} to {high:.1f}", f"{of['chrf']:.1f}", *comet, ""]
+
+
+def kept_table(figures: Figures) -> Table:
+    """Every direction before and after: BLEU, and how sure the difference is; error rates in percent."""
+    kept, means = figures["kept"], []
+    if kept["backward_transfer"] is not None:
+        means.append(f"backward transfer {kept['backward_transfer']:+.2f} BLEU into en")
+    if kept["gain"] is not None:
+        means.append(f"gain {kept['gain']:+.2f} BLEU elsewhere")
+    title = f"against {figures['baseline']['name']}"
+    table = Table(title=title, title_justify="left", caption=", ".join(means) or None, caption_justify="left")
+    table.add_column("direction")
+    for column in ("score", "before", "after", "difference", "95% interval", "p", "kept %", "texts"):
+        table.add_column(column, justify="right")
+    for name, of in kept["directions"].items():
+        table.add_row(name, of["measure"].upper(), *_compared_cells(of), str(of["num"]))
+    return table
+
+
+def _compared_cells(of: Figures) -> list[str]:
+    if of["measure"] != "bleu":
+        rates = [of[key] for key in ("before", "after", "difference")]
+        return [*("" if rate is None else f"{100 * rate:.1f}" for rate in rates), "", "", ""]
+    low, high = of["difference_ci95"]
+    kept = "" if of["retained"] is None else f"{100 * of['retained']:.0f}"
+    scores = [f"{of['before']:.1f}", f"{of['after']:.1f}", f"{of['difference']:+.1f}"]
+    return [*scores, f"{low:+.1f} to {high:+.1f}", f"{of['p_value']:.3f}", kept]
+
+
+def prompts_table(runs: Sequence[Figures]) -> Table:
+    """Directions into English by source prompt: BLEU with its interval, and the error rate of the transcripts.
 
     Args:
-        after: rows of HYPOTHESIS by direction.
-        before: those of the earlier run.
-        spellings: as in `summarise`.
+        runs: of the same directions, each with a source prompt of its own.
     """
-    directions: Figures = {}
-    for name in after:
-        if name in before and (shared := _shared(after[name], before[name])).num_rows:
-            directions[name] = _compare(Direction.parse(name), shared, spellings)
-    differences = defaultdict(list)
-    for name, of in directions.items():
-        if of["measure"] == "bleu":
-            differences[Direction.parse(name).is_native].append(of["difference"])
-    return {
-        "directions": directions,
-        "backward_transfer": fmean(differences[True]) if differences[True] else None,
-        "gain": fmean(differences[False]) if differences[False] else None,
-    }
+    table = Table(title="into English by source prompt", title_justify="left")
+    table.add_column("direction")
+    for figures in runs:
+        table.add_column(f"{figures['source_prompt']}\nBLEU (95%)", justify="right")
+        table.add_column("\nWER %", justify="right")
+    directions = [name for name, of in runs[0]["directions"].items() if "measure" not in of]
+    for name in directions:
+        if Direction.parse(name).is_native:
+            table.add_row(name, *(cell for figures in runs for cell in _prompt_cells(figures["directions"], name)))
+    return table
 
 
-def _shared(after: pa.Table, before: pa.Table) -> pa.Table:
-    """Rows of `after` that `before` has too, with its hypothesis as the column `before`."""
-    earlier = dict(zip(before["utterance_id"].to_pylist(), before["hypothesis"].to_pylist(), strict=True))
-    ids = after["utterance_id"].to_pylist()
-    rows = after.filter(pa.array([name in earlier for name in ids], pa.bool_()))
-    return rows.append_column("before", pa.array([earlier[name] for name in ids if name in earlier], pa.string()))
+def _prompt_cells(directions: Mapping[str, Figures], name: str) -> list[str]:
+    source, of = Direction.parse(name).source, directions[name]
+    low, high = of["bleu_ci95"]
+    transcribed = directions.get(f"{source}-{source}")
+    return [f"{of['bleu']:.1f} ({low:.1f} to {high:.1f})", _rate_cell(transcribed) if transcribed else ""]
 
 
-def _compare(direction: Direction, rows: pa.Table, spellings: Mapping[str, str]) -> Figures:
-    said, said_before, wanted = (rows[name].to_pylist() for name in ("hypothesis", "before", "reference"))
-    if not _is_translation(direction):
-        now, then = (metrics.error_rate(of, wanted, direction.target, spellings) for of in (said, said_before))
-        measure = now["measure"]
-        known = now[measure] is not None
-        difference = now[measure] - then[measure] if known else None
-        compared = {"measure": measure, "before": then[measure], "after": now[measure], "difference": difference}
-        return {**compared, "num": len(wanted)}
-    test = metrics.paired_bootstrap(said, said_before, wanted, direction.target)
-    then, now = test["baseline_bleu"], test["bleu"]
-    return {
-        "measure": "bleu",
-        "before": then,
-        "after": now,
-        "difference": test["difference"],
-        "difference_ci95": test["difference_ci95"],
-        "p_value": test["p_value"],
-        "retained": now / then if direction.is_native and then else None,
-        "num": len(wanted),
-    }
+def _rate_cell(transcribed: Figures) -> str:
+    """The error rate in percent: of words, or of characters where that is said. Short, so four prompts fit."""
+    rate = transcribed[transcribed["measure"]]
+    shown = "" if rate is None else f"{100 * rate:.1f}"
+    return f"CER {shown}" if shown and transcribed["measure"] == "cer" else shown

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from xlt_ray.config import TranslateConfig
 from xlt_ray.errors import UserError
-from xlt_ray.schema import language_of
+from xlt_ray.store.schema import language_of
+from xlt_ray.translate.config import TranslateConfig
 
 RELATED = {
     "kea": "pt",  # Kabuverdianu: a creole, most of its words are Portuguese

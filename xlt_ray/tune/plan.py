@@ -8,12 +8,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from xlt_ray import artifacts
-from xlt_ray.artifacts import Artifact
-from xlt_ray.config import FinetuneConfig, FinetuneJob, TranslateConfig, TranslateJob, TuneJob, identity
 from xlt_ray.finetune import plan as finetune
+from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
+from xlt_ray.job.settings import identity
+from xlt_ray.store import artifacts
+from xlt_ray.store.artifacts import Artifact
 from xlt_ray.translate import plan as translate
+from xlt_ray.translate.config import TranslateConfig, TranslateJob
 from xlt_ray.tune import space
+from xlt_ray.tune.config import TuneJob
 from xlt_ray.tune.space import Settings
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from xlt_ray.figures import BLUE, INK, MUTED, ORANGE, grid, legend, new_figure
+from xlt_ray.charts.style import BLUE, INK, MUTED, ORANGE, grid, legend, new_figure
 
 _MARKS = {"finished": (BLUE, "o"), "stopped": (MUTED, "x")}
 

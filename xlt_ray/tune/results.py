@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from xlt_ray.config import SCALES, Axis, TuneConfig
 from xlt_ray.metrics import rank_correlation
+from xlt_ray.tune.config import SCALES, Axis, TuneConfig
 from xlt_ray.tune.halving import Point, front
 
 Row = Mapping[str, Any]

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from xlt_ray.config import SCALES, Axis, FinetuneConfig, TuneConfig
+from xlt_ray.finetune.config import FinetuneConfig
+from xlt_ray.tune.config import SCALES, Axis, TuneConfig
 
 Settings = dict[str, float]
 """The value of each setting that is searched; a `lora_rank` of 0 is the whole decoder."""

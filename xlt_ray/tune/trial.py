@@ -8,8 +8,9 @@ from typing import Any
 import ray.tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from xlt_ray.finetune.trainer import Work, trainer_of
-from xlt_ray.runtime import Workers
+from xlt_ray.finetune.trainer import trainer_of
+from xlt_ray.finetune.work import Work
+from xlt_ray.job.pools import Workers
 
 
 def run_trial(settings: dict[str, Any], works: Sequence[Work], workers: Workers) -> None:

@@ -1,0 +1,135 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from xlt_ray.errors import UserError
+from xlt_ray.store import artifacts
+from xlt_ray.store.schema import REJECTED
+
+IDENTITY = {"languages": ["en", "fr"], "embed": {"encoding": "exact", "keep_margin": 100}}
+
+
+def started(tmp_path, name="a", identity=IDENTITY):
+    return artifacts.start(str(tmp_path), "embed", name, identity, {"root": str(tmp_path)})
+
+
+def rejected(*ids):
+    rows = [{"utterance_id": i, "language": "en", "audio": "/x.wav", "reason": "silent"} for i in ids]
+    return pa.Table.from_pylist(rows, schema=REJECTED)
+
+
+def test_same_name_same_identity_is_the_same_artifact(tmp_path):
+    first = started(tmp_path)
+    first.write_table("data/en-00000.parquet", pa.table({"x": [1]}))
+    again = started(tmp_path)
+    assert again == first
+    assert again.done() == {"en-00000"}
+
+
+def test_other_identity_stops_with_the_fields_that_differ(tmp_path):
+    started(tmp_path)
+    other = {"languages": ["en", "fr"], "embed": {"encoding": "trimmed", "keep_margin": 100}}
+    with pytest.raises(UserError, match=r'embed\.encoding: "exact" there, "trimmed" asked') as error:
+        started(tmp_path, identity=other)
+    assert "keep_margin" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_commit_counts_every_row(tmp_path):
+    artifact = started(tmp_path)
+    artifact.write_table("data/en-00000.parquet", pa.table({"x": [1, 2, 3]}))
+    artifact.write_table("data/fr-00000.parquet", pa.table({"x": [4]}))
+    artifact.write_table("rejected/en-00000.parquet", rejected("b", "a"))
+    assert artifact.merge_rejected([rejected("c")]) == 3
+    with pytest.raises(RuntimeError, match="8 rows in, but 4 out and 3 rejected"):
+        artifact.commit(units=["en-00000", "fr-00000"], num_rows_in=8, inputs={}, seconds=1)
+    assert not artifact.is_complete
+    artifact.commit(units=["en-00000", "fr-00000"], num_rows_in=7, inputs={"corpus": "x"}, seconds=1)
+    manifest = json.loads((tmp_path / "embed" / "a" / "manifest.json").read_text())
+    assert [file["rows"] for file in manifest["files"]] == [3, 1]
+    assert [os.path.getsize(tmp_path / "embed" / "a" / f["path"]) for f in manifest["files"]] == [
+        f["bytes"] for f in manifest["files"]
+    ]
+    assert pq.read_table(tmp_path / "embed/a/rejected.parquet")["utterance_id"].to_pylist() == ["a", "b", "c"]
+    assert not (tmp_path / "embed/a/rejected").exists()
+
+
+def test_a_missing_unit_is_not_committed(tmp_path):
+    artifact = started(tmp_path)
+    artifact.merge_rejected()
+    with pytest.raises(RuntimeError, match=r"data/en-00000\.parquet is missing"):
+        artifact.commit(units=["en-00000"], num_rows_in=0, inputs={}, seconds=1)
+
+
+def test_only_listed_files_are_read(tmp_path):
+    artifact = started(tmp_path)
+    artifact.write_table("data/en-00000.parquet", pa.table({"x": [1]}))
+    artifact.merge_rejected()
+    artifact.commit(units=["en-00000"], num_rows_in=1, inputs={}, seconds=1)
+    artifact.write_table("data/en-00001.parquet", pa.table({"x": [2]}))
+    assert artifact.files() == [artifact.path("data/en-00000.parquet")]
+
+
+def test_a_writer_killed_at_any_moment_leaves_no_half_file(tmp_path):
+    """A child writes the same unit over and over and is killed: what stands under the name is always whole."""
+    script = (
+        "import pyarrow as pa; from xlt_ray import artifacts\n"
+        f"a = artifacts.start({str(tmp_path)!r}, 'embed', 'a', {IDENTITY!r}, {{}})\n"
+        "print('go', flush=True)\n"
+        "for n in range(10**6):\n"
+        "    a.write_table('data/u.parquet', pa.table({'x': [n] * 300_000}), use_dictionary=False)\n"
+    )
+    for wait in (0.05, 0.11, 0.17):
+        child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+        child.stdout.readline()
+        timer = threading.Timer(wait, child.kill)
+        timer.start()
+        child.wait()
+        files = list((tmp_path / "embed" / "a" / "data").glob("u.parquet"))
+        assert all(len(set(pq.read_table(file)["x"].to_pylist())) == 1 for file in files)
+        assert all(pq.read_table(file).num_rows == 300_000 for file in files)
+    assert artifacts.start(str(tmp_path), "embed", "a", IDENTITY, {}).done() <= {"u"}
+
+
+def test_commit_sweeps_up_after_killed_writers(tmp_path):
+    artifact = started(tmp_path)
+    artifact.write_table("data/en-00000.parquet", pa.table({"x": [1]}))
+    half = tmp_path / "embed/a/data/.en-00001.parquet.0123"
+    half.write_bytes(b"half")
+    os.utime(half, (0, 0))
+    young = half.with_name(".en-00002.parquet.4567")
+    young.write_bytes(b"half")
+    assert artifact.done() == {"en-00000"}
+    artifact.merge_rejected()
+    artifact.commit(units=["en-00000"], num_rows_in=1, inputs={}, seconds=1)
+    assert not half.exists()
+    assert young.exists()
+
+
+def test_find_names_what_is_there(tmp_path):
+    artifact = started(tmp_path, name="good")
+    artifact.merge_rejected()
+    artifact.commit(units=[], num_rows_in=0, inputs={}, seconds=1)
+    started(tmp_path, name="half")
+    assert artifacts.find(str(tmp_path), "embed", "good").uri == artifact.uri
+    with pytest.raises(UserError, match=r"no finished embed artifact 'half' .* finished ones: good"):
+        artifacts.find(str(tmp_path), "embed", "half")
+
+
+def test_a_root_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't be written"):
+        artifacts.start(str(tmp_path / "file"), "embed", "a", IDENTITY, {})
+
+
+def test_fingerprint_ignores_the_order_of_keys():
+    assert artifacts.fingerprint({"a": 1, "b": {"c": 2, "d": 3}}) == artifacts.fingerprint(
+        {"b": {"d": 3, "c": 2}, "a": 1}
+    )
+    assert artifacts.fingerprint({"a": 1}) != artifacts.fingerprint({"a": 2})

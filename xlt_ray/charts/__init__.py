@@ -1,0 +1,1 @@
+"""Pictures: the style of the plots and the planes of the report."""

@@ -1,0 +1,76 @@
+"""The sizes of public corpora as published: what a run on them costs is known before they are at hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from xlt_ray.corpora import covost2, fleurs, mass
+from xlt_ray.corpora.tables import canonical_split, check_languages
+from xlt_ray.errors import UserError
+from xlt_ray.store.schema import Direction
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Published:
+    """The size of one language in one split of a public corpus, as published."""
+
+    num_recordings: int
+    num_sentences: int
+    mean_seconds: float
+
+
+PUBLISHED: dict[tuple[str, str | None], Published] = {
+    # FLEURS: 10 hours of training a language, 12 in all (data set card, arXiv 2205.12446); 77,809 test recordings in
+    # 102 languages; 1509, 150 and 350 sentences. A recording is 12 s long by the sizes of the Hub's files.
+    ("fleurs", "train"): Published(3000, 1509, 12.0),
+    ("fleurs", "dev"): Published(330, 150, 12.0),
+    ("fleurs", "test"): Published(763, 350, 12.0),
+    # CoVoST 2, English into 15 languages (arXiv 2007.10310, table 2): 430 hours of training.
+    ("covost2", "train"): Published(289_000, 289_000, 5.4),
+    ("covost2", "dev"): Published(15_500, 15_500, 5.4),
+    ("covost2", "test"): Published(15_500, 15_500, 5.4),
+    # MaSS (arXiv 1907.12895): 8160 verses stand in all eight languages, about 20 hours each.
+    ("mass", None): Published(8160, 8160, 8.8),
+}
+"""Corpora that need not be at hand, by name and split: any language of FLEURS and MaSS, English of CoVoST 2."""
+
+
+_LANGUAGES = {"fleurs": fleurs.CODES.values(), "covost2": covost2.TARGETS, "mass": mass.FOLDERS}
+
+
+def find(corpus: str, languages: Sequence[str], split: str | None) -> Published | None:
+    """The published size of a language of a corpus that no place is given for; None where nothing is published.
+
+    Args:
+        corpus: as `--corpus`.
+        languages: codes in Whisper's spelling.
+        split: a split of the corpus; None: what the corpus does by default.
+
+    Raises:
+        UserError: for a language or split that the corpus does not have.
+    """
+    if corpus not in _LANGUAGES:
+        return None
+    check_languages(corpus, languages, set(_LANGUAGES[corpus]))
+    if corpus == "covost2" and tuple(languages) != ("en",):
+        return None
+    if corpus == "mass" and split is not None:
+        raise UserError(f"MaSS has no splits, so split {split!r} cannot be read; leave it out")
+    return PUBLISHED[corpus, split_of(corpus, split)]
+
+
+def split_of(corpus: str, split: str | None) -> str | None:
+    """The split that is read where `split` is asked for."""
+    return None if corpus == "mass" else canonical_split(split)
+
+
+def require_texts(corpus: str, languages: Sequence[str], directions: Iterable[Direction]) -> None:
+    """Refuse a direction into a language in which a public corpus has no text for these languages."""
+    for direction in directions:
+        known = covost2.TARGETS[direction.source] if corpus == "covost2" else languages
+        if direction.target not in (*known, direction.source):
+            raise UserError(
+                f"direction {direction}: {corpus} has no {direction.target} text for --languages "
+                f"{','.join(languages)}, only {', '.join(known)}; add the language, or choose another direction"
+            )

@@ -1,0 +1,117 @@
+"""What embedding costs, and how much speech there is to embed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+
+from xlt_ray.corpora import audio, published
+from xlt_ray.embed.config import EmbedConfig
+from xlt_ray.errors import RejectedRow, UserError
+from xlt_ray.job import cost
+from xlt_ray.job.cost import Cost, Speech
+from xlt_ray.job.settings import Job
+from xlt_ray.models import whisper
+from xlt_ray.models.size import ModelSize, model_size
+from xlt_ray.models.whisper import MAX_FRAMES
+from xlt_ray.store.schema import Direction
+
+FRAMES_PER_SECOND = whisper.SAMPLE_RATE // whisper.SAMPLES_PER_FRAME
+
+NUM_SAMPLED = 8
+"""Recordings of each language whose length stands for that of all, where the corpus does not say it."""
+
+
+def encoded_frames(mean_seconds: float, config: EmbedConfig) -> float:
+    """Frames that the encoder computes for a recording."""
+    spoken = min(mean_seconds * FRAMES_PER_SECOND, MAX_FRAMES)
+    return MAX_FRAMES if config.encoding == "exact" else min(spoken + config.context_margin, MAX_FRAMES)
+
+
+def kept_frames(mean_seconds: float, config: EmbedConfig) -> float:
+    """Frames of a recording that a shard keeps, and a decoder reads."""
+    encoded = encoded_frames(mean_seconds, config)
+    if config.keep_margin == "all":
+        return encoded
+    return min(mean_seconds * FRAMES_PER_SECOND + config.keep_margin, encoded)
+
+
+def embed_cost(size: ModelSize, num_recordings: int, mean_seconds: float, config: EmbedConfig) -> Cost:
+    """Encoding so many recordings; frames are kept as float16."""
+    flops = num_recordings * size.encoder_flops(encoded_frames(mean_seconds, config))
+    num_values = kept_frames(mean_seconds, config) * size.d_model * (1 + len(config.layers))
+    return cost.estimate(
+        "encode", flops, num_recordings, num_recordings * mean_seconds, 2 * num_recordings * num_values
+    )
+
+
+def counted(rows: pa.Table) -> Speech:
+    """The corpus by its rows of UTTERANCE; its length by that of the first recordings of each language.
+
+    Raises:
+        UserError: where none of them can be decoded.
+    """
+    table = rows.select(["language", "split", "audio", "member"]).to_pylist()
+    num = Counter((row["language"], row["split"]) for row in table)
+    heard = {code: [row for row in table if row["language"] == code][:NUM_SAMPLED] for code, _ in num}
+    seconds = {code: _mean_seconds(first) for code, first in heard.items()}
+    if none := [code for code, mean in seconds.items() if mean is None]:
+        raise UserError(f"none of the first {NUM_SAMPLED} recordings in {none[0]} can be decoded; see embed.py --check")
+    known = {code: mean for code, mean in seconds.items() if mean is not None}
+    return Speech(num, known, f"counted; length by {NUM_SAMPLED} recordings a language")
+
+
+def _mean_seconds(rows: Sequence[Mapping[str, str]]) -> float | None:
+    """Mean length of the recordings that can be decoded, None for none."""
+    lengths = []
+    locators = [(row["audio"], row["member"]) for row in rows]
+    for (file, member), data in zip(locators, audio.read_recordings(locators), strict=True):
+        with contextlib.suppress(RejectedRow):
+            if not isinstance(data, RejectedRow):
+                lengths.append(len(audio.decode(data, member or file)) / audio.SAMPLE_RATE)
+    return sum(lengths) / len(lengths) if lengths else None
+
+
+def embed_costs(job: Job, config: EmbedConfig, embeddings: str | None, speech: Speech) -> dict[str, Cost]:
+    """The cost of what a job embeds: {} where it reads finished embeddings."""
+    if embeddings is not None:
+        return {}
+    size = model_size(job.model)
+    parts = [embed_cost(size, speech.count(code), speech.mean_seconds[code], config) for code in job.languages]
+    return {"embed": sum(parts, Cost())}
+
+
+def public_speech(
+    job: Job, config: EmbedConfig, embeddings: str | None, directions: Sequence[Direction] = ()
+) -> Speech | None:
+    """The corpus of a job by its published sizes, which needs neither network nor corpus.
+
+    Args:
+        job: with its --corpus and --languages.
+        config: with the split.
+        embeddings: name of the embed artifact that the job reads, where it names one.
+        directions: what the job learns or keeps.
+
+    Returns:
+        None where the job names a place of its corpus or finished embeddings, so that there is something to count; and
+        where nothing is published of the corpus.
+
+    Raises:
+        UserError: for a language, split or direction that the corpus does not have.
+    """
+    if embeddings is not None:
+        return None
+    size = published.find(job.corpus, job.languages, config.split)
+    if size is None:
+        return None
+    published.require_texts(job.corpus, job.languages, directions)
+    split = published.split_of(job.corpus, config.split)
+    share = min(1.0, (config.num_sentences or size.num_sentences) / size.num_sentences)
+    return Speech(
+        {(code, split): round(share * size.num_recordings) for code in job.languages},
+        dict.fromkeys(job.languages, size.mean_seconds),
+        "from published sizes",
+    )

@@ -1,0 +1,90 @@
+"""What fine-tuning costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xlt_ray.embed.config import EmbedConfig
+from xlt_ray.embed.cost import embed_costs, kept_frames
+from xlt_ray.errors import UserError
+from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
+from xlt_ray.job import cost
+from xlt_ray.job.cost import Cost, Speech
+from xlt_ray.models.size import ModelSize, model_size
+from xlt_ray.store.schema import Direction
+
+NUM_PROMPT = 4
+"""Tokens of a prompt."""
+
+
+def finetune_cost(
+    size: ModelSize,
+    num_examples: int,
+    mean_seconds: float,
+    embed: EmbedConfig,
+    config: FinetuneConfig,
+    num_dev: int = 0,
+) -> Cost:
+    """Training the decoder: forward and backward, three times a forward, for every example in every epoch.
+
+    Replay makes batches of other examples beside; a Fisher takes a forward and a backward of each of its examples. What
+    is written is the model in float32, and a checkpoint of what trains with AdamW's two moments.
+
+    Args:
+        size: of the model.
+        num_examples: to learn.
+        mean_seconds: of a recording.
+        embed: how the frames were kept.
+        config: of the training.
+        num_dev: examples of each measurement of dev BLEU.
+    """
+    num_replayed = round(config.replay_fraction * config.batch_size)
+    num_seen = config.epochs * num_examples * config.batch_size / (config.batch_size - num_replayed)
+    num_fisher = config.fisher_examples * len(config.keep) if config.ewc_lambda and not config.fisher else 0
+    flops = 3 * (num_seen + num_fisher) * text_flops(size, mean_seconds, embed)
+    num_bytes = 4 * size.parameters + 12 * size.decoder_parameters
+    trained = cost.estimate("train", flops, round(num_seen), num_seen * mean_seconds, num_bytes)
+    if not config.evaluate_every:
+        return trained
+    num_measured = round(num_seen / config.batch_size / config.evaluate_every) * num_dev
+    evaluated = cost.estimate("write", num_measured * text_flops(size, mean_seconds, embed), 0, 0.0, 0)
+    return trained + evaluated
+
+
+def text_flops(size: ModelSize, mean_seconds: float, embed: EmbedConfig) -> float:
+    """Operations of the decoder, forward, for a recording of that length."""
+    return size.decoder_flops(NUM_PROMPT + cost.TOKENS_PER_SECOND * mean_seconds, kept_frames(mean_seconds, embed))
+
+
+def run_cost(job: FinetuneJob, size: ModelSize, speech: Speech) -> Cost:
+    """The cost of one run."""
+    config = job.finetune
+    sources = [Direction.parse(text).source for text in config.directions]
+    measured = sources + [Direction.parse(text).source for text in config.evaluate]
+    num_learnt = num_examples(speech, sources, config.split)
+    num_dev = num_examples(speech, measured, config.dev_split) if config.evaluate_every else 0
+    seconds = sum(speech.count(code, config.split) * speech.mean_seconds[code] for code in sources)
+    return finetune_cost(size, num_learnt, seconds / num_learnt, job.embed, config, num_dev)
+
+
+def num_examples(speech: Speech, languages: Sequence[str], split: str | None) -> int:
+    """How many recordings of some languages a split has.
+
+    Raises:
+        UserError: if a language has none.
+    """
+    counts = {code: speech.count(code, split) for code in languages}
+    if none := [code for code, count in counts.items() if not count]:
+        raise UserError(f"no {none[0]} recording is of split {split!r}; choose another --embed.split, or none")
+    return sum(counts[code] for code in languages)
+
+
+def learned(job: FinetuneJob) -> list[Direction]:
+    """The directions that a run needs texts of: those to learn and those to keep."""
+    return [Direction.parse(text) for text in (*job.finetune.directions, *job.finetune.keep)]
+
+
+def costs(job: FinetuneJob, speech: Speech) -> dict[str, Cost]:
+    """The cost of each stage that the job runs, in their order."""
+    made = embed_costs(job, job.embed, job.finetune.embeddings, speech)
+    return {**made, "finetune": run_cost(job, model_size(job.model), speech)}

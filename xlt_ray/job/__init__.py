@@ -1,0 +1,1 @@
+"""How a job runs: command line, cluster, pools, progress, tracking."""

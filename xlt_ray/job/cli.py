@@ -1,0 +1,124 @@
+"""How a job starts: its command line, its preset, its errors."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import inspect
+import io
+import os
+import re
+import sys
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from xlt_ray.errors import UserError
+from xlt_ray.store import storage
+
+JobT = TypeVar("JobT")
+Presets = Mapping[str, Callable[[], dict[str, Any]]]
+
+
+def run(main: Callable[[JobT], None], presets: Presets, argv: Sequence[str] | None = None) -> None:
+    """Read the command line into the settings that `main` takes, and run it.
+
+    Exits with code 2 and one line on stderr when the user asked for something that can't be done.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    (job_type,) = (hint for name, hint in typing.get_type_hints(main).items() if name != "return")
+    try:
+        job = parse(job_type, words, presets, description=inspect.getdoc(sys.modules[main.__module__]) or "")
+        main(dataclasses.replace(job, root=lasting(job.root, os.getcwd())))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def lasting(root: str, working_directory: str) -> str:
+    """The root as a path or URI that does not depend on the working directory, which a submitted job loses at its end.
+
+    A relative root is one of the working directory, but of the user's home in a submitted job.
+    """
+    is_relative = not storage.is_remote(root) and not os.path.isabs(os.path.expanduser(root))
+    if is_relative and "/runtime_resources/working_dir_files/" in working_directory:
+        return storage.absolute(os.path.join("~", "xlt_ray", root))
+    return storage.absolute(root)
+
+
+def parse(job_type: type[JobT], argv: list[str], presets: Presets, description: str = "") -> JobT:
+    """Settings from a preset and flags.
+
+    Raises:
+        UserError: on an unknown flag, preset or value; the message names the valid ones.
+    """
+    default = _from_preset(job_type, _preset_of(argv), presets)
+    valid = set(_flags(job_type)) | {"--help", "-h"}
+    for word in argv:
+        flag = word.split("=", 1)[0]
+        if flag.startswith("--") and flag.replace("_", "-") not in valid:
+            near = difflib.get_close_matches(flag, valid, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise UserError(f"unknown flag {flag}; {hint}valid: {' '.join(sorted(valid - {'-h'}))}")
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(job_type, default=default, description=f"{description}\n\n{_described(presets)}", args=argv)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UserError(_one_line(complaint.getvalue())) from None
+
+
+def _described(presets: Presets) -> str:
+    lines = (f"  {name:<16} {(inspect.getdoc(preset) or '').splitlines()[0]}" for name, preset in presets.items())
+    return "\n".join(["Presets", *lines])
+
+
+def _preset_of(argv: list[str]) -> str:
+    """The preset that is asked for. The demo's 50 sentences are no limit to set silently on somebody's own corpus."""
+    asked = {flag: _value_of(flag, argv) for flag in ("--preset", "--corpus")}
+    if asked["--preset"] is not None:
+        return asked["--preset"]
+    return "demo" if asked["--corpus"] is None else "plain"
+
+
+def _value_of(flag: str, argv: list[str]) -> str | None:
+    for word, following in zip(argv, [*argv[1:], ""], strict=False):
+        if word == flag:
+            return following
+        if word.startswith(f"{flag}="):
+            return word.removeprefix(f"{flag}=")
+    return None
+
+
+def _from_preset(job_type: type[JobT], preset: str, presets: Presets) -> JobT:
+    if preset not in presets:
+        raise UserError(f"unknown preset {preset!r}; valid: {', '.join(presets)}")
+    names = {field.name for field in dataclasses.fields(job_type)}  # type: ignore[arg-type]
+    settings = {"preset": preset, "name": preset, **presets[preset]()}
+    return job_type(**{name: value for name, value in settings.items() if name in names})
+
+
+def _flags(config_type: type, prefix: str = "--") -> Iterator[str]:
+    hints = typing.get_type_hints(config_type, include_extras=True)  # what has its own syntax is one flag
+    for field in dataclasses.fields(config_type):
+        name = prefix + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from _flags(typing.cast(type, hints[field.name]), f"{name}.")
+            continue
+        yield name
+        if hints[field.name] is bool:
+            head, _, last = name.rpartition(".")
+            yield f"{head}.no-{last}" if head else f"--no-{last.removeprefix('--')}"
+
+
+def _one_line(box: str) -> str:
+    """The sentence inside the frame that tyro draws around a complaint."""
+    lines = [line.strip("│╭╰╮╯ ").strip() for line in box.splitlines()]
+    body = [line for line in lines if line and not line.endswith("─")]
+    sentence = " ".join(line for line in body if "full helptext" not in line)
+    return re.sub(r"^Error parsing \w+: ", "", sentence) or "the command line could not be read"

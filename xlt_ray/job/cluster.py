@@ -1,0 +1,121 @@
+"""Ray for the length of a job. The only module that calls `ray.init`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+import ray.data
+import ray.util.annotations
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.state import list_nodes
+from ray.util.state.exception import RayStateApiException, ServerUnavailable
+
+from xlt_ray.errors import UserError
+from xlt_ray.store import storage
+
+
+@contextlib.contextmanager
+def cluster(with_state_api: bool = False) -> Iterator[None]:
+    """Ray for the length of a job: the cluster of RAY_ADDRESS (set by `ray job submit`), else this machine.
+
+    Args:
+        with_state_api: whether a Ray of this machine starts its dashboard, on loopback: what a search needs.
+    """
+    submitted = "RAY_ADDRESS" in os.environ
+    print(f"ray: {'joining the cluster of RAY_ADDRESS' if submitted else 'starting on this machine'}", flush=True)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    with _no_stderr():  # Ray's core tells at which level it logs
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        ray.init(**quiet) if submitted else _start_here(**_dashboard(with_state_api), **quiet)
+    data = ray.data.DataContext.get_current()
+    data.enable_progress_bars = False  # jobs draw their own, in rows of the corpus
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_here(**options: Any) -> None:
+    """A Ray of this job's own, behind a token of its own.
+
+    Left alone, Ray writes a token to the user's home, and a `ray start --head` after that asks every
+    `ray job submit` for it.
+    """
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    ray.init(address="local", **options)
+
+
+def _dashboard(is_wanted: bool) -> dict[str, Any]:
+    """Whether Ray starts its dashboard, and where: on loopback, at a free port.
+
+    Ray Train asks it from its workers, which inherit the variable that names it. Without that they look for a Ray, and
+    give up where they find the one of another job too.
+    """
+    if not is_wanted:
+        return {"include_dashboard": False}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+    return {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Drop what native code writes to the standard error stream; exceptions pass as always."""
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def require_state_api() -> None:
+    """Refuse a cluster that can't tell what runs on it.
+
+    Ray Train frees the workers of a trial that was stopped by asking for its controller's state. Without an answer the
+    workers stay, and the search waits for their places for ever.
+
+    Raises:
+        UserError: saying what to install.
+    """
+    try:
+        list_nodes(timeout=10)
+    except (ServerUnavailable, RayStateApiException, ConnectionError) as error:
+        raise UserError(
+            f"this Ray cluster has no dashboard ({type(error).__name__}), and a search needs it to stop trials; start "
+            'the head with --include-dashboard=true, and install "ray[default]" there'
+        ) from None
+
+
+def require_shared(path: str) -> None:
+    """Refuse a local root that some node does not see: its workers would write to disks that nobody reads.
+
+    Args:
+        path: a file that the driver has written under the root.
+
+    Raises:
+        UserError: naming the path and how many nodes lack it.
+    """
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    if storage.is_remote(path) or len(nodes) == 1:
+        return
+    sees = ray.remote(num_cpus=0)(os.path.exists)
+    places = [sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)) for node in nodes]
+    num_blind = ray.get([place.remote(path) for place in places]).count(False)
+    if num_blind:
+        raise UserError(
+            f"{num_blind} of {len(nodes)} nodes do not see {path}; give a --root that all nodes share, such as s3://..."
+        )

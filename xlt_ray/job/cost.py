@@ -1,0 +1,206 @@
+"""What a run would cost, before it is started: arithmetic on the sizes of the model and of the corpus.
+
+Hours follow from operations by assumed rates (`RATES`), so they say which stage is large, and whether a run takes
+minutes or days; they are no measurement.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from rich.table import Table
+
+from xlt_ray.job.settings import Job
+from xlt_ray.store import artifacts, storage
+from xlt_ray.store.artifacts import Artifact
+
+TOKENS_PER_SECOND = 4.0
+"""Tokens of text for a second of speech; assumed. English has 2.5 to 3 words a second, of 1.3 tokens each."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rate:
+    """Operations a second, of one GPU and of one core of a CPU."""
+
+    gpu: float
+    cpu: float
+
+
+_A100_BF16, _A100_FP32 = 312e12, 19.5e12  # peaks without sparsity: NVIDIA A100 data sheet
+
+_CORE_FP32 = 80e9  # torch.mm on one core with AVX2, measured: 74 to 90
+
+
+RATES = {
+    "encode": Rate(0.40 * _A100_BF16, 0.95 * _CORE_FP32),
+    "score": Rate(0.70 * _A100_FP32, 0.90 * _CORE_FP32),  # SeqSim is computed in float32
+    "train": Rate(0.20 * _A100_BF16, 0.50 * _CORE_FP32),
+    # Token by token, weights are read for few operations each. On the Open ASR leaderboard (A100) large-v3 in
+    # transformers hears 145 s of speech a second: about 1 of 312 TFLOP/s.
+    "write": Rate(0.003 * _A100_BF16, 0.10 * _CORE_FP32),
+}
+"""Assumed rate of each kind of work, on an A100 and on a core. Those of the CPU's encoder and SeqSim were measured."""
+
+
+ASSUMED = (
+    f"GPU hours: one A100 at {RATES['encode'].gpu / 1e12:.0f} TFLOP/s encoding, {RATES['score'].gpu / 1e12:.0f} "
+    f"scoring, {RATES['train'].gpu / 1e12:.0f} training, {RATES['write'].gpu / 1e12:.1f} writing text. CPU hours: of "
+    f"one core, instead of the GPU. Assumed {TOKENS_PER_SECOND:g} tokens of text a second of speech. Not counted: "
+    "reading and decoding sound, starting Ray, copies of the model, dtw, COMET."
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Speech:
+    """How much speech there is.
+
+    Attributes:
+        num_recordings: by language and split.
+        mean_seconds: by language.
+        source: how that is known.
+    """
+
+    num_recordings: Mapping[tuple[str, str | None], int]
+    mean_seconds: Mapping[str, float]
+    source: str
+
+    def count(self, language: str, split: str | None = None) -> int:
+        """Recordings of a language in a split; None: in all."""
+        return sum(num for (code, of), num in self.num_recordings.items() if code == language and split in (None, of))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cost:
+    """What work takes; costs can be added, and `sum(costs, Cost())` is that of all.
+
+    Attributes:
+        num_rows: recordings or texts that are worked on, every time counted.
+        audio_hours: of speech in them.
+        gpu_hours: of one A100.
+        cpu_hours: of one core, where there is no GPU.
+        num_bytes: written.
+    """
+
+    num_rows: int = 0
+    audio_hours: float = 0.0
+    gpu_hours: float = 0.0
+    cpu_hours: float = 0.0
+    num_bytes: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        """Field by field."""
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return Cost(*(mine + theirs for mine, theirs in pairs))
+
+
+def estimate(kind: str, flops: float, num_rows: int, seconds: float, num_bytes: float) -> Cost:
+    """The cost of work of one kind (a key of RATES).
+
+    Args:
+        kind: of work.
+        flops: operations; a multiply-add is two.
+        num_rows: recordings or texts.
+        seconds: of speech in them.
+        num_bytes: written.
+    """
+    rate = RATES[kind]
+    return Cost(num_rows, seconds / 3600, flops / rate.gpu / 3600, flops / rate.cpu / 3600, round(num_bytes))
+
+
+@contextlib.contextmanager
+def rehearsal(root: str, reads: Iterable[tuple[str, str | None]] = ()) -> Iterator[str]:
+    """A root for the checks of a run, which is thrown away: under `root` nothing is written.
+
+    What was begun in it is compared at the end with what stands under `root` in the same name.
+
+    Args:
+        root: the root of the run.
+        reads: stage and name of what the run reads under its root, names that are None left out.
+
+    Raises:
+        UserError: if what is read is not finished, or a name is taken by a run with other settings.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        finished = [artifacts.find(root, stage, name) for stage, name in reads if name is not None]
+        for artifact in finished:
+            copy = Artifact.at(scratch, artifact.stage, artifact.name)
+            for name in ("config.json", "manifest.json", "metrics.json"):
+                if storage.exists(artifact.path(name)):
+                    copy.write_json(name, artifact.read_json(name))
+        yield scratch
+        taken = {(artifact.stage, artifact.name) for artifact in finished}
+        for path in sorted(Path(scratch).glob("*/*/config.json")):
+            stage, name = path.parent.parent.name, path.parent.name
+            if (stage, name) not in taken:
+                _require_free(root, Artifact.at(scratch, stage, name))
+
+
+def _require_free(root: str, begun: Artifact) -> None:
+    there = Artifact.at(root, begun.stage, begun.name)
+    if storage.exists(there.path("config.json")):  # so `start` only compares
+        artifacts.start(root, begun.stage, begun.name, begun.identity, begun.settings)
+
+
+def as_table(name: str, found: Mapping[str, Cost], source: str) -> Table:
+    """Costs stage by stage, and in all.
+
+    Args:
+        name: of the run.
+        found: cost of each stage.
+        source: how the size of the corpus is known.
+    """
+    table = Table(title=f"dry run of {name}: nothing was started or written", title_justify="left")
+    table.caption, table.caption_justify = f"recordings {source}. {ASSUMED}", "left"
+    table.add_column("stage")
+    for column in ("recordings or texts", "hours of audio", "GPU hours", "CPU hours", "written"):
+        table.add_column(column, justify="right")
+    for stage, cost in found.items():
+        table.add_row(stage, f"{cost.num_rows:,}", f"{cost.audio_hours:,.1f}", *_hours(cost))
+    table.add_row("in all", "", "", *_hours(sum(found.values(), Cost())), style="bold")
+    return table
+
+
+def _hours(cost: Cost) -> tuple[str, str, str]:
+    return _number(cost.gpu_hours), _number(cost.cpu_hours), _amount(cost.num_bytes)
+
+
+def _number(value: float) -> str:
+    """Two digits, more only before the point."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _amount(num_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if round(num_bytes) < 1000:
+            return f"{_number(num_bytes)} {unit}"
+        num_bytes /= 1000
+    return f"{_number(num_bytes)} TB"
+
+
+def dry_run(
+    job: Job,
+    known: Speech | None,
+    count: Callable[[str], Speech],
+    costs: Callable[[Speech], Mapping[str, Cost]],
+    reads: Iterable[tuple[str, str | None]] = (),
+) -> Table:
+    """The table of what a job would cost, after all checks that can be made; nothing is started or left behind.
+
+    Args:
+        job: settings.
+        known: how much speech there is, where that is published; then nothing else is checked.
+        count: checks the job, beginning its artifacts under the root that it is given, and counts its speech.
+        costs: the cost of each stage.
+        reads: stage and name of what the job reads besides embeddings.
+
+    Raises:
+        UserError: as the job itself.
+    """
+    if known is None:
+        with rehearsal(job.root, reads) as scratch:
+            known = count(scratch)
+    return as_table(job.name, costs(known), known.source)

@@ -1,0 +1,108 @@
+"""What the actors and workers of a stage take of a cluster, and how many there may be."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import ray
+import ray.data
+
+from xlt_ray.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pool:
+    """What one actor of a stage takes, how many there may be, and what the tasks that feed them take.
+
+    On CPUs an actor books 0.9 of one and a feeding task 0.1: with whole CPUs booked, a pool as large as the machine
+    waits for its input for ever. `num_cpus` and `num_gpus` are an actor's, `feed_cpus` a task's.
+    """
+
+    num_cpus: float
+    num_gpus: float
+    feed_cpus: float
+    initial_size: int
+    max_size: int
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The same as arguments of `map_batches`."""
+        return {
+            "compute": ray.data.ActorPoolStrategy(min_size=1, initial_size=self.initial_size, max_size=self.max_size),
+            "num_cpus": self.num_cpus,
+            "num_gpus": self.num_gpus,
+            # Ray's default is to retry for ever, so one unit that kills its actor would never let the job end.
+            "max_restarts": 4,
+            "max_task_retries": 2,
+        }
+
+
+def pool(stage: str, num_gpus: float | None, max_actors: int | None, num_units: int) -> Pool:
+    """One actor a GPU, or one a CPU where there is none; on a cluster more of them as nodes come. Says what it chose.
+
+    Args:
+        stage: what the actors do, for the line that is printed.
+        num_gpus: GPUs an actor takes; None: 1 if the cluster has a GPU now, else 0.
+        max_actors: most actors at a time; None: as many as there are units, or as this machine can hold.
+        num_units: units of work; there are never more actors than these.
+    """
+    resources = ray.cluster_resources()
+    gpus, cpus = resources.get("GPU", 0), resources.get("CPU", 0)
+    gpus_each = num_gpus if num_gpus is not None else float(gpus > 0)
+    fit = int(gpus / gpus_each if gpus_each else cpus)
+    most = max_actors or (num_units if "RAY_ADDRESS" in os.environ else max(1, fit))
+    max_size = max(1, min(most, num_units))
+    initial_size = max(1, min(fit, max_size))
+    device = f"{gpus_each:g} GPU each" if gpus_each else "CPUs"
+    print(f"{stage}: on {device}, {initial_size} actors now, {max_size} at most", flush=True)
+    if not gpus_each:
+        return Pool(0.9, 0.0, 0.1, initial_size, max_size)
+    # Actors on GPUs need little of a CPU: half of what the cluster has stays for the tasks that feed them.
+    num_cpus = min(1.0, round(0.5 * cpus / initial_size, 2)) if cpus else 1.0
+    return Pool(num_cpus, gpus_each, min(1.0, num_cpus), initial_size, max_size)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Workers:
+    """How many processes train together, and what each of them takes."""
+
+    count: int
+    num_cpus: float
+    num_gpus: float
+
+
+def workers(stage: str, count: int | None, num_gpus: int | None) -> Workers:
+    """One training process a GPU, or one where there is none. Says what it chose.
+
+    Args:
+        stage: what the workers do, for the line that is printed.
+        count: how many; None: one a GPU that the cluster has now, else one.
+        num_gpus: GPUs a worker takes; None: 1 if the cluster has a GPU now, else 0.
+
+    Raises:
+        UserError: if this machine can't hold so many, or has no GPU; Ray would wait for ever.
+    """
+    resources = ray.cluster_resources()
+    gpus, cpus = resources.get("GPU", 0), resources.get("CPU", 0)
+    gpus_each = num_gpus if num_gpus is not None else float(gpus > 0)
+    fit = int(gpus / gpus_each if gpus_each else cpus)
+    chosen = count or (max(1, fit) if gpus_each else 1)
+    if "RAY_ADDRESS" not in os.environ and gpus_each and not gpus:
+        raise UserError(f"--{stage}.num-gpus {num_gpus}: this machine has no GPU; leave it out")
+    if "RAY_ADDRESS" not in os.environ and chosen > fit:
+        kind = "GPUs" if gpus_each else "CPUs"
+        raise UserError(f"--{stage}.num-workers {chosen} needs more {kind} than this machine has; give {fit} or fewer")
+    device = f"{gpus_each:g} GPU each" if gpus_each else "CPUs"
+    print(f"{stage}: {chosen} {'worker' if chosen == 1 else 'workers'} on {device}", flush=True)
+    # A tenth of each CPU stays for the tasks that feed the workers.
+    num_cpus = 0.9 if not gpus_each else min(1.0, round(0.5 * cpus / chosen, 2)) or 1.0
+    return Workers(chosen, num_cpus, gpus_each)
+
+
+def fit(workers: Workers) -> int:
+    """How many groups of such workers the cluster has room for now; 1 at least."""
+    resources = ray.cluster_resources()
+    each = {"CPU": workers.num_cpus, "GPU": workers.num_gpus}
+    return max(1, min(int(resources.get(kind, 0) / (workers.count * of)) for kind, of in each.items() if of))

@@ -1,0 +1,71 @@
+"""What a job shows: how far it is, its tables, where the results are."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from xlt_ray.job import tracking
+from xlt_ray.store.artifacts import Artifact
+
+console = Console(highlight=False)
+
+
+class Bar:
+    """Progress of a stage: a bar on a terminal, a line every ten seconds in a log."""
+
+    _LINE_EVERY_S = 10.0
+
+    def __init__(self, what: str, total: int, done: int) -> None:
+        self._what, self._total, self._done = what, total, done
+        # The rate counts from the first result on: before it, workers start, for 10 to 30 s.
+        self._first: tuple[float, int] | None = None
+        self._printed = 0.0
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        self._progress = Progress(TextColumn("{task.description}"), *columns, console=console)
+        self._task = self._progress.add_task(what, total=total, completed=done)
+
+    def __enter__(self) -> Bar:
+        if console.is_terminal:
+            self._progress.start()
+        else:
+            self._print()
+        return self
+
+    def advance(self, rows: int) -> None:
+        """Count rows that are done."""
+        self._done += rows
+        self._first = self._first or (time.monotonic(), self._done)
+        self._progress.advance(self._task, rows)
+        due = time.monotonic() - self._printed > self._LINE_EVERY_S or self._done >= self._total
+        if due and not console.is_terminal:
+            self._print()
+
+    def __exit__(self, *_: object) -> None:
+        if console.is_terminal:
+            self._progress.stop()
+
+    def _print(self) -> None:
+        self._printed = time.monotonic()
+        started, count = self._first or (self._printed, self._done)
+        rate = (self._done - count) / (self._printed - started) if self._done > count else 0.0
+        left = f", {rate:.1f}/s, {(self._total - self._done) / rate:.0f} s left" if rate else ""
+        print(f"{self._what}: {self._done}/{self._total}{left}", flush=True)
+
+
+def show(table: Table) -> None:
+    """Print a table, at its full width also where the output is not a terminal."""
+    wide = console if console.is_terminal else Console(highlight=False, width=140)
+    wide.print(table)
+
+
+def where_next(artifact: Artifact, root: str, command: str) -> None:
+    """Say where the results are, and what a user would want to do with them."""
+    print(f"results  {artifact.uri}")
+    if num_rejected := artifact.read_json("manifest.json")["rows_rejected"]:
+        print(f"rejected {num_rejected} rows, with reasons: {artifact.path('rejected.parquet')}")
+    print(f"runs     {tracking.ui_command(root)}")
+    print(f"next     {command}")

@@ -1,0 +1,1 @@
+"""Whisper: its files, its front end, its decoder, its exports."""

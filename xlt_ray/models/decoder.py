@@ -1,0 +1,301 @@
+"""Whisper's decoder without its encoder: it reads frames that were encoded before, and only the real ones.
+
+Every task is a direction `source-target` and a prompt of four tokens. The prompt tells Whisper what to write.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import (
+    AttentionInterface,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    WhisperConfig,
+    WhisperForCausalLM,
+)
+from transformers.models.whisper.tokenization_whisper import WhisperTokenizer
+
+from xlt_ray.errors import UserError
+from xlt_ray.models import whisper
+from xlt_ray.store.schema import Direction, language_of
+
+Scheme = Literal["src_translate", "tgt_transcribe", "tgt_translate"]
+
+MAX_POSITIONS = 448
+"""Tokens that the decoder can hold, prompt included."""
+
+# Languages that Whisper writes without spaces; text in all others begins with one, as in the model's own output.
+_UNSPACED = {"zh", "cmn", "yue", "ja", "th", "lo", "my", "km"}
+
+_ATTENTION = "xlt_ray_frames"
+
+_LANGUAGE = 1
+"""Place of the language in a prompt."""
+
+
+class Prompter:
+    """Writes prompts and targets in the tokens of one model.
+
+    Args:
+        model_dir: Hugging Face directory.
+
+    Raises:
+        UserError: if the model knows no languages (`whisper-base.en`).
+    """
+
+    def __init__(self, model_dir: str | os.PathLike[str]) -> None:
+        config = GenerationConfig.from_pretrained(model_dir)
+        self._languages = whisper.language_ids(model_dir)
+        if not self._languages:
+            raise UserError(f"model {model_dir} is English-only; choose a multilingual --model")
+        self._tasks: dict[str, int] = config.task_to_id
+        self._start: int = config.decoder_start_token_id
+        self._no_timestamps: int = config.no_timestamps_token_id
+        self.end: int = config.eos_token_id
+        self._tokenizer: PreTrainedTokenizerFast = WhisperTokenizer.from_pretrained(model_dir)
+
+    def prompt(self, direction: Direction, scheme: Scheme, spoken: str | None = None) -> list[int]:
+        """The four tokens that ask for a direction: start, language, task, no timestamps.
+
+        Whisper's own tasks keep the prompt that it was trained with, `<src><translate>` into English and
+        `<src><transcribe>`. `scheme` is for the others: `src_translate`, `tgt_transcribe` or `tgt_translate`.
+
+        Args:
+            direction: what is heard and what should be written.
+            scheme: prompt of the tasks that Whisper was not trained on.
+            spoken: language that stands for `<src>` in Whisper's own tasks; None: the source itself.
+
+        Raises:
+            UserError: if the language of the prompt has no token.
+        """
+        language, task = scheme.split("_")
+        source = direction.source
+        if direction.is_native:
+            language, task = "src", "transcribe" if direction.source == direction.target else "translate"
+            source = spoken or source
+        code = source if language == "src" else direction.target
+        token = self.language_id(code)
+        if token is None:
+            known = " ".join(self.languages)
+            raise UserError(f"direction {direction}: the model has no token for language {code!r}; it knows {known}")
+        return [self._start, token, self._tasks[task], self._no_timestamps]
+
+    @property
+    def languages(self) -> list[str]:
+        """Codes of the languages that have a token, in alphabetical order."""
+        return sorted(name.strip("<|>") for name in self._languages)
+
+    def language_id(self, code: str) -> int | None:
+        """The token of a language, or None where it has none."""
+        token = whisper.language_token(code, self._languages)
+        return None if token is None else self._languages[token]
+
+    def language(self, token: int) -> str:
+        """The code of the language that a token stands for."""
+        (name,) = (name for name, of in self._languages.items() if of == token)
+        return name.strip("<|>")
+
+    def target(self, text: str, language: str) -> list[int]:
+        """Tokens of a text in that language, the end token last."""
+        words = text.strip()
+        spaced = words if language_of(language) in _UNSPACED else f" {words}"
+        return [*self._tokenizer.encode(spaced, add_special_tokens=False), self.end]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of generated tokens, without special ones and outer spaces."""
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    num_frames: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention that sees the first `num_frames[i]` frames of row i, which transformers' Whisper can't.
+
+    Tokens need no mask of their own: prompts are equally long, and padding stands behind the text, where causality
+    hides it.
+    """
+    if module.is_causal:
+        context = scaled_dot_product_attention(query, key, value, is_causal=query.shape[2] > 1, scale=scaling)
+    else:
+        seen = None
+        if num_frames is not None:
+            seen = (torch.arange(key.shape[2], device=key.device) < num_frames[:, None])[:, None, None]
+        context = scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=scaling)
+    return context.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(_ATTENTION, _attend)
+
+
+class FrameDecoder(WhisperForCausalLM):  # type: ignore[misc]
+    """transformers' decoder of Whisper, with two more inputs: how many frames are real, and a mixture of languages."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        encoder_outputs: Tensor,
+        num_frames: Tensor | None = None,
+        language_mix: Tensor | None = None,
+        **inputs: Any,
+    ) -> Any:
+        """Logits (batch, tokens, vocabulary) and the cache.
+
+        Args:
+            input_ids: int64 (batch, tokens).
+            encoder_outputs: frames (batch, frames, dim).
+            num_frames: int64 (batch,), how many of the frames are real; None: all.
+            language_mix: (batch, dim), what stands in place of the embedding of the prompt's language; None: nothing.
+            inputs: as of `WhisperForCausalLM`.
+        """
+        words = {"input_ids": input_ids}
+        # One token is a step of generation: the prompt went before it, and lies in the cache.
+        if language_mix is not None and input_ids.shape[1] > 1:
+            words = {"inputs_embeds": self._mixed(input_ids, language_mix)}
+        return super().forward(**words, encoder_outputs=encoder_outputs, num_frames=num_frames, **inputs)
+
+    def _mixed(self, input_ids: Tensor, language_mix: Tensor) -> Tensor:
+        embedded = self.get_input_embeddings()(input_ids)
+        language = language_mix[:, None].to(embedded.dtype)
+        return torch.cat([embedded[:, :_LANGUAGE], language, embedded[:, _LANGUAGE + 1 :]], dim=1)
+
+    def hidden_states(self, input_ids: Tensor, frames: Tensor, num_frames: Tensor | None) -> Tensor:
+        """The states (batch, tokens, dim) that `proj_out` turns into logits: a caller may need only some of them."""
+        states: Tensor = self.model.decoder(
+            input_ids=input_ids, encoder_hidden_states=frames, num_frames=num_frames, use_cache=False
+        )[0]
+        return states
+
+
+def empty_decoder(model_dir: str | os.PathLike[str]) -> FrameDecoder:
+    """The decoder of a model without values: shapes and names, no memory."""
+    config = WhisperConfig.from_pretrained(model_dir, attn_implementation=_ATTENTION)
+    config.dtype = torch.float32
+    with torch.device("meta"):
+        return FrameDecoder(config)
+
+
+def load_decoder(model_dir: str | os.PathLike[str], device: str | torch.device = "cpu") -> FrameDecoder:
+    """The decoder of a model in float32 and eval mode; the weights of the encoder are not read."""
+    decoder = empty_decoder(model_dir)
+    decoder.load_state_dict(read_weights(model_dir, device), assign=True, strict=False)
+    decoder.tie_weights()
+    if missing := [name for name, value in decoder.named_parameters() if value.is_meta]:
+        raise UserError(f"model {model_dir} lacks weights of its decoder: {', '.join(missing[:3])}")
+    decoder.generation_config = GenerationConfig.from_pretrained(model_dir)
+    decoder.eval()
+    return decoder
+
+
+def read_weights(model_dir: str | os.PathLike[str], device: str | torch.device = "cpu") -> dict[str, Tensor]:
+    """The decoder's weights in float32 by their names in transformers, `model.decoder.layers.0.fc1.weight`."""
+    state: dict[str, Tensor] = {}
+    for path in whisper.weight_files(Path(model_dir)):
+        with safe_open(path, framework="pt", device=str(device)) as weights:
+            for name in weights.keys():  # noqa: SIM118 - it is no dictionary
+                if found := re.fullmatch(r"(?:model\.)?(decoder\..+)", name):
+                    state[f"model.{found[1]}"] = weights.get_tensor(name).float()
+    return state
+
+
+@torch.inference_mode()
+def language_probabilities(
+    decoder: FrameDecoder, frames: Sequence[npt.NDArray[np.float16]], hidden: Collection[int] = ()
+) -> Tensor:
+    """Which language is spoken, by Whisper's own detection: what it would write after its start token.
+
+    Args:
+        decoder: from `load_decoder`.
+        frames: fp16 (num_frames, dim) of each recording.
+        hidden: language tokens that are left out, as if the model did not have them.
+
+    Returns:
+        float32 (batch, vocabulary): the softmax over the language tokens that are not hidden, 0 for all other tokens.
+
+    Raises:
+        ValueError: if all are hidden.
+    """
+    padded, lengths = whisper.pad_frames(frames, decoder.device)
+    config = decoder.generation_config
+    seen = [token for token in config.lang_to_id.values() if token not in hidden]
+    if not seen:
+        raise ValueError("every language is hidden, so none can be detected")
+    start = torch.full((len(frames), 1), config.decoder_start_token_id, device=decoder.device)
+    with torch.autocast("cuda", torch.bfloat16, enabled=decoder.device.type == "cuda"):
+        logits = decoder(start, padded, lengths, use_cache=False).logits[:, -1]
+    probabilities = torch.zeros_like(logits, dtype=torch.float32)
+    probabilities[:, seen] = logits[:, seen].float().softmax(dim=-1)
+    return probabilities
+
+
+@torch.inference_mode()
+def generate(
+    decoder: FrameDecoder,
+    frames: Sequence[npt.NDArray[np.float16]],
+    prompts: Sequence[Sequence[int]],
+    *,
+    num_beams: int = 1,
+    max_tokens: int = 224,
+    languages: Tensor | None = None,
+) -> list[list[int]]:
+    """Write what is heard, greedily or by beam search; on a GPU it computes in bfloat16.
+
+    Args:
+        decoder: from `load_decoder`.
+        frames: fp16 (num_frames, dim) of each recording.
+        prompts: a prompt a recording, all equally long.
+        num_beams: 1 is greedy.
+        max_tokens: most tokens of one text.
+        languages: float32 (batch, vocabulary), weights of language tokens for each recording; the mean of their
+            embeddings takes the place of the language in its prompt (arXiv 2412.16474). None: prompts stay as they are.
+
+    Returns:
+        The tokens of each text, without the prompt, the end token and what follows it.
+    """
+    padded, lengths = whisper.pad_frames(frames, decoder.device)
+    ids = torch.tensor(prompts, device=decoder.device)
+    mix = None if languages is None else languages @ decoder.get_input_embeddings().weight
+    # Weights stay float32: bfloat16 ones would lose most of what a small learning rate has changed.
+    with torch.autocast("cuda", torch.bfloat16, enabled=decoder.device.type == "cuda"):
+        out = decoder.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            encoder_outputs=padded,
+            num_frames=lengths,
+            language_mix=mix,
+            num_beams=num_beams,
+            do_sample=False,
+            max_new_tokens=min(max_tokens, MAX_POSITIONS - ids.shape[1]),
+            max_length=None,
+        )
+    end = decoder.generation_config.eos_token_id
+    return [list(itertools.takewhile(lambda token: token != end, row[ids.shape[1] :])) for row in out.tolist()]
+
+
+def interpolate(start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """Weights on the line between two models: start + alpha (end - start); 0 is the first, 1 the second.
+
+    Raises:
+        ValueError: if the two do not have the same weights.
+    """
+    if {name: of.shape for name, of in start.items()} != {name: of.shape for name, of in end.items()}:
+        raise ValueError("the two models do not have the same weights, so nothing lies between them")
+    return {name: torch.lerp(of, end[name], alpha) for name, of in start.items()}

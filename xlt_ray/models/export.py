@@ -1,0 +1,261 @@
+"""The fine-tuned model as others use it: a Hugging Face directory, its model card, and CTranslate2 for faster-whisper.
+
+Training changes the decoder alone, so a tuned model is its decoder beside everything else of the base model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, save_torch_state_dict
+from safetensors import safe_open
+from torch import Tensor
+
+from xlt_ray.errors import UserError
+from xlt_ray.models import whisper
+from xlt_ray.models.decoder import Prompter, Scheme
+from xlt_ray.store.schema import Direction
+
+_USE = """\
+import soundfile
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+model_dir = "."  # where this file lies, or the name of the model on the Hub
+processor = WhisperProcessor.from_pretrained(model_dir)
+model = WhisperForConditionalGeneration.from_pretrained(model_dir)
+sound, rate = soundfile.read("speech.wav", dtype="float32")  # one channel, 16 kHz, up to 30 s
+features = processor(sound, sampling_rate=rate, return_tensors="pt").input_features
+tokens = model.generate(features, language="{language}", task="{task}")
+print(processor.decode(tokens[0], skip_special_tokens=True))
+"""
+
+
+def save_model(folder: Path, base_dir: Path, decoder: Mapping[str, Tensor]) -> None:
+    """Write a tuned model as a Hugging Face directory, in shards of 5 GB where it is larger.
+
+    Every weight keeps its own precision: the encoder's bytes are those of the base, often float16, and the decoder is
+    stored as it was trained. Rounding it to float16 loses what was learnt: after an update of 1e-5, 45% of the weights
+    of Whisper base would be the old ones.
+    `config.json` asks for float32, which holds all of them exactly, so loading gives back the values that were saved.
+
+    The base is mapped into memory, not read: nothing is held but what `decoder` holds already.
+
+    Args:
+        folder: made where it is missing; weights that lie there are replaced.
+        base_dir: Hugging Face directory of the model that was tuned. Its JSON and text files are copied, its README
+            is not: it is about another model.
+        decoder: every weight of the decoder, merged (no LoRA beside it), by its name in transformers, such as
+            `model.decoder.layers.0.fc1.weight`. The output layer is the embedding of the tokens and is not named.
+
+    Raises:
+        ValueError: if `decoder` has not just the names and shapes of the base.
+    """
+    base = _read(base_dir)
+    _require_alike(decoder, {name: weight for name, weight in base.items() if name.startswith("model.decoder.")})
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in base_dir.iterdir():
+        if path.suffix in (".json", ".txt") and not path.name.endswith(".index.json"):
+            shutil.copyfile(path, folder / path.name)
+    config = json.loads((base_dir / "config.json").read_text(encoding="utf-8"))
+    config.pop("torch_dtype", None)  # the former name of `dtype`
+    config |= {"dtype": "float32", "tie_word_embeddings": True}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    encoder = {name: weight for name, weight in base.items() if name.startswith("model.encoder.")}
+    save_torch_state_dict({**encoder, **decoder}, folder)
+    for path in whisper.weight_files(folder):
+        shutil.copymode(folder / "config.json", path)  # safetensors lets nobody but the owner read
+
+
+def _read(model_dir: Path) -> dict[str, Tensor]:
+    """The weights by their names in `WhisperForConditionalGeneration`; the memory is that of the mapped files."""
+    state: dict[str, Tensor] = {}
+    for path in whisper.weight_files(model_dir):
+        with safe_open(path, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 - it is no dictionary
+                state[re.sub(r"^(?=(?:en|de)coder\.)", "model.", name)] = weights.get_tensor(name)
+    return state
+
+
+def _require_alike(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    faults = [f"{name} is missing" for name in sorted(expected.keys() - given.keys())]
+    faults += [f"{name} is unknown" for name in sorted(given.keys() - expected.keys())]
+    for name in sorted(expected.keys() & given.keys()):
+        if given[name].shape != expected[name].shape:
+            faults.append(f"{name} is {tuple(given[name].shape)}, not {tuple(expected[name].shape)}")
+    if faults:
+        raise ValueError(f"not the decoder of the base model: {', '.join(faults)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """A score of one direction on one split of the corpus: `bleu` of `fr-zh` on `test`."""
+
+    direction: str
+    name: str
+    value: float
+    split: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    """What a reader of the model card must know; what is not known stays empty, and the card leaves it out."""
+
+    name: str
+    base_model: str
+    """As `--model` named it; where that is a Hub id, the Hub links the two models."""
+    directions: tuple[str, ...]
+    """What was learnt: `en-zh`."""
+    scheme: Scheme
+    frozen: tuple[str, ...]
+    """Parts that training left as they were: `encoder`."""
+    hyperparameters: Mapping[str, str | int | float | bool]
+    corpus: str
+    num_examples: int | None = None
+    attribution: str | None = None
+    """The line that the licence of the corpus asks for."""
+    metrics: tuple[Metric, ...] = ()
+    """Scores on the same corpus."""
+    limits: tuple[str, ...] = ()
+    """What was not measured."""
+    commit: str | None = None
+    """Of this project."""
+
+
+def model_card(card: Card, model_dir: Path) -> str:
+    """The text of README.md: metadata that the Hub reads, with the scores as its model-index, and the same for people.
+
+    Args:
+        card: what is known.
+        model_dir: Hugging Face directory of the tuned model, or of its base: the prompts are written in its tokens.
+
+    Raises:
+        UserError: if a direction has no prompt in the tokens of the model.
+    """
+    prompts = _prompts(card, model_dir)
+    sections = [
+        _introduction(card),
+        _usage(prompts),
+        _list("Training", _training(card)),
+        _results(card.metrics),
+        _list("What was not measured", card.limits),
+    ]
+    text = "\n".join(filter(None, sections))
+    return str(ModelCard(f"---\n{_metadata(card).to_yaml()}\n---\n\n{text}"))
+
+
+def _metadata(card: Card) -> ModelCardData:
+    spoken = sorted({code for text in card.directions for code in text.split("-")})
+    is_hub_id = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", card.base_model) and not Path(card.base_model).is_dir()
+    scores = [
+        EvalResult(
+            task_type="automatic-speech-recognition",  # where the Hub files all that turns speech into text
+            task_name="Speech translation",
+            dataset_type=card.corpus,
+            dataset_name=card.corpus,
+            dataset_config=metric.direction,
+            dataset_split=metric.split,
+            metric_type=metric.name,
+            metric_name=metric.name,
+            metric_value=metric.value,
+        )
+        for metric in card.metrics
+    ]
+    return ModelCardData(
+        language=spoken,
+        library_name="transformers",
+        pipeline_tag="automatic-speech-recognition",
+        tags=["whisper", "speech-translation"],
+        base_model=card.base_model if is_hub_id else None,
+        model_name=card.name,
+        eval_results=scores or None,
+    )
+
+
+def _prompts(card: Card, model_dir: Path) -> dict[str, list[str]]:
+    """The tokens of the prompt of every direction on the card: start, language, task, no timestamps."""
+    from transformers import WhisperTokenizer
+
+    prompter, tokenizer = Prompter(model_dir), WhisperTokenizer.from_pretrained(model_dir)
+    directions = [*card.directions, *(metric.direction for metric in card.metrics)]
+    ids = {text: prompter.prompt(Direction.parse(text), card.scheme) for text in directions}
+    return {text: tokenizer.convert_ids_to_tokens(prompt) for text, prompt in ids.items()}
+
+
+def _introduction(card: Card) -> str:
+    examples = "" if card.num_examples is None else f"{card.num_examples} examples of "
+    learnt = f"Whisper `{card.base_model}`, fine-tuned on {examples}`{card.corpus}` for {', '.join(card.directions)}."
+    return "\n".join([f"# {card.name}\n", learnt, *([f"\n{card.attribution}"] if card.attribution else []), ""])
+
+
+def _usage(prompts: dict[str, list[str]]) -> str:
+    direction, (_, language, task, _) = next(iter(prompts.items()))
+    code = _USE.format(language=language.strip("<|>"), task=task.strip("<|>"))
+    lines = [f"- {text}: `{''.join(prompt)}`" for text, prompt in prompts.items()]
+    meaning = "`language` and `task` only choose two tokens of the prompt. That of each direction:\n"
+    return "\n".join([f"## How to use it\n\nFor {direction}:\n\n```python\n{code}```\n", meaning, *lines, ""])
+
+
+def _training(card: Card) -> Iterator[str]:
+    yield f"prompt scheme: `{card.scheme}`"
+    yield f"frozen: {', '.join(card.frozen) or 'nothing'}"
+    yield from (f"{name}: {value}" for name, value in card.hyperparameters.items())
+    if card.commit:
+        yield f"commit of xlt_ray: `{card.commit}`"
+
+
+def _results(metrics: Iterable[Metric]) -> str:
+    rows = [f"| {of.direction} | {of.split} | {of.name} | {of.value:.4g} |" for of in metrics]
+    head = ["## Results\n", "| direction | split | metric | value |", "|---|---|---|---:|"]
+    return "\n".join([*head, *rows, ""]) if rows else ""
+
+
+def _list(title: str, items: Iterable[str]) -> str:
+    lines = [f"- {item}" for item in items]
+    return "\n".join([f"## {title}\n", *lines, ""]) if lines else ""
+
+
+def to_ctranslate2(model_dir: Path, folder: Path, quantization: str = "float16") -> None:
+    """Write a Hugging Face directory in the CTranslate2 format, as faster-whisper loads it.
+
+    The default is what published models of faster-whisper have: float16, half the size of float32, which every
+    `compute_type` can start from. Only `float32` keeps all bits of a tuned decoder.
+
+    Args:
+        model_dir: Hugging Face directory.
+        folder: a new directory; it is there as a whole or not at all.
+        quantization: how weights are stored, a type of CTranslate2.
+
+    Raises:
+        UserError: where ctranslate2 is not installed, `folder` is there already, or there is no such quantization.
+    """
+    try:
+        from ctranslate2 import converters, specs  # type: ignore[import-untyped]
+    except ModuleNotFoundError as error:
+        raise UserError(f'CTranslate2 needs the package {error.name}: pip install "xlt_ray[ctranslate2]"') from None
+    if quantization not in (known := specs.model_spec.ACCEPTED_MODEL_TYPES):
+        raise UserError(f"no quantization {quantization!r}; choose one of {', '.join(known)}")
+    if folder.exists():
+        raise UserError(f"{str(folder)!r} is there already; give a new directory or remove it")
+    partial = folder.with_name(f"{folder.name}.partial")
+    # Rounded while it is loaded, a float16 model takes half the memory; the numbers are the same.
+    converter = converters.TransformersConverter(str(model_dir), load_as_float16=quantization == "float16")
+    converter.convert(str(partial), quantization=quantization, force=True)
+    _save_processor(model_dir, partial)
+    partial.rename(folder)
+
+
+def _save_processor(model_dir: Path, folder: Path) -> None:
+    """tokenizer.json and preprocessor_config.json, which a Hugging Face directory may hold under other names."""
+    from transformers import WhisperProcessor
+
+    processor = WhisperProcessor.from_pretrained(model_dir)
+    processor.feature_extractor.save_pretrained(folder)
+    processor.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    # Written anew, it means the same but has a form that older readers do not know.
+    if (original := model_dir / "tokenizer.json").is_file():
+        shutil.copyfile(original, folder / "tokenizer.json")

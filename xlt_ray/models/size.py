@@ -1,0 +1,85 @@
+"""The sizes of a Whisper that decide what it costs: weights, and operations for its encoder and decoder.
+
+Operations follow from the shapes of Whisper (arXiv 2212.04356).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from xlt_ray.models import ctranslate2, whisper
+from xlt_ray.models.whisper import MAX_FRAMES
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ModelSize:
+    """The sizes of a Whisper that decide its operations, named as in its config.json."""
+
+    encoder_layers: int
+    decoder_layers: int
+    d_model: int
+    encoder_ffn_dim: int
+    decoder_ffn_dim: int
+    num_mel_bins: int
+    vocab_size: int
+
+    @classmethod
+    def read(cls, model_dir: Path) -> ModelSize:
+        """The sizes of the model in a Hugging Face directory."""
+        config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
+        return cls(**{field.name: config[field.name] for field in dataclasses.fields(cls)})
+
+    @property
+    def decoder_parameters(self) -> int:
+        """Weights of the decoder with its token embeddings, without biases and norms."""
+        layer = 8 * self.d_model**2 + 2 * self.d_model * self.decoder_ffn_dim
+        return self.decoder_layers * layer + (self.vocab_size + 448) * self.d_model
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the whole model, without biases and norms."""
+        layer = 4 * self.d_model**2 + 2 * self.d_model * self.encoder_ffn_dim
+        front = 3 * self.num_mel_bins * self.d_model + 3 * self.d_model**2 + MAX_FRAMES * self.d_model
+        return self.decoder_parameters + self.encoder_layers * layer + front
+
+    def encoder_flops(self, num_frames: float) -> float:
+        """Operations (a multiply-add is two) for one window of encoder frames of 20 ms; a padded one has 1500."""
+        dim, layers = self.d_model, self.encoder_layers
+        front = 2 * (2 * num_frames) * 3 * self.num_mel_bins * dim + 2 * num_frames * 3 * dim**2
+        layer = 8 * num_frames * dim**2 + 4 * num_frames**2 * dim + 4 * num_frames * dim * self.encoder_ffn_dim
+        return front + layers * layer
+
+    def decoder_flops(self, num_tokens: float, num_frames: float) -> float:
+        """Operations for one text, all of its tokens at once, over that many frames; with the output layer."""
+        dim = self.d_model
+        heard = 4 * num_frames * dim**2  # keys and values of cross-attention
+        spoken = 12 * num_tokens * dim**2 + 4 * num_tokens**2 * dim + 4 * num_tokens * num_frames * dim
+        layer = heard + spoken + 4 * num_tokens * dim * self.decoder_ffn_dim
+        return self.decoder_layers * layer + 2 * num_tokens * dim * self.vocab_size
+
+
+def _published_size(layers: int, d_model: int, num_mel_bins: int = 80, vocab_size: int = 51_865) -> ModelSize:
+    return ModelSize(layers, layers, d_model, 4 * d_model, 4 * d_model, num_mel_bins, vocab_size)
+
+
+MODELS = {
+    "openai/whisper-tiny": _published_size(4, 384),
+    "openai/whisper-base": _published_size(6, 512),
+    "openai/whisper-small": _published_size(12, 768),
+    "openai/whisper-medium": _published_size(24, 1024),
+    "openai/whisper-large-v2": _published_size(32, 1280),
+    "openai/whisper-large-v3": _published_size(32, 1280, 128, 51_866),
+    ctranslate2.WHEELS: _published_size(6, 512),
+}
+"""Published sizes (arXiv 2212.04356, table 1): these models need not be at hand."""
+
+
+def model_size(spec: str) -> ModelSize:
+    """The sizes of the model that `--model` names.
+
+    Raises:
+        UserError: where it is neither a published one nor at hand.
+    """
+    return MODELS.get(spec) or ModelSize.read(whisper.resolve_model(spec))

@@ -1,0 +1,23 @@
+"""Settings of the report."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from xlt_ray.job.settings import check_name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ReportJob:
+    """Settings of jobs/report.py."""
+
+    preset: str = "demo"
+    """A named set of settings to start from; other flags change it."""
+    root: str = "runs"
+    """Where the artifacts are; the page is written to ROOT/report/NAME/index.html."""
+    name: str = "demo"
+    """Name of the page."""
+
+    def __post_init__(self) -> None:
+        """Refuse names that would leave the root."""
+        check_name(self.name)

@@ -1,0 +1,65 @@
+"""Settings of retrieval: the score, its baselines, the protocol."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import field
+from typing import Literal
+
+from xlt_ray.embed.config import EmbedConfig
+from xlt_ray.errors import UserError
+from xlt_ray.job.settings import EXECUTION, Job, at_least
+
+MODES = ("f1", "mean", "recall", "precision")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RetrievalConfig:
+    """How translations are found: the score, its baselines, the protocol."""
+
+    embeddings: str | None = field(default=None, metadata=EXECUTION)
+    """Name of the embed artifact to read; none: the job's own name."""
+    mode: Literal["f1", "mean", "recall", "precision"] = "f1"
+    """Which SeqSim leads the tables; the other three are kept beside it."""
+    baselines: tuple[Literal["mean_pool", "max_pool", "dtw", "random"], ...] = ("mean_pool", "max_pool", "random")
+    """Simpler scores computed beside it. dtw takes several times as long as all others together."""
+    protocol: Literal["multi_positive", "one_per_sentence"] = "multi_positive"
+    """multi_positive: a hit is any recording of the sentence, or of the same words under another sentence_id.
+    one_per_sentence: one recording of each sentence is drawn by the seed, and only that one is a hit."""
+    layers: tuple[int, ...] = ()
+    """Hidden layers to score as well; the embeddings must keep them (--embed.layers)."""
+    top_k: int = 10
+    """Candidates written down for each query."""
+    seed: int = 0
+    """Of the bootstrap, of the random baseline and of one_per_sentence."""
+    strip_utterances: int = field(default=256, metadata=EXECUTION)
+    """Utterances on each side of a tile of the score matrix: the unit of work of one actor."""
+    num_gpus: float | None = field(default=None, metadata=EXECUTION)
+    """GPUs a scoring actor takes; none: 1 where the cluster has a GPU now."""
+    max_actors: int | None = field(default=None, metadata=EXECUTION)
+    """Most scoring actors at a time; none: as for the encoder."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        at_least("--retrieval.top-k", self.top_k, 1)
+        at_least("--retrieval.seed", self.seed, 0)
+        at_least("--retrieval.strip-utterances", self.strip_utterances, 1)
+        at_least("--retrieval.num-gpus", self.num_gpus, 0)
+        at_least("--retrieval.max-actors", self.max_actors, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RetrievalJob(Job):
+    """Settings of jobs/retrieval.py."""
+
+    embed: EmbedConfig = field(default_factory=EmbedConfig)
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+
+    def __post_init__(self) -> None:
+        """Retrieval is between two languages, over layers that are kept."""
+        Job.__post_init__(self)
+        if len(self.languages) < 2:
+            raise UserError(f"retrieval needs two languages or more; --languages is {self.languages[0]!r}")
+        missing = sorted(set(self.retrieval.layers) - set(self.embed.layers))
+        if missing and self.retrieval.embeddings is None:
+            raise UserError(f"--retrieval.layers {missing} are not kept; add them to --embed.layers")

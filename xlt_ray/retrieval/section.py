@@ -1,0 +1,257 @@
+"""One `retrieval` artifact as the page shows it: figures beside chance and mean pooling, best and worst queries.
+
+Reads `metrics.json` (already parsed) and the ranking tables `data/{query}-{candidate}.parquet`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from xlt_ray.store import storage
+
+MAX_EXAMPLES = 8
+"""Best and worst queries shown of one run: eight fit a screen."""
+
+RANKING_COLUMNS = ["pair", "utterance_id", "sentence_id", "text", "rank", "positive_score", "num_candidates", "top"]
+"""What is read of a ranking table."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Metrics:
+    """Figures of one pair, or their mean over pairs: fractions in [0, 1], None where `metrics.json` has none."""
+
+    r1: float
+    r5: float | None = None
+    r10: float | None = None
+    mrr: float | None = None
+    chance_r1: float | None = None
+    num_queries: int | None = None
+    num_candidates: int | None = None
+    r1_ci95: tuple[float, float] | None = None
+
+    @classmethod
+    def from_json(cls, figures: Mapping[str, Any]) -> Self:
+        """The figures by name; keys that this page does not show are left out."""
+        known = {field.name: figures[field.name] for field in dataclasses.fields(cls) if field.name in figures}
+        return cls(**known | {"r1_ci95": tuple(known["r1_ci95"]) if known.get("r1_ci95") else None})
+
+    @property
+    def times_chance(self) -> float | None:
+        """R@1 over the R@1 of a blind guess."""
+        return self.r1 / self.chance_r1 if self.chance_r1 else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Scored:
+    """All figures of one score (`seqsim`, `mean_pool`, ...) or of one encoder layer."""
+
+    pairs: dict[str, Metrics]
+    mean: Metrics
+
+    @classmethod
+    def from_json(cls, metrics: Mapping[str, Any]) -> Self:
+        """From the keys `pairs` and `mean`."""
+        pairs = {pair: Metrics.from_json(figures) for pair, figures in metrics["pairs"].items()}
+        return cls(pairs=pairs, mean=Metrics.from_json(metrics["mean"]))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """One row of the pair table: a query language, a candidate language, and mean pooling to compare with."""
+
+    query: str
+    candidate: str
+    metrics: Metrics
+    mean_pool: Metrics | None
+
+    @property
+    def gain(self) -> float | None:
+        """R@1 minus the R@1 of mean pooling."""
+        return None if self.mean_pool is None else self.metrics.r1 - self.mean_pool.r1
+
+    @property
+    def gain_is_clear(self) -> bool:
+        """Whether the two 95% intervals are apart. Stricter than a paired test: a gain that passes is there."""
+        ours, theirs = self.metrics.r1_ci95, self.mean_pool.r1_ci95 if self.mean_pool else None
+        return ours is not None and theirs is not None and (ours[0] > theirs[1] or ours[1] < theirs[0])
+
+    @property
+    def above_chance(self) -> bool:
+        """Whether chance lies below the whole 95% interval, or below R@1 where there is no interval."""
+        low = self.metrics.r1_ci95[0] if self.metrics.r1_ci95 else self.metrics.r1
+        return self.metrics.chance_r1 is not None and low > self.metrics.chance_r1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """One retrieved recording."""
+
+    utterance_id: str
+    sentence_id: str
+    text: str | None
+    score: float
+    correct: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """One query with what it retrieved.
+
+    Attributes:
+        rank: of the best-placed recording of the same sentence, 1 = found first.
+        sought: transcript of the sentence in the candidate language, where any ranking of the run has it.
+        top: the first candidates, best first.
+    """
+
+    query: str
+    candidate: str
+    utterance_id: str
+    text: str | None
+    rank: int
+    num_candidates: int
+    positive_score: float
+    margin: float
+    sought: str | None
+    top: tuple[Candidate, ...]
+
+    @property
+    def first_wrong(self) -> Candidate | None:
+        """The best-placed recording of another sentence, where the ranking kept one."""
+        return next((candidate for candidate in self.top if not candidate.correct), None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Retrieval:
+    """One retrieval run, ready to be laid out."""
+
+    score: str
+    protocol: str
+    scored: Scored
+    baselines: dict[str, Scored]
+    layers: dict[str, Scored]
+    best: tuple[Example, ...]
+    worst: tuple[Example, ...]
+
+    @property
+    def mean_pool(self) -> Scored | None:
+        """The baseline that every claim is measured against."""
+        return self.baselines.get("mean_pool")
+
+    @property
+    def gain(self) -> float | None:
+        """Mean R@1 minus the mean R@1 of mean pooling."""
+        return None if self.mean_pool is None else self.scored.mean.r1 - self.mean_pool.mean.r1
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Every pair, the one with the highest R@1 first."""
+        baseline = self.mean_pool.pairs if self.mean_pool else {}
+        rows = [
+            Pair(query=query, candidate=candidate, metrics=metrics, mean_pool=baseline.get(pair))
+            for pair, metrics in self.scored.pairs.items()
+            for query, candidate in [split_pair(pair)]
+        ]
+        return sorted(rows, key=lambda row: -row.metrics.r1)
+
+    @property
+    def languages(self) -> list[str]:
+        """Languages in the order in which the pairs name them."""
+        return list(dict.fromkeys(language for pair in self.scored.pairs for language in split_pair(pair)))
+
+    def mean_r1(self, *, query: str | None = None, candidate: str | None = None) -> float | None:
+        """Mean R@1 over the pairs with this query language, or with this candidate language; None without pairs."""
+        rows = [row for row in self.pairs if query in (None, row.query) and candidate in (None, row.candidate)]
+        return float(np.mean([row.metrics.r1 for row in rows])) if rows else None
+
+
+def split_pair(pair: str) -> tuple[str, str]:
+    """Query language and candidate language of a key such as `en-fr`."""
+    query, _, candidate = pair.partition("-")
+    return query, candidate
+
+
+def read_retrieval(metrics: Mapping[str, Any], data: Sequence[str]) -> Retrieval:
+    """The run whose `metrics.json` is `metrics` and whose ranking tables lie at the URIs `data`."""
+    best, worst = read_examples(data)
+    return Retrieval(
+        score=f"{metrics['score']}-{metrics['mode']}" if metrics.get("mode") else metrics["score"],
+        protocol=metrics.get("protocol", ""),
+        scored=Scored.from_json(metrics),
+        baselines={name: Scored.from_json(scored) for name, scored in metrics.get("baselines", {}).items()},
+        layers={name: Scored.from_json(scored) for name, scored in metrics.get("layers", {}).items()},
+        best=best,
+        worst=worst,
+    )
+
+
+def read_examples(data: Sequence[str]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Best and worst queries over all ranking tables, the same number of each pair, so that no pair hides the others.
+
+    Best: found first, by the largest margin over the best wrong candidate. Worst: not found first, by rank.
+    One table is in memory at a time.
+    """
+    best: list[dict[str, Any]] = []
+    worst: list[dict[str, Any]] = []
+    texts: dict[tuple[str, str], str] = {}
+    for uri in data:
+        filesystem, path = storage.locate(uri)
+        table = pq.read_table(path, filesystem=filesystem, partitioning=None, columns=RANKING_COLUMNS)
+        texts |= _texts(table)
+        first, last = _extremes(table, count=-(-MAX_EXAMPLES // len(data)))
+        best += first
+        worst += last
+    best.sort(key=lambda row: -row["margin"])
+    worst.sort(key=lambda row: (-row["rank"], row["margin"]))
+    return (
+        tuple(_example(row, texts) for row in best[:MAX_EXAMPLES]),
+        tuple(_example(row, texts) for row in worst[:MAX_EXAMPLES]),
+    )
+
+
+def _extremes(table: pa.Table, count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The `count` best and the `count` worst rows of one ranking table, each with its margin."""
+    rank, margin = table["rank"].to_numpy(), _margins(table)
+    table = table.append_column("margin", pa.array(margin))
+    order = np.lexsort((margin, -rank))
+    worst, best = order[rank[order] > 1], order[::-1][(rank[order] == 1)[::-1]]
+    return table.take(best[:count]).to_pylist(), table.take(worst[:count]).to_pylist()
+
+
+def _margins(table: pa.Table) -> npt.NDArray[np.float64]:
+    """Score of the right candidate minus the best wrong one among `top`; -inf where `top` holds no wrong one."""
+    top = table["top"].combine_chunks()
+    kept = pa.table({"row": pc.list_parent_indices(top), "score": pc.struct_field(top.flatten(), "score")})
+    kept = kept.filter(pc.invert(pc.struct_field(top.flatten(), "correct")))
+    wrong = kept.group_by("row").aggregate([("score", "max")])
+    margins = np.full(table.num_rows, -np.inf)
+    rows = wrong["row"].to_numpy()
+    margins[rows] = table["positive_score"].to_numpy()[rows] - wrong["score_max"].to_numpy()
+    return margins
+
+
+def _texts(table: pa.Table) -> dict[tuple[str, str], str]:
+    """Transcripts by (language, sentence), from the query side of a ranking table."""
+    columns = (table[name].to_pylist() for name in ("pair", "sentence_id", "text"))
+    return {(split_pair(pair)[0], sentence): text for pair, sentence, text in zip(*columns, strict=True) if text}
+
+
+def _example(row: dict[str, Any], texts: Mapping[tuple[str, str], str]) -> Example:
+    query, candidate = split_pair(row["pair"])
+    names = ("utterance_id", "text", "rank", "num_candidates", "positive_score", "margin")
+    top = tuple(Candidate(**found) for found in row["top"])
+    retrieved = next((found.text for found in top if found.correct), None)
+    return Example(
+        query=query,
+        candidate=candidate,
+        sought=retrieved or texts.get((candidate, row["sentence_id"])),
+        top=top,
+        **{name: row[name] for name in names},
+    )

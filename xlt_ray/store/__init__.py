@@ -1,0 +1,1 @@
+"""How results are kept: places, artifacts, tables, shards."""

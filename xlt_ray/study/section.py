@@ -1,0 +1,173 @@
+"""One `study` artifact as the page shows it: the transfer matrix, the ranking of sources, and what predicts a gain."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from statistics import fmean
+from typing import Any
+
+from xlt_ray.charts.plane import Axis, Frame, Label, axes, place_labels
+
+Figures = Mapping[str, Any]
+
+SCATTER = Frame(width=460, height=320, left=46, right=452, top=10, bottom=272)
+"""Of a gain against a predictor."""
+
+PREDICTORS = {"r1": "R@1 of retrieval", "fisher_distance": "Fisher distance"}
+_AXES = {
+    "r1": "R@1 of retrieval between trained and heard, %",
+    "fisher_distance": "Fisher distance: 0 is the same task, 1 a disjoint one",
+}
+_SCALES = {"r1": 100.0}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """What training on one language did to another, or to itself.
+
+    Attributes:
+        figures: `bleu`, `gain` over the untouched model, their 95% intervals, `p_value` and `num`.
+    """
+
+    trained: str
+    heard: str
+    figures: Figures
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the language was heard in training."""
+        return self.trained == self.heard
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval of the gain leaves 0 out."""
+        low, high = self.figures["gain_ci95"]
+        return bool(low > 0 or high < 0)
+
+    @property
+    def half_width(self) -> float:
+        """Of the interval of the gain, BLEU."""
+        low, high = self.figures["gain_ci95"]
+        return float(high - low) / 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Dot:
+    """A cell in the scatter; `low` and `high` are the ends of its interval."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    title: str
+    label: Label | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Scatter:
+    """Gain in BLEU (y) against a predictor (x), in SVG units."""
+
+    frame: Frame
+    x: Axis
+    y: Axis
+    dots: list[Dot]
+    across: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """One study.
+
+    Attributes:
+        figures: metrics.json.
+        cells: of the transfer matrix, row by row, by (trained, heard); a cell may be missing.
+    """
+
+    figures: Figures
+    cells: Mapping[tuple[str, str], Cell]
+
+    @property
+    def others(self) -> list[Cell]:
+        """Cells whose language was not heard in training."""
+        return [cell for cell in self.cells.values() if not cell.is_own]
+
+    @property
+    def largest(self) -> float:
+        """The largest gain; 0 where nothing was gained."""
+        return max([0.0, *(float(cell.figures["gain"]) for cell in self.cells.values())])
+
+    def shade(self, cell: Cell) -> float:
+        """The gain as a share of the largest, 0 to 1."""
+        return max(0.0, cell.figures["gain"]) / self.largest if self.largest > 0 else 0.0
+
+    @property
+    def ranked(self) -> list[Figures]:
+        """Rows of the ranking that have a mean, best first."""
+        rows = [row for row in self.figures["ranking"] if row["mean_gain"] is not None]
+        return sorted(rows, key=lambda row: row["mean_gain"], reverse=True)
+
+    @property
+    def rivals(self) -> list[str]:
+        """Sources whose interval of the mean gain meets that of the best one."""
+        ranked = self.ranked
+        return [row["source"] for row in ranked[1:] if row["mean_gain_ci95"][1] >= ranked[0]["mean_gain_ci95"][0]]
+
+    def mean_before(self, source: str) -> float | None:
+        """Mean BLEU of the untouched model over the languages that the mean gain of `source` is over."""
+        heard = [cell.heard for cell in self.others if cell.trained == source]
+        scores = [self.figures["before"][language]["bleu"] for language in heard if language in self.figures["before"]]
+        return fmean(scores) if scores else None
+
+    def strip(self, width: float) -> Axis:
+        """The axis that the gains of all sources share, with 0 on it."""
+        ends = [end for row in self.ranked for end in row["mean_gain_ci95"]]
+        own = [row["own_gain"] for row in self.ranked if row["own_gain"] is not None]
+        low, high = min([0.0, *ends, *own]), max([0.0, *ends, *own])
+        return Axis(low, high if high > low else low + 1.0, 0, width)
+
+
+def read_study(figures: Figures) -> Study:
+    """The study whose metrics.json this is."""
+    return Study(figures=figures, cells={(cell.trained, cell.heard): cell for cell in _cells(figures)})
+
+
+def _cells(figures: Figures) -> Iterator[Cell]:
+    for trained, row in figures["transfer"].items():
+        for heard, of in row.items():
+            if of is not None:
+                yield Cell(trained=trained, heard=heard, figures=of)
+
+
+def scatter(study: Study, predictor: str) -> Scatter | None:
+    """Lay out the cells of other languages for which the predictor has a value; None where there is none."""
+    values = study.figures["predictors"][predictor]
+    known = [(cell, values.get(cell.trained, {}).get(cell.heard)) for cell in study.others]
+    scale = _SCALES.get(predictor, 1.0)
+    points = [(cell, scale * value) for cell, value in known if value is not None]
+    if not points:
+        return None
+    ends = [end for cell, _ in points for end in cell.figures["gain_ci95"]]
+    x, y = axes(SCATTER, [value for _, value in points], [*ends, 0.0])
+    placed = [(x.place(value), y.place(cell.figures["gain"])) for cell, value in points]
+    bars = [
+        [(at[0], y.place(end)) for end in cell.figures["gain_ci95"]]
+        for (cell, _), at in zip(points, placed, strict=True)
+    ]
+    labels = place_labels(placed, [f"{cell.trained}→{cell.heard}" for cell, _ in points], (), bars, SCATTER)
+    dots = [
+        Dot(x=at[0], y=at[1], low=bar[0][1], high=bar[1][1], title=_title(cell, value, predictor), label=label)
+        for (cell, value), at, bar, label in zip(points, placed, bars, labels, strict=True)
+    ]
+    return Scatter(frame=SCATTER, x=x, y=y, dots=dots, across=_AXES.get(predictor, predictor))
+
+
+def _title(cell: Cell, value: float, predictor: str) -> str:
+    low, high = cell.figures["gain_ci95"]
+    gain = f"gain {cell.figures['gain']:+.2f} BLEU, 95% interval {low:+.2f} to {high:+.2f}"
+    return f"trained on {cell.trained}, heard {cell.heard}: {predictor_name(predictor)} {value:.3g}; {gain}"
+
+
+def predictor_name(predictor: str) -> str:
+    """A predictor as a reader says it."""
+    return PREDICTORS.get(predictor, predictor)

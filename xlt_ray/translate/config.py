@@ -1,0 +1,92 @@
+"""Settings of translation: which weights, which directions, which prompt, which scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import field
+from typing import ClassVar, Literal
+
+from xlt_ray.embed.config import EmbedConfig
+from xlt_ray.errors import UserError
+from xlt_ray.job.settings import EXECUTION, Codes, Job, at_least, flag
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TranslateConfig:
+    """What is translated by which weights, and how it is scored."""
+
+    embeddings: str | None = field(default=None, metadata=EXECUTION)
+    """Name of the embed artifact to read; none: the job's own name."""
+    checkpoint: str | None = field(default=None, metadata=EXECUTION)
+    """Name of the finetune artifact whose decoder translates; none: the decoder of --model."""
+    alpha: float = 1.0
+    """Weights between --model (0) and the checkpoint (1): theta0 + alpha (theta1 - theta0). No training is needed."""
+    targets: Codes = ()
+    """Languages to translate every other one into; none: en, and what the checkpoint has learned."""
+    transcribe: bool = True
+    """Also transcribe every language, for the error rate."""
+    prompt: Literal["src_translate", "tgt_transcribe", "tgt_translate"] | None = None
+    """As in finetune; none: that of the checkpoint, else tgt_transcribe."""
+    source_prompt: str | None = None
+    """What the prompt says is spoken, in X-en and X-X, for languages without a token: auto (what Whisper detects in
+    the recording), soft (all languages, weighted by how probable they are), related (a neighbour, from a table) or
+    any language code; none: the language itself."""
+    hide: Codes = ()
+    """Languages that auto and soft may not detect, as if the model had never seen them: it,es."""
+    split: str | None = "test"
+    """Rows of the embeddings to translate; none: all."""
+    num_beams: int = 1
+    """Beams of the search; 1 is greedy."""
+    max_tokens: int = 224
+    """Most tokens of one text."""
+    baseline: str | None = field(default=None, metadata=EXECUTION)
+    """Name of the translate artifact to compare with: what is kept of it, what is gained, and how sure that is."""
+    comet: str | None = field(default=None, metadata=EXECUTION)
+    """COMET model, a Hub id such as Unbabel/wmt22-comet-da or a checkpoint file; none: no COMET. It changes no text,
+    so it can be asked for later under the same name."""
+    rows_per_unit: int = field(default=64, metadata=EXECUTION)
+    """Texts in one file: what a killed run may have to do again."""
+    batch_size: int = field(default=16, metadata=EXECUTION)
+    """Texts written at a time."""
+    num_gpus: float | None = field(default=None, metadata=EXECUTION)
+    """GPUs a translating actor takes; none: 1 where the cluster has a GPU now."""
+    max_actors: int | None = field(default=None, metadata=EXECUTION)
+    """Most translating actors at a time; none: as for the encoder."""
+
+    DETECTED: ClassVar[tuple[str, ...]] = ("auto", "soft")
+    """Values of source_prompt that follow what Whisper detects."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, and combinations without effect."""
+        for name in ("num_beams", "max_tokens", "rows_per_unit", "batch_size", "max_actors"):
+            at_least(f"--translate.{flag(name)}", getattr(self, name), 1)
+        at_least("--translate.num-gpus", self.num_gpus, 0)
+        if self.alpha != 1.0 and self.checkpoint is None:
+            raise UserError("--translate.alpha lies between --model and a checkpoint; add --translate.checkpoint NAME")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TranslateJob(Job):
+    """Settings of jobs/translate.py."""
+
+    source_prompts: Codes = field(default=(), metadata=EXECUTION)
+    """Run --translate.source-prompt with each of these, under NAME-PROMPT, and compare: auto,soft,en."""
+    embed: EmbedConfig = field(default_factory=EmbedConfig)
+    translate: TranslateConfig = field(default_factory=TranslateConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse prompts named twice, and languages hidden from a detection that does not happen."""
+        Job.__post_init__(self)
+        asked, single = self.source_prompts, self.translate.source_prompt
+        if odd := [prompt for prompt in asked if not re.fullmatch(r"\w+", prompt)]:
+            raise UserError(f"--source-prompts has {odd[0]!r}; give auto, soft, related or language codes")
+        if len(set(asked)) < len(asked):
+            raise UserError(f"--source-prompts {','.join(asked)} names a prompt twice")
+        if asked and single:
+            raise UserError(f"--source-prompts and --translate.source-prompt {single} exclude each other; drop one")
+        if self.translate.hide and not set(asked or [single]) & set(TranslateConfig.DETECTED):
+            raise UserError(
+                f"--translate.hide {','.join(self.translate.hide)} has no effect without detection; add "
+                "--translate.source-prompt auto or soft"
+            )

@@ -1,0 +1,38 @@
+"""What translation costs."""
+
+from __future__ import annotations
+
+from xlt_ray.embed.config import EmbedConfig
+from xlt_ray.embed.cost import embed_costs
+from xlt_ray.finetune.cost import text_flops
+from xlt_ray.job import cost
+from xlt_ray.job.cost import Cost, Speech
+from xlt_ray.models.size import ModelSize, model_size
+from xlt_ray.translate.config import TranslateConfig, TranslateJob
+
+BYTES_PER_TEXT = 500
+"""Of a row of hypotheses: ids, source, reference, hypothesis; assumed."""
+
+
+def translate_cost(
+    size: ModelSize, num_texts: int, mean_seconds: float, embed: EmbedConfig, config: TranslateConfig
+) -> Cost:
+    """Writing so many texts, token by token; every beam costs as much as a text."""
+    flops = num_texts * config.num_beams * text_flops(size, mean_seconds, embed)
+    return cost.estimate("write", flops, num_texts, num_texts * mean_seconds, num_texts * BYTES_PER_TEXT)
+
+
+def _runs(job: TranslateJob, size: ModelSize, speech: Speech) -> Cost:
+    config, found = job.translate, Cost()
+    num_runs = max(1, len(job.source_prompts))
+    for code in job.languages:
+        num_texts = sum(target != code for target in config.targets or ("en",)) + config.transcribe
+        num_rows = num_runs * num_texts * speech.count(code, config.split)
+        found += translate_cost(size, num_rows, speech.mean_seconds[code], job.embed, config)
+    return found
+
+
+def costs(job: TranslateJob, speech: Speech) -> dict[str, Cost]:
+    """The cost of each stage that the job runs, in their order."""
+    made = embed_costs(job, job.embed, job.translate.embeddings, speech)
+    return {**made, "translate": _runs(job, model_size(job.model), speech)}

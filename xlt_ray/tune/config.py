@@ -1,0 +1,168 @@
+"""Settings of a search: what is tried, what it looks for, when a trial is stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import field
+from typing import Annotated, Literal
+
+import tyro
+
+from xlt_ray.errors import UserError
+from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
+from xlt_ray.job.settings import EXECUTION, at_least, flag
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Axis:
+    """What a search tries of one setting: some values, or a range to draw from.
+
+    Attributes:
+        values: each is tried; empty for a range.
+        bounds: lowest and highest of a range; None for values.
+    """
+
+    values: tuple[float, ...] = ()
+    bounds: tuple[float, float] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Axis:
+        """The axis that `text` names: `1e-5,3e-5` or `1e-5..1e-4`; an empty one for no text.
+
+        Raises:
+            ValueError: if that is no number.
+        """
+        if ".." in text:
+            low, high = (float(end) for end in text.split(".."))
+            return cls(bounds=(low, high))
+        return cls(values=tuple(float(value) for value in text.split(",") if value))
+
+    def __bool__(self) -> bool:
+        """Whether anything is searched."""
+        return bool(self.values) or self.bounds is not None
+
+    def __str__(self) -> str:
+        """As it is written on the command line."""
+        if self.bounds:
+            return f"{self.bounds[0]:g}..{self.bounds[1]:g}"
+        return ",".join(f"{value:g}" for value in self.values)
+
+
+Searched = Annotated[
+    Axis,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="A,B,C or LOW..HIGH",
+        instance_from_str=lambda words: Axis.parse(words[0]),
+        is_instance=lambda value: isinstance(value, Axis),
+        str_from_instance=lambda axis: [str(axis)],
+    ),
+]
+
+
+SCALES: dict[str, Literal["log", "linear"]] = {
+    "learning_rate": "log",
+    "ewc_lambda": "log",
+    "replay_fraction": "linear",
+    "epochs": "linear",
+    "lora_rank": "log",
+}
+"""The settings that a search can vary, and how it draws from a range of them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TuneConfig:
+    """What a search tries, what it looks for, and how soon it gives up on a trial."""
+
+    learning_rate: Searched = Axis(values=(1e-5, 3e-5, 1e-4))
+    """Values of --finetune.learning-rate with commas between, or a range LOW..HIGH to draw from. Of lists, every
+    combination is a trial. An empty value searches nothing: all trials have that of --finetune."""
+    ewc_lambda: Searched = Axis(values=(0.0, 1.0, 10.0, 100.0))
+    """Values of --finetune.ewc-lambda; one Fisher serves all trials."""
+    replay_fraction: Searched = Axis()
+    """Values of --finetune.replay-fraction."""
+    epochs: Searched = Axis()
+    """Values of --finetune.epochs: more of them are more steps."""
+    lora_rank: Searched = Axis()
+    """Values of --finetune.lora-rank; 0 is the whole decoder."""
+    num_trials: int | None = None
+    """How many are drawn; none: every combination of the lists, and 12 where a range is among them."""
+    objective: Literal["pareto", "gain", "kept", "mix"] = "pareto"
+    """gain: dev BLEU of --finetune.directions. kept: of what should be kept (--finetune.evaluate, else into English).
+    mix: both, weighted. pareto: every trial that none beats in both."""
+    gain_weight: float = 0.5
+    """mix: the weight of gain, 0 to 1; kept has the rest."""
+    grace: int = 1
+    """Measurements of dev BLEU before a trial may be stopped."""
+    reduction: int = 3
+    """At its 1st, 3rd, 9th measurement a trial goes on if it is in the best third of those that came there before
+    (successive halving); 1: every trial runs to its end."""
+    num_chosen: int = 3
+    """Most trials that are scored on the test split, after the search."""
+    seed: int = 0
+    """Of what is drawn, and in which order it is tried."""
+    max_concurrent: int | None = field(default=None, metadata=EXECUTION)
+    """Most trials at a time; none: as many as the cluster has room for now."""
+    register: str | None = field(default=None, metadata=EXECUTION)
+    """Name in MLflow's model registry under which the best trial is registered."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, and searches of nothing."""
+        for name in ("num_trials", "grace", "reduction", "num_chosen", "max_concurrent"):
+            at_least(f"--tune.{flag(name)}", getattr(self, name), 1)
+        at_least("--tune.seed", self.seed, 0)
+        if not 0 <= self.gain_weight <= 1:
+            raise UserError(f"--tune.gain-weight is {self.gain_weight}; give 0 to 1")
+        if self.objective != "mix" and self.gain_weight != 0.5:
+            raise UserError("--tune.gain-weight has an effect in --tune.objective mix alone; add that, or drop it")
+        if not self.space:
+            raise UserError("nothing is searched; give --tune.learning-rate 1e-5,3e-5 or another setting its values")
+        for name, axis in self.space.items():
+            _check_axis(f"--tune.{flag(name)}", axis, SCALES[name])
+
+    @property
+    def size(self) -> int:
+        """How many trials are drawn; unless it is said, all combinations of lists, or 12 with a range among them."""
+        if any(axis.bounds for axis in self.space.values()):
+            return self.num_trials or 12
+        num_combinations = math.prod(len(axis.values) for axis in self.space.values())
+        return min(num_combinations, self.num_trials or num_combinations)
+
+    @property
+    def space(self) -> dict[str, Axis]:
+        """What is searched, by the name of the setting."""
+        return {name: getattr(self, name) for name in SCALES if getattr(self, name)}
+
+
+def _check_axis(flag: str, axis: Axis, scale: str) -> None:
+    low, high = axis.bounds or (0.0, 1.0)
+    if low >= high:
+        raise UserError(f"{flag} {axis} is no range; give LOW..HIGH with LOW below HIGH")
+    if axis.bounds and scale == "log" and low <= 0:
+        raise UserError(f"{flag} {axis} is drawn on a log scale, which has no {low:g}; begin above 0, or list values")
+    if len(set(axis.values)) < len(axis.values):
+        raise UserError(f"{flag} {axis} names a value twice")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TuneJob(FinetuneJob):
+    """Settings of jobs/tune.py: --finetune is what all trials share, --tune what they differ in."""
+
+    finetune: FinetuneConfig = field(default_factory=lambda: FinetuneConfig(evaluate_every=10))
+    tune: TuneConfig = field(default_factory=TuneConfig)
+
+    def __post_init__(self) -> None:
+        """A search sees nothing but dev BLEU."""
+        FinetuneJob.__post_init__(self)
+        if not self.finetune.evaluate_every:
+            raise UserError("a search compares trials by dev BLEU; give --finetune.evaluate-every 1 or more")
+        if not self.kept:
+            raise UserError("nothing can be kept: --languages has none but en; add one, or give --finetune.evaluate")
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Directions of which a trial should keep its BLEU: those that are measured; none: all into English."""
+        native = tuple(f"{code}-en" for code in sorted(self.languages) if code != "en")
+        not_learned = tuple(direction for direction in native if direction not in self.finetune.directions)
+        return self.finetune.evaluate or self.finetune.keep or not_learned

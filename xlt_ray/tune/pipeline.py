@@ -1,0 +1,297 @@
+"""The search: trials side by side under Ray Tune, each a Ray Train run, then the test scores of the best.
+
+    settings of every trial -> Ray Tune (halving) -> data/{trial}.parquet -> the best: a model, its test scores
+
+A trial that is over is a file, so a killed search goes on with those that have none, and each of these from its own
+last checkpoint. Tune's own snapshot is not needed, nor is anything of it unpickled.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.tune
+
+from xlt_ray.charts.style import to_png
+from xlt_ray.finetune import fisher
+from xlt_ray.finetune import pipeline as finetune
+from xlt_ray.job import cluster, pools, progress
+from xlt_ray.job.tracking import Tracker, track
+from xlt_ray.store import artifacts, storage
+from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.schema import REJECTED, TRIAL
+from xlt_ray.translate import pipeline as translate
+from xlt_ray.tune import plan as plans
+from xlt_ray.tune import plots, results
+from xlt_ray.tune.halving import Halving, front
+from xlt_ray.tune.plan import Plan
+from xlt_ray.tune.results import Figures
+from xlt_ray.tune.scheduler import HalvingScheduler
+from xlt_ray.tune.trial import run_trial
+
+_SEARCH = "search"  # folder of Ray Tune inside the artifact, for the time of the search
+
+
+def search(plan: Plan) -> Artifact:
+    """Run the trials that are missing, score the best on the test split, and commit. Needs a running Ray."""
+    artifact, job = plan.artifact, plan.job
+    if artifact.is_complete:
+        print(f"tune: {artifact.uri} is complete, nothing to search")
+        _remove_others(plan, artifact.read_json("metrics.json")["trials"])
+        return artifact
+    cluster.require_shared(artifact.path("config.json"))
+    inputs = {"corpus": artifact.settings["corpus"], "model": job.model, "embed": plan.embeddings.name}
+    with track(job.root, "tune", artifact.name, artifact.identity, inputs) as tracker:
+        started = time.monotonic()
+        if plan.fisher:
+            fisher.estimate(plan.fisher[0], plan.embeddings, plan.fisher[1])
+        dev = _scores(plan, translate.translate(plan.before["dev"]))
+        _run_missing(plan, dev)
+        figures = _figures(plan, dev)
+        _score_chosen(plan, figures)
+        _finish(plan, figures, tracker, time.monotonic() - started)
+    _remove_others(plan, figures["trials"])
+    return artifact
+
+
+def _scores(plan: Plan, translated: Artifact) -> Figures:
+    """Means of new and old BLEU of a translate artifact, and its name."""
+    scores = results.scores_of(translated.read_json("metrics.json"), plan.job.finetune.directions, plan.job.kept)
+    return {"name": translated.name, **scores}
+
+
+def _run_missing(plan: Plan, before: Figures) -> None:
+    """Run every trial that has no file, under Ray Tune."""
+    artifact, job = plan.artifact, plan.job
+    for folder in ("rejected", _SEARCH):  # of a run that was killed: what failed then is tried again
+        artifact.remove(folder)
+    done = [_read(plan, number) for number in range(len(plan.trials)) if f"{number:03d}" in artifact.done()]
+    missing = sorted(set(range(len(plan.trials))) - {row["trial"] for row in done})
+    if done:
+        print(f"tune: {len(done)} of {len(plan.trials)} trials are done, going on with the rest")
+        for row in done:
+            _log(plan, row, before)
+    if not missing:
+        return
+    cluster.require_state_api()
+    halving = Halving(job.tune.grace, job.tune.reduction)
+    for row in done:
+        halving.record(row["trial"], [results.point(of, job.tune) for of in row["curve"]])
+    workers = pools.workers("finetune", job.finetune.num_workers, job.finetune.num_gpus)
+    at_once = min(job.tune.max_concurrent or pools.fit(workers), len(missing))
+    works = [finetune.begin(plans.trial_plan(plan, number))[0] for number in range(len(plan.trials))]
+    num_steps = [work.num_steps for work in works]
+    scheduler = HalvingScheduler(halving, lambda measured: _point(plan, measured), num_steps)
+    print(f"tune: {len(missing)} trials, {at_once} at a time", flush=True)
+    filesystem, path = storage.locate(artifact.uri)
+    trainable = ray.tune.with_parameters(run_trial, works=works, workers=workers)
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the other output can't be silenced
+    with progress.Bar("tune trials", len(plan.trials), len(done)) as bar:
+        ray.tune.Tuner(
+            # Its workers take what a trial needs; a trial itself only waits for them.
+            ray.tune.with_resources(trainable, {"CPU": 0.01}),
+            param_space={"trial": ray.tune.grid_search(missing)},
+            tune_config=ray.tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=at_once),
+            run_config=ray.tune.RunConfig(
+                name=_SEARCH,
+                storage_path=path,
+                storage_filesystem=filesystem,
+                callbacks=[_Watch(plan, before, scheduler, bar)],
+                verbose=0,
+            ),
+        ).fit()
+    artifact.remove(_SEARCH)
+
+
+def _point(plan: Plan, measured: Sequence[Mapping[str, float]]) -> tuple[float, ...]:
+    return results.point(results.outcome(measured, plan.job.kept), plan.job.tune)
+
+
+class _Watch(ray.tune.Callback):  # type: ignore[misc]
+    """Writes the file of every trial that is over."""
+
+    def __init__(self, plan: Plan, before: Figures, scheduler: HalvingScheduler, bar: progress.Bar) -> None:
+        self._plan, self._before, self._scheduler, self._bar = plan, before, scheduler, bar
+        self._started: dict[int, float] = {}
+        self._measured: dict[int, list[Mapping[str, float]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing for the snapshots of Tune: a search goes on from its own files."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Take the time."""
+        self._started[trial.config["trial"]] = time.monotonic()
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        """Take note of what was measured."""
+        self._measured[trial.config["trial"]] = result["measured"]
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A trial has come to its end, or was stopped."""
+        number = trial.config["trial"]
+        row = self._row(number)
+        self._plan.artifact.write_table(f"data/{number:03d}.parquet", pa.Table.from_pylist([row], schema=TRIAL))
+        _log(self._plan, row, self._before)
+        of = results.against(row, self._before)
+        kept = "" if of["kept"] is None else f", kept {100 * of['kept']:.0f} %"
+        settings = results.words(row["settings"])
+        print(
+            f"tune: {row['name']} {row['status']} at step {row['num_steps']}: {settings}: gain {of['gain']:+.1f}{kept}"
+        )
+        self._bar.advance(1)
+
+    def _row(self, number: int) -> dict[str, Any]:
+        kept, measured = self._plan.job.kept, self._measured[number]
+        best = results.outcome(measured, kept)
+        return {
+            "trial": number,
+            "name": plans.trial_name(self._plan.job, number),
+            "status": "stopped" if number in self._scheduler.stopped else "finished",
+            "settings": self._plan.trials[number],
+            "num_steps": int(measured[-1]["step"]),
+            "seconds": time.monotonic() - self._started[number],
+            **{name: best[name] for name in ("new_bleu", "old_bleu", "bleu")},
+            "curve": results.curve(measured, kept),
+        }
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A trial has failed for good; the others go on."""
+        number = trial.config["trial"]
+        reason = _reason(trial.get_error())
+        name = plans.trial_name(self._plan.job, number)
+        row = {"utterance_id": name, "language": ",".join(self._plan.job.finetune.directions), "audio": ""}
+        table = pa.Table.from_pylist([{**row, "reason": reason}], schema=REJECTED)
+        self._plan.artifact.write_table(f"rejected/{number:03d}.parquet", table)
+        print(f"tune: {name} failed: {reason}")
+        self._bar.advance(1)
+
+
+def _reason(error: BaseException | None) -> str:
+    """The last line that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__
+
+
+def _read(plan: Plan, number: int) -> dict[str, Any]:
+    row: dict[str, Any] = artifacts.read_table(plan.artifact.path("data", f"{number:03d}.parquet")).to_pylist()[0]
+    return {**row, "settings": dict(row["settings"]), "bleu": dict(row["bleu"])}
+
+
+def _log(plan: Plan, row: Mapping[str, Any], before: Figures) -> None:
+    """The trial as a run of its own under that of the search, with keys that every other run has too.
+
+    Its parameters are what it tries; what all trials share is with the search. So a comparison in the UI draws its
+    parallel coordinates over the searched settings without anybody choosing them.
+    """
+    what = {"trial": row["trial"], "search": plan.artifact.fingerprint}
+    with track(plan.job.root, "trial", row["name"], what, row["settings"], row["seconds"]) as tracker:
+        found = results.against(row, before)
+        scores = {f"bleu/{direction}": bleu for direction, bleu in row["bleu"].items()}
+        totals = {"new_bleu": row["new_bleu"], "old_bleu": row["old_bleu"], "kept/gain": found["gain"]}
+        if found["kept"] is not None:
+            totals["kept/share"] = found["kept"]
+        tracker.metrics(scores | totals | {"finetune/num_steps": row["num_steps"]})
+        for key in ("new_bleu", "old_bleu"):
+            tracker.curve(f"dev/{key}", [(of["step"], of[key]) for of in row["curve"]])
+        tracker.describe(f"{row['status']} at step {row['num_steps']}: {results.words(row['settings'])}")
+
+
+def _figures(plan: Plan, before: Figures) -> Figures:
+    """The content of metrics.json, as far as the dev split knows it."""
+    job, done = plan.job, plan.artifact.done()
+    trials = [
+        _judged(_read(plan, number), before) if f"{number:03d}" in done else _failed(plan, number)
+        for number in range(len(plan.trials))
+    ]
+    finished = {of["trial"]: (of["new_bleu"], of["old_bleu"]) for of in trials if of["status"] == "finished"}
+    if not finished:
+        reasons = sorted({str(of["reason"]) for of in trials if of["reason"]})
+        raise RuntimeError(f"no trial of {plan.artifact.uri} came to its end: {'; '.join(reasons)}")
+    best, chosen = front(finished), results.choose(trials, job.tune)
+    for of in trials:
+        of |= {"on_front": of["trial"] in best, "chosen": of["trial"] in chosen, "test": None}
+    return {
+        "objective": job.tune.objective,
+        "gain_weight": job.tune.gain_weight if job.tune.objective == "mix" else None,
+        "split": job.finetune.dev_split,
+        "gain_directions": list(job.finetune.directions),
+        "kept_directions": list(job.kept),
+        "space": results.described(job.tune.space),
+        "baseline": {"dev": before},
+        "trials": trials,
+        "best": plans.trial_name(job, chosen[0]),
+        "importance": results.importance(trials),
+    }
+
+
+def _judged(row: dict[str, Any], before: Figures) -> Figures:
+    return {**row, **results.against(row, before), "reason": None}
+
+
+def _failed(plan: Plan, number: int) -> Figures:
+    reasons = artifacts.read_table(plan.artifact.path("rejected", f"{number:03d}.parquet"))["reason"].to_pylist()
+    nothing = dict.fromkeys(("num_steps", "seconds", "new_bleu", "old_bleu", "gain", "kept"))
+    return {
+        "trial": number,
+        "name": plans.trial_name(plan.job, number),
+        "status": "failed",
+        "reason": reasons[0],
+        "settings": plan.trials[number],
+        **nothing,
+        "bleu": {},
+        "curve": [],
+    }
+
+
+def _score_chosen(plan: Plan, figures: Figures) -> None:
+    """Make models of the chosen trials, and score them on the test split: once, after the search."""
+    before = _scores(plan, translate.translate(plan.before["test"]))
+    figures["baseline"]["test"] = before
+    for of in figures["trials"]:
+        if of["chosen"]:
+            print(f"tune: {of['name']} is among the best: its model, and its scores on test")
+            finetune.finetune(plans.trial_plan(plan, of["trial"]))
+            translated = translate.translate(plans.test_plan(plan, of["trial"]))
+            scores = _scores(plan, translated)
+            of["test"] = {"translate": scores.pop("name"), **scores, **results.against(scores, before)}
+
+
+def _finish(plan: Plan, figures: Figures, tracker: Tracker, seconds: float) -> None:
+    """Write the figures, log them, and commit the artifact."""
+    artifact, job = plan.artifact, plan.job
+    artifact.write_json("metrics.json", figures)
+    pareto = plots.pareto(figures)
+    artifact.write_bytes("plots/pareto.png", to_png(pareto))
+    best = next(of for of in figures["trials"] if of["name"] == figures["best"])
+    tracker.metrics({"kept/gain": best["test"]["gain"], "tune/num_trials": len(figures["trials"])})
+    if best["test"]["kept"] is not None:
+        tracker.metrics({"kept/share": best["test"]["kept"]})
+    tracker.figure(pareto, "pareto.png")
+    tracker.table(results.columns(figures), "trials.json")
+    tracker.describe(f"{results.sentence(figures)}\n\nArtifact: `{artifact.uri}`")
+    model = Artifact.at(job.root, "finetune", figures["best"]).path("model")
+    tracker.checkpoint(model)
+    if job.tune.register:
+        problem = tracker.register(job.tune.register, model)
+        print(f"tune: {figures['best']} is " + (f"not registered: {problem}" if problem else f"{job.tune.register}"))
+    artifact.merge_rejected()
+    artifact.commit(
+        units=[f"{of['trial']:03d}" for of in figures["trials"] if of["status"] != "failed"],
+        num_rows_in=len(plan.trials),
+        inputs={"embed": {"name": plan.embeddings.name, "fingerprint": plan.embeddings.fingerprint}},
+        seconds=seconds,
+        others=["plots/pareto.png"],
+    )
+
+
+def _remove_others(plan: Plan, trials: Sequence[Mapping[str, Any]]) -> None:
+    """Delete the checkpoints of the trials that were not chosen; what they scored is in the artifact."""
+    for of in trials:
+        if not of["chosen"]:
+            Artifact.at(plan.job.root, "finetune", of["name"]).remove("")
