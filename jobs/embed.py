@@ -10,13 +10,11 @@ Reads the corpus. Writes ROOT/embed/NAME: data/*.parquet (frames), rejected.parq
 metrics.json, manifest.json. Run it again after a crash: it goes on from what is there.
 """
 
-import dataclasses
-from functools import partial
-
-from xlt_ray.embed import pipeline
+from xlt_ray.embed import pipeline, results
 from xlt_ray.embed.check import check_corpus
 from xlt_ray.embed.config import EmbedJob
-from xlt_ray.embed.cost import counted, embed_costs, public_speech
+from xlt_ray.embed.cost import costs, counted, public_speech
+from xlt_ray.embed.plan import prepare
 from xlt_ray.job import cli, cluster, cost, progress
 from xlt_ray.presets import PRESETS
 
@@ -28,20 +26,14 @@ def main(job: EmbedJob) -> None:
             print(check_corpus(job).render())
         return
     if job.dry_run:
-        known = public_speech(job, job.embed, None)
-        costs = partial(embed_costs, job, job.embed, None)
-        progress.show(cost.dry_run(job, known, lambda root: counted(check(job, root).index), costs))
+        speech = public_speech(job, job.embed, job.splits) or counted(prepare(job, job.embed, job.splits))
+        progress.show(cost.as_table(job.name, costs(job, job.embed, speech), speech.source))
         return
-    plan = check(job, job.root)
+    embeddings = prepare(job, job.embed, job.splits)
     with cluster.cluster():
-        artifact = pipeline.embed(plan, job.root)
-    progress.show(pipeline.as_table(artifact.read_json("metrics.json")))
-    progress.where_next(artifact, job.root, f"python jobs/retrieval.py --root {job.root} --name {job.name}")
-
-
-def check(job: EmbedJob, root: str) -> pipeline.Plan:
-    """Everything that can be wrong, before any work; the artifact is begun under `root`."""
-    return pipeline.prepare(dataclasses.replace(job, root=root))
+        artifact = pipeline.embed(embeddings)
+    progress.show(results.as_table(artifact.read_json("metrics.json")))
+    progress.where_next(artifact, job.root, results.next_command(job))
 
 
 if __name__ == "__main__":

@@ -13,15 +13,12 @@ ROOT/finetune/NAME: model/ (for transformers), log.json, data/examples.parquet, 
 manifest.json. Run it again after a crash: it goes on from the last checkpoint.
 """
 
-import dataclasses
-from functools import partial
-
-from xlt_ray.embed import pipeline as embed
 from xlt_ray.embed.cost import counted, public_speech
-from xlt_ray.finetune import pipeline
+from xlt_ray.embed.pipeline import embed
+from xlt_ray.finetune import pipeline, results
 from xlt_ray.finetune.config import FinetuneJob
 from xlt_ray.finetune.cost import costs, learned
-from xlt_ray.finetune.plan import Plan, prepare
+from xlt_ray.finetune.plan import prepare
 from xlt_ray.job import cli, cluster, cost, progress
 from xlt_ray.presets import PRESETS
 
@@ -29,24 +26,17 @@ from xlt_ray.presets import PRESETS
 def main(job: FinetuneJob) -> None:
     """Encode what is not encoded yet, then train."""
     if job.dry_run:
-        reads = [("fisher", job.finetune.fisher)]
-        known = public_speech(job, job.embed, job.finetune.embeddings, learned(job))
-        progress.show(
-            cost.dry_run(job, known, lambda root: counted(check(job, root)[0].rows), partial(costs, job), reads)
+        speech = public_speech(job, job.embed, job.finetune.splits, job.finetune.embeddings, learned(job)) or counted(
+            prepare(job).embeddings
         )
+        progress.show(cost.as_table(job.name, costs(job, speech), speech.source))
         return
-    embeddings, plan = check(job, job.root)
+    plan = prepare(job)
     with cluster.cluster():
-        embeddings.make(job.root)
+        embed(plan.embeddings)
         artifact = pipeline.finetune(plan)
-    progress.show(pipeline.as_table(artifact.read_json("metrics.json")))
-    progress.where_next(artifact, job.root, pipeline.next_command(job))
-
-
-def check(job: FinetuneJob, root: str) -> tuple[embed.Embeddings, Plan]:
-    """Everything that can be wrong, before any work; what the job makes is begun under `root`."""
-    embeddings = embed.embeddings(job, job.finetune.embeddings, root)
-    return embeddings, prepare(dataclasses.replace(job, root=root), embeddings.artifact, embeddings.index)
+    progress.show(results.as_table(artifact.read_json("metrics.json")))
+    progress.where_next(artifact, job.root, results.next_command(job))
 
 
 if __name__ == "__main__":

@@ -11,36 +11,31 @@ Reads ROOT/embed/NAME, and makes it first where it is missing. Writes ROOT/retri
 metrics.json, plots/, rejected.parquet, manifest.json. Run it again after a crash: it goes on from what is there.
 """
 
-from functools import partial
-
-from xlt_ray.embed import pipeline as embed
 from xlt_ray.embed.cost import counted, public_speech
+from xlt_ray.embed.pipeline import embed
 from xlt_ray.job import cli, cluster, cost, progress
+from xlt_ray.job.commands import report_command
 from xlt_ray.presets import PRESETS
 from xlt_ray.retrieval import pipeline, results
 from xlt_ray.retrieval.config import RetrievalJob
 from xlt_ray.retrieval.cost import costs
+from xlt_ray.retrieval.plan import prepare
 
 
 def main(job: RetrievalJob) -> None:
     """Encode what is not encoded yet, then score and rank."""
     if job.dry_run:
-        known = public_speech(job, job.embed, job.retrieval.embeddings)
-        progress.show(cost.dry_run(job, known, lambda root: counted(check(job, root).rows), partial(costs, job)))
+        speech = public_speech(job, job.embed, [job.retrieval.split], job.retrieval.embeddings) or counted(
+            prepare(job).embeddings
+        )
+        progress.show(cost.as_table(job.name, costs(job, speech), speech.source))
         return
-    embeddings = check(job, job.root)
+    plan = prepare(job)
     with cluster.cluster():
-        embeddings.make(job.root)
-        artifact = pipeline.retrieve(job, embeddings.artifact)
+        embed(plan.embeddings)
+        artifact = pipeline.retrieve(plan)
     progress.show(results.as_table(artifact.read_json("metrics.json")))
-    progress.where_next(artifact, job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
-
-
-def check(job: RetrievalJob, root: str) -> embed.Embeddings:
-    """Everything that can be wrong, before any work; what the job makes is begun under `root`."""
-    embeddings = embed.embeddings(job, job.retrieval.embeddings, root)
-    pipeline.require_layers(job, embeddings.artifact)
-    return embeddings
+    progress.where_next(artifact, job.root, report_command(job.root, job.name))
 
 
 if __name__ == "__main__":

@@ -13,41 +13,32 @@ again after a crash. Writes ROOT/study/NAME: data/cells.parquet, metrics.json (t
 distance, their rank correlation with the transfer), plots/, manifest.json.
 """
 
-import dataclasses
-from functools import partial
-
-from xlt_ray.embed import pipeline as embed
 from xlt_ray.embed.cost import counted, public_speech
+from xlt_ray.embed.pipeline import embed
 from xlt_ray.finetune.cost import learned
 from xlt_ray.job import cli, cluster, cost, progress
+from xlt_ray.job.commands import report_command
 from xlt_ray.presets import PRESETS
-from xlt_ray.retrieval import pipeline as retrieval
 from xlt_ray.study import pipeline, results
 from xlt_ray.study.config import StudyJob
 from xlt_ray.study.cost import costs
-from xlt_ray.study.plan import Plan, find_retrieval, prepare, retrieval_job
+from xlt_ray.study.plan import prepare, splits_of
 
 
 def main(job: StudyJob) -> None:
-    """Encode and retrieve what is missing, then fine-tune on each source and compare."""
+    """Encode what is missing, then fine-tune on each source and compare."""
     if job.dry_run:
-        known = public_speech(job, job.embed, job.finetune.embeddings, learned(job))
-        progress.show(cost.dry_run(job, known, lambda root: counted(check(job, root)[0].rows), partial(costs, job)))
+        speech = public_speech(job, job.embed, splits_of(job), job.finetune.embeddings, learned(job)) or counted(
+            prepare(job).embeddings
+        )
+        progress.show(cost.as_table(job.name, costs(job, speech), speech.source))
         return
-    embeddings, plan = check(job, job.root)
+    plan = prepare(job)
     with cluster.cluster():
-        embeddings.make(job.root)
-        found = find_retrieval(job, plan.embeddings)
-        artifact = pipeline.study(plan, found or retrieval.retrieve(retrieval_job(job), plan.embeddings))
+        embed(plan.embeddings)
+        artifact = pipeline.study(plan)
     progress.show(results.as_table(artifact.read_json("metrics.json")))
-    progress.where_next(artifact, job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
-
-
-def check(job: StudyJob, root: str) -> tuple[embed.Embeddings, Plan]:
-    """Everything that can be wrong, before any work; what the job makes is begun under `root`."""
-    embeddings = embed.embeddings(job, job.finetune.embeddings, root)
-    find_retrieval(job, embeddings.artifact)
-    return embeddings, prepare(dataclasses.replace(job, root=root), embeddings.artifact, embeddings.index)
+    progress.where_next(artifact, job.root, report_command(job.root, job.name))
 
 
 if __name__ == "__main__":

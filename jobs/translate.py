@@ -18,45 +18,33 @@ Run it again after a crash: it goes on from what is there. Run it again with --t
 the texts are scored, not translated again.
 """
 
-import dataclasses
-from functools import partial
-
-from xlt_ray.embed import pipeline as embed
 from xlt_ray.embed.cost import counted, public_speech
+from xlt_ray.embed.pipeline import embed
 from xlt_ray.job import cli, cluster, cost, progress
+from xlt_ray.job.commands import report_command
 from xlt_ray.presets import PRESETS
-from xlt_ray.translate import pipeline
-from xlt_ray.translate import results as tables
+from xlt_ray.translate import pipeline, results
 from xlt_ray.translate.config import TranslateJob
 from xlt_ray.translate.cost import costs
-from xlt_ray.translate.plan import Plan, prepare, runs
+from xlt_ray.translate.plan import prepare
 
 
 def main(job: TranslateJob) -> None:
     """Encode what is not encoded yet, then translate and score, once for each source prompt."""
     if job.dry_run:
-        reads = [("finetune", job.translate.checkpoint), ("translate", job.translate.baseline)]
-        known = public_speech(job, job.embed, job.translate.embeddings)
-        progress.show(
-            cost.dry_run(job, known, lambda root: counted(check(job, root)[0].rows), partial(costs, job), reads)
-        )
+        known = public_speech(job, job.embed, [job.translate.split], job.translate.embeddings)
+        speech = known or counted(prepare(job)[0].embeddings)
+        progress.show(cost.as_table(job.name, costs(job, speech), speech.source))
         return
-    embeddings, plans = check(job, job.root)
+    plans = prepare(job)
     with cluster.cluster():
-        embeddings.make(job.root)
+        embed(plans[0].embeddings)
         made = [pipeline.translate(plan) for plan in plans]
-    for table in tables.closing([artifact.read_json("metrics.json") for artifact in made]):
+    for table in results.closing([artifact.read_json("metrics.json") for artifact in made]):
         progress.show(table)
     for artifact in made[:-1]:
         print(f"results  {artifact.uri}")
-    progress.where_next(made[-1], job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
-
-
-def check(job: TranslateJob, root: str) -> tuple[embed.Embeddings, list[Plan]]:
-    """Everything that can be wrong, before any work; what the job makes is begun under `root`."""
-    embeddings = embed.embeddings(job, job.translate.embeddings, root)
-    begun = runs(dataclasses.replace(job, root=root))
-    return embeddings, [prepare(run, embeddings.artifact, embeddings.index) for run in begun]
+    progress.where_next(made[-1], job.root, report_command(job.root, job.name))
 
 
 if __name__ == "__main__":

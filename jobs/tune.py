@@ -14,42 +14,32 @@ test split, once. Writes ROOT/tune/NAME: data/*.parquet (a trial each), metrics.
 (trials that failed, and why), manifest.json. Run it again after a crash: trials that are over are not run again.
 """
 
-import dataclasses
-from functools import partial
-
-from xlt_ray.embed import pipeline as embed
 from xlt_ray.embed.cost import counted, public_speech
+from xlt_ray.embed.pipeline import embed
 from xlt_ray.finetune.cost import learned
 from xlt_ray.job import cli, cluster, cost, progress
+from xlt_ray.job.commands import report_command
 from xlt_ray.presets import PRESETS
-from xlt_ray.tune import pipeline as search
-from xlt_ray.tune import results
+from xlt_ray.tune import pipeline, results
 from xlt_ray.tune.config import TuneJob
 from xlt_ray.tune.cost import costs
-from xlt_ray.tune.plan import Plan, prepare
+from xlt_ray.tune.plan import prepare, splits_of
 
 
 def main(job: TuneJob) -> None:
     """Encode what is not encoded yet, then search."""
     if job.dry_run:
-        reads = [("fisher", job.finetune.fisher)]
-        known = public_speech(job, job.embed, job.finetune.embeddings, learned(job))
-        progress.show(
-            cost.dry_run(job, known, lambda root: counted(check(job, root)[0].rows), partial(costs, job), reads)
+        speech = public_speech(job, job.embed, splits_of(job), job.finetune.embeddings, learned(job)) or counted(
+            prepare(job).embeddings
         )
+        progress.show(cost.as_table(job.name, costs(job, speech), speech.source))
         return
-    embeddings, plan = check(job, job.root)
+    plan = prepare(job)
     with cluster.cluster(with_state_api=True):
-        embeddings.make(job.root)
-        artifact = search.search(plan)
+        embed(plan.embeddings)
+        artifact = pipeline.search(plan)
     progress.show(results.as_table(artifact.read_json("metrics.json")))
-    progress.where_next(artifact, job.root, f"python jobs/report.py --root {job.root} --name {job.name}")
-
-
-def check(job: TuneJob, root: str) -> tuple[embed.Embeddings, Plan]:
-    """Everything that can be wrong, before any work; what the job makes is begun under `root`."""
-    embeddings = embed.embeddings(job, job.finetune.embeddings, root)
-    return embeddings, prepare(dataclasses.replace(job, root=root), embeddings.artifact, embeddings.index)
+    progress.where_next(artifact, job.root, report_command(job.root, job.name))
 
 
 if __name__ == "__main__":

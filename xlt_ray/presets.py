@@ -20,17 +20,17 @@ def plain() -> Settings:
 
 def demo() -> Settings:
     """Whisper base on 50 sentences of studio speech in five languages: about 4 minutes on 2 cores."""
-    return {"embed": EmbedConfig(num_sentences=50)}
+    return {"embed": EmbedConfig(num_sentences=50), "retrieval": RetrievalConfig(split="all")}
 
 
 def asterisk() -> Settings:
     """All 190 sentences of the demo's speech: what the README's fine-tuning figures were made with."""
-    return {}
+    return {"retrieval": RetrievalConfig(split="all")}
 
 
 def asterisk_100() -> Settings:
     """The reference figures of the README: the first 100 sentences, encoded as the model was trained."""
-    return {"embed": EmbedConfig(num_sentences=100)}
+    return {"embed": EmbedConfig(num_sentences=100), "retrieval": RetrievalConfig(split="all")}
 
 
 def layers() -> Settings:
@@ -38,7 +38,7 @@ def layers() -> Settings:
     hidden = tuple(range(6))
     return {
         "embed": EmbedConfig(num_sentences=50, layers=hidden),
-        "retrieval": RetrievalConfig(layers=hidden),
+        "retrieval": RetrievalConfig(split="all", layers=hidden),
     }
 
 
@@ -48,7 +48,7 @@ def fleurs_large_v2() -> Settings:
         "corpus": "fleurs",
         "languages": ("en", "fr", "de", "zh", "ja"),
         "model": "openai/whisper-large-v2",
-        "embed": EmbedConfig(split="test"),
+        "splits": ("test",),
     }
 
 
@@ -71,7 +71,7 @@ def transfer_large_v2() -> Settings:
         "corpus": "covost2",
         "languages": ("en",),
         "model": "openai/whisper-large-v2",
-        "embed": EmbedConfig(split="train"),
+        "splits": ("train",),
         "finetune": FinetuneConfig(directions=("en-zh",), learning_rate=1e-5, warmup=0.05, batch_size=32, epochs=1),
     }
 
@@ -95,7 +95,7 @@ def ja_zh_large_v2() -> Settings:
         "corpus": "fleurs",
         "languages": ("ja", "zh"),
         "model": "openai/whisper-large-v2",
-        "embed": EmbedConfig(split="train"),
+        "splits": ("train",),
         "finetune": FinetuneConfig(directions=("ja-zh",), learning_rate=1e-5, batch_size=32, epochs=5),
     }
 
@@ -111,7 +111,7 @@ def _test_of(checkpoint: str) -> Settings:
         "corpus": "fleurs",
         "languages": ("en", "fr", "de", "ja", "zh"),
         "model": "openai/whisper-large-v2",
-        "embed": EmbedConfig(split="test"),
+        "splits": ("test",),
         "translate": TranslateConfig(checkpoint=checkpoint, targets=("zh", "en"), transcribe=False),
     }
 
@@ -126,7 +126,7 @@ def unseen() -> Settings:
         "corpus": "fleurs",
         "languages": ("kea", "ast", "ceb", "ky", "ckb", "ga", "sw", "tr", "vi", "en"),
         "model": "openai/whisper-large-v2",
-        "embed": EmbedConfig(split="test"),
+        "splits": ("test",),
         "source_prompts": ("auto", "related", "en", "soft"),
     }
 

@@ -63,6 +63,11 @@ def attribution(spec: str) -> str | None:
     return _ATTRIBUTIONS.get(spec.partition(":")[0])
 
 
+def is_fetched(spec: str) -> bool:
+    """Whether each machine brings the recordings to its own cache, by `fetch`."""
+    return spec == "asterisk"
+
+
 def fetch(spec: str) -> None:
     """Bring to this machine what the corpus keeps in the user's cache; for all but `asterisk` there is nothing to do.
 
@@ -87,3 +92,29 @@ def read(spec: str, languages: Sequence[str], split: str | None) -> Iterator[Utt
     if not languages or len(set(languages)) < len(languages):
         raise UserError(f"languages are {', '.join(languages) or 'empty'}; name at least one, and each once")
     return reader(source, languages, split)
+
+
+_SEPARATE = {"fleurs": ("train", "dev", "test"), "covost2": ("train", "dev", "test")}
+"""Splits of the corpora that keep each in files of its own, so that one is read without the others."""
+
+
+def read_splits(spec: str, languages: Sequence[str], splits: Sequence[str]) -> Iterator[Utterance]:
+    """Rows of some splits of a corpus, and of others where it keeps them in the same files.
+
+    Args:
+        spec: as in `read`.
+        languages: as in `read`.
+        splits: what is needed; none: all.
+    """
+    kind = spec.partition(":")[0]
+    if kind not in _SEPARATE:
+        yield from read(spec, languages, None)
+        return
+    for split in splits or _SEPARATE[kind]:
+        yield from read(spec, languages, split)
+
+
+def identity(spec: str) -> dict[str, str]:
+    """What tells a corpus from others: its kind and its place."""
+    _, source = parse(spec)
+    return {"kind": spec.partition(":")[0], "source": source}

@@ -10,6 +10,8 @@ from xlt_ray.corpora.tables import canonical_split, check_languages
 from xlt_ray.errors import UserError
 from xlt_ray.store.schema import Direction
 
+ALL = "all"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Published:
@@ -20,7 +22,7 @@ class Published:
     mean_seconds: float
 
 
-PUBLISHED: dict[tuple[str, str | None], Published] = {
+PUBLISHED: dict[tuple[str, str], Published] = {
     # FLEURS: 10 hours of training a language, 12 in all (data set card, arXiv 2205.12446); 77,809 test recordings in
     # 102 languages; 1509, 150 and 350 sentences. A recording is 12 s long by the sizes of the Hub's files.
     ("fleurs", "train"): Published(3000, 1509, 12.0),
@@ -31,7 +33,7 @@ PUBLISHED: dict[tuple[str, str | None], Published] = {
     ("covost2", "dev"): Published(15_500, 15_500, 5.4),
     ("covost2", "test"): Published(15_500, 15_500, 5.4),
     # MaSS (arXiv 1907.12895): 8160 verses stand in all eight languages, about 20 hours each.
-    ("mass", None): Published(8160, 8160, 8.8),
+    ("mass", ALL): Published(8160, 8160, 8.8),
 }
 """Corpora that need not be at hand, by name and split: any language of FLEURS and MaSS, English of CoVoST 2."""
 
@@ -39,30 +41,37 @@ PUBLISHED: dict[tuple[str, str | None], Published] = {
 _LANGUAGES = {"fleurs": fleurs.CODES.values(), "covost2": covost2.TARGETS, "mass": mass.FOLDERS}
 
 
-def find(corpus: str, languages: Sequence[str], split: str | None) -> Published | None:
-    """The published size of a language of a corpus that no place is given for; None where nothing is published.
-
-    Args:
-        corpus: as `--corpus`.
-        languages: codes in Whisper's spelling.
-        split: a split of the corpus; None: what the corpus does by default.
+def is_known(corpus: str, languages: Sequence[str]) -> bool:
+    """Whether the size of these languages is published, of a corpus that no place is given for.
 
     Raises:
-        UserError: for a language or split that the corpus does not have.
+        UserError: for a language that the corpus does not have.
     """
     if corpus not in _LANGUAGES:
-        return None
+        return False
     check_languages(corpus, languages, set(_LANGUAGES[corpus]))
-    if corpus == "covost2" and tuple(languages) != ("en",):
-        return None
-    if corpus == "mass" and split is not None:
-        raise UserError(f"MaSS has no splits, so split {split!r} cannot be read; leave it out")
-    return PUBLISHED[corpus, split_of(corpus, split)]
+    return corpus != "covost2" or tuple(languages) == ("en",)
 
 
-def split_of(corpus: str, split: str | None) -> str | None:
-    """The split that is read where `split` is asked for."""
-    return None if corpus == "mass" else canonical_split(split)
+def splits_of(corpus: str) -> tuple[str, ...]:
+    """The splits of a corpus whose sizes are published."""
+    return tuple(split for name, split in PUBLISHED if name == corpus)
+
+
+def find(corpus: str, split: str) -> Published:
+    """The published size of a language in a split.
+
+    Raises:
+        UserError: for a split that the corpus does not have.
+    """
+    if (corpus, ALL) in PUBLISHED:
+        return PUBLISHED[corpus, ALL]  # a corpus without splits is taken whole
+    if split == ALL:
+        sizes = [PUBLISHED[corpus, part] for part in splits_of(corpus)]
+        return Published(
+            sum(size.num_recordings for size in sizes), sum(size.num_sentences for size in sizes), sizes[0].mean_seconds
+        )
+    return PUBLISHED[corpus, canonical_split(split)]
 
 
 def require_texts(corpus: str, languages: Sequence[str], directions: Iterable[Direction]) -> None:

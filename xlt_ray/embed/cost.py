@@ -6,10 +6,9 @@ import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import pyarrow as pa
-
 from xlt_ray.corpora import audio, published
 from xlt_ray.embed.config import EmbedConfig
+from xlt_ray.embed.plan import Embeddings
 from xlt_ray.errors import RejectedRow, UserError
 from xlt_ray.job import cost
 from xlt_ray.job.cost import Cost, Speech
@@ -48,20 +47,25 @@ def embed_cost(size: ModelSize, num_recordings: int, mean_seconds: float, config
     )
 
 
-def counted(rows: pa.Table) -> Speech:
-    """The corpus by its rows of UTTERANCE; its length by that of the first recordings of each language.
+def counted(embeddings: Embeddings) -> Speech:
+    """The speech of a job by its rows; its length by that of the first recordings of each language.
 
     Raises:
         UserError: where none of them can be decoded.
     """
-    table = rows.select(["language", "split", "audio", "member"]).to_pylist()
-    num = Counter((row["language"], row["split"]) for row in table)
-    heard = {code: [row for row in table if row["language"] == code][:NUM_SAMPLED] for code, _ in num}
-    seconds = {code: _mean_seconds(first) for code, first in heard.items()}
+    rows = embeddings.all_rows.select(["language", "audio", "member"]).to_pylist()
+    num = {
+        (code, split): count
+        for split in embeddings.splits
+        for code, count in Counter(embeddings.rows(split)["language"].to_pylist()).items()
+    }
+    first = {code: [row for row in rows if row["language"] == code][:NUM_SAMPLED] for code, _ in num}
+    seconds = {code: _mean_seconds(sampled) for code, sampled in first.items()}
     if none := [code for code, mean in seconds.items() if mean is None]:
         raise UserError(f"none of the first {NUM_SAMPLED} recordings in {none[0]} can be decoded; see embed.py --check")
     known = {code: mean for code, mean in seconds.items() if mean is not None}
-    return Speech(num, known, f"counted; length by {NUM_SAMPLED} recordings a language")
+    missing = Counter(embeddings.work.missing["language"].to_pylist() if embeddings.work else ())
+    return Speech(num, missing, known, f"counted; length by {NUM_SAMPLED} recordings a language")
 
 
 def _mean_seconds(rows: Sequence[Mapping[str, str]]) -> float | None:
@@ -75,24 +79,27 @@ def _mean_seconds(rows: Sequence[Mapping[str, str]]) -> float | None:
     return sum(lengths) / len(lengths) if lengths else None
 
 
-def embed_costs(job: Job, config: EmbedConfig, embeddings: str | None, speech: Speech) -> dict[str, Cost]:
-    """The cost of what a job embeds: {} where it reads finished embeddings."""
-    if embeddings is not None:
-        return {}
+def costs(job: Job, config: EmbedConfig, speech: Speech) -> dict[str, Cost]:
+    """The cost of encoding what is not encoded yet."""
     size = model_size(job.model)
-    parts = [embed_cost(size, speech.count(code), speech.mean_seconds[code], config) for code in job.languages]
-    return {"embed": sum(parts, Cost())}
+    parts = [embed_cost(size, num, speech.mean_seconds[code], config) for code, num in speech.num_missing.items()]
+    return {"embed": sum(parts, Cost())} if sum(speech.num_missing.values()) else {}
 
 
 def public_speech(
-    job: Job, config: EmbedConfig, embeddings: str | None, directions: Sequence[Direction] = ()
+    job: Job,
+    config: EmbedConfig,
+    splits: Sequence[str],
+    name: str | None = None,
+    directions: Sequence[Direction] = (),
 ) -> Speech | None:
-    """The corpus of a job by its published sizes, which needs neither network nor corpus.
+    """The speech of a job by the published sizes of its corpus, which needs neither network nor corpus.
 
     Args:
         job: with its --corpus and --languages.
-        config: with the split.
-        embeddings: name of the embed artifact that the job reads, where it names one.
+        config: with the number of sentences.
+        splits: that the job reads; none: all of the corpus.
+        name: of the embed artifact that the job reads, where it names one.
         directions: what the job learns or keeps.
 
     Returns:
@@ -102,16 +109,19 @@ def public_speech(
     Raises:
         UserError: for a language, split or direction that the corpus does not have.
     """
-    if embeddings is not None:
-        return None
-    size = published.find(job.corpus, job.languages, config.split)
-    if size is None:
+    if name is not None or not published.is_known(job.corpus, job.languages):
         return None
     published.require_texts(job.corpus, job.languages, directions)
-    split = published.split_of(job.corpus, config.split)
-    share = min(1.0, (config.num_sentences or size.num_sentences) / size.num_sentences)
-    return Speech(
-        {(code, split): round(share * size.num_recordings) for code in job.languages},
-        dict.fromkeys(job.languages, size.mean_seconds),
-        "from published sizes",
-    )
+    sizes = {split: published.find(job.corpus, split) for split in splits or published.splits_of(job.corpus)}
+    num = {
+        (code, split): round(_share(size, config.num_sentences) * size.num_recordings)
+        for code in job.languages
+        for split, size in sizes.items()
+    }
+    totals = {code: sum(count for (language, _), count in num.items() if language == code) for code in job.languages}
+    mean = next(iter(sizes.values())).mean_seconds
+    return Speech(num, totals, dict.fromkeys(job.languages, mean), "from published sizes")
+
+
+def _share(size: published.Published, num_sentences: int | None) -> float:
+    return min(1.0, (num_sentences or size.num_sentences) / size.num_sentences)

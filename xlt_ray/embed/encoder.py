@@ -24,7 +24,7 @@ _BATCH_FRAMES = {"cpu": 1024, "cuda": 48_000}
 
 _LIMIT = 65_280.0  # the largest number that float16 and bfloat16 both have
 
-Frames = npt.NDArray[np.float16]
+FrameArray = npt.NDArray[np.float16]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ class Encoded:
             final norm, as `output_hidden_states` of transformers.
     """
 
-    final: Frames
+    final: FrameArray
     num_valid: int
-    layers: dict[int, Frames]
+    layers: dict[int, FrameArray]
 
 
 class SpeechEncoder:
@@ -150,7 +150,7 @@ class SpeechEncoder:
         yield len(model.layers), model.layer_norm(states)
 
 
-def _stored(states: Tensor, kept: list[int]) -> list[Frames]:
+def _stored(states: Tensor, kept: list[int]) -> list[FrameArray]:
     """The first frames of each row as float16 on the CPU; hidden states of large models go beyond its range."""
-    frames: Frames = states[:, : max(kept)].clamp(-_LIMIT, _LIMIT).half().cpu().numpy()
+    frames: FrameArray = states[:, : max(kept)].clamp(-_LIMIT, _LIMIT).half().cpu().numpy()
     return [row[:count] for row, count in zip(frames, kept, strict=True)]

@@ -1,23 +1,27 @@
-"""The index of an embed run: which recordings it covers, cut into units of work. Text only, no sound."""
+"""The index of an embed artifact: which recordings it covers, cut into units of work. Text only, no sound."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from xlt_ray.errors import UserError
-from xlt_ray.store.schema import UTTERANCE, Utterance, utterance_table
-
-INDEX = UTTERANCE.append(pa.field("unit", pa.string(), nullable=False))
-"""A recording and the shard that it goes to."""
+from xlt_ray.store.schema import INDEX, UTTERANCE, Utterance, utterance_table
 
 _IDENTITY = ("utterance_id", "sentence_id", "language", "text", "translations", "speaker", "split")
+_BATCH = 10_000  # rows that exist as Python objects at a time
+
+Indices = npt.NDArray[np.int64]
 
 
 def collect(utterances: Iterable[Utterance], languages: Sequence[str]) -> pa.Table:
@@ -26,20 +30,22 @@ def collect(utterances: Iterable[Utterance], languages: Sequence[str]) -> pa.Tab
     Raises:
         UserError: on a duplicate utterance_id, or a language without rows.
     """
-    table = utterance_table(utterances)
+    batches = iter(utterances)
+    parts = [UTTERANCE.empty_table()]
+    while rows := list(itertools.islice(batches, _BATCH)):
+        parts.append(utterance_table(rows))
+    table = pa.concat_tables(parts)
     _refuse_duplicates(table)
     # Sorted, because units are named by place: a corpus whose lines changed places has the same units.
     table = table.sort_by("utterance_id")
     by_language = {code: table.filter(pc.equal(table["language"], code)) for code in languages}
     if empty := [code for code, rows in by_language.items() if not rows.num_rows]:
-        raise UserError(
-            f"no rows in language {', '.join(empty)}; choose others with --languages, or another --embed.split"
-        )
+        raise UserError(f"no rows in language {', '.join(empty)}; choose others with --languages, or another split")
     return pa.concat_tables(by_language.values())
 
 
-def first_sentences(rows: pa.Table, num_sentences: int) -> pa.Table:
-    """The rows of the first so many sentences, sorted by id, that every language has.
+def first_sentences(rows: pa.Table, num_sentences: int) -> Indices:
+    """The places of the first so many sentences, sorted by id, that every language has.
 
     Raises:
         UserError: if there is none.
@@ -48,27 +54,79 @@ def first_sentences(rows: pa.Table, num_sentences: int) -> pa.Table:
     shared = set.intersection(*(_sentences(rows, code) for code in languages))
     if not shared:
         raise UserError(f"no sentence_id is shared by all of {', '.join(languages)}; leave out --embed.num-sentences")
-    return rows.filter(pc.is_in(rows["sentence_id"], pa.array(sorted(shared)[:num_sentences], pa.string())))
+    chosen = pa.array(sorted(shared)[:num_sentences], pa.string())
+    return np.flatnonzero(pc.is_in(rows["sentence_id"], chosen).to_numpy())
 
 
-def cut(rows: pa.Table, rows_per_shard: int) -> pa.Table:
-    """The rows with the schema INDEX: cut into units of so many rows, each of one language only."""
-    counts: Counter[str] = Counter()
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cut:
+    """How recordings are cut into units: what an interrupted run left is kept, the rest is cut anew.
+
+    Attributes:
+        rows: with the schema INDEX, a unit's rows together; lengths are null until they are encoded.
+    """
+
+    rows: pa.Table
+
+    @property
+    def units(self) -> dict[str, pa.Table]:
+        """The rows of each unit, without a copy."""
+        units: dict[str, pa.Table] = {}
+        start = 0
+        for unit, group in itertools.groupby(self.rows["unit"].to_pylist()):
+            units[unit] = self.rows.slice(start, num_rows := sum(1 for _ in group))
+            start += num_rows
+        return units
+
+
+def cut(missing: pa.Table, begun: pa.Table, done: Collection[str], taken: Collection[str], rows_per_shard: int) -> Cut:
+    """Units for the recordings that are still to be encoded, of one language and split each.
+
+    Args:
+        missing: rows of INDEX without a unit that counts: all that the run needs and the artifact lacks.
+        begun: rows of INDEX as an interrupted run has cut them.
+        done: names of units whose file is there.
+        taken: names of units that may not be used again, because committed files have them.
+        rows_per_shard: most rows of a new unit.
+
+    Returns:
+        Units that are done, also with rows that this run does not need, since they are encoded; units that were begun
+        and are all needed, under their names; then new ones, numbered on.
+    """
+    needed = set(missing["utterance_id"].to_pylist())
+    kept, names = [INDEX.empty_table()], set(taken)
+    for unit, rows in Cut(begun).units.items():
+        ids = set(rows["utterance_id"].to_pylist())
+        if unit in taken:
+            continue
+        if unit in done or ids <= needed:
+            kept.append(rows)
+            names.add(unit)
+            needed -= ids
+    left = missing.filter(pc.is_in(missing["utterance_id"], pa.array(sorted(needed), pa.string())))
+    return Cut(pa.concat_tables([*kept, _new_units(left, names, rows_per_shard)]))
+
+
+def _new_units(rows: pa.Table, names: Collection[str], rows_per_shard: int) -> pa.Table:
+    first = _next_numbers(names)
+    counts: defaultdict[str, int] = defaultdict(int)
     units = []
-    for language in rows["language"].to_pylist():
-        units.append(f"{language}-{counts[language] // rows_per_shard:05d}")
-        counts[language] += 1
-    return rows.append_column(INDEX.field("unit"), pa.array(units, pa.string()))
+    for language, split in zip(rows["language"].to_pylist(), rows["split"].to_pylist(), strict=True):
+        prefix = f"{language}-{re.sub(r'[^A-Za-z0-9]', '_', split or 'rows')}"
+        units.append(f"{prefix}-{first[prefix] + counts[prefix] // rows_per_shard:05d}")
+        counts[prefix] += 1
+    table = rows.set_column(rows.schema.get_field_index("unit"), INDEX.field("unit"), pa.array(units, pa.string()))
+    # Rows of two splits may alternate; a unit's rows must stand together.
+    return table.take(pa.array(np.argsort(np.array(units, dtype=str), kind="stable"))) if units else table
 
 
-def by_unit(index: pa.Table) -> dict[str, pa.Table]:
-    """The rows of each unit, without a copy: a unit's rows stand together, as `cut` leaves them."""
-    units: dict[str, pa.Table] = {}
-    start = 0
-    for unit, rows in itertools.groupby(index["unit"].to_pylist()):
-        units[unit] = index.slice(start, num_rows := sum(1 for _ in rows))
-        start += num_rows
-    return units
+def _next_numbers(names: Collection[str]) -> defaultdict[str, int]:
+    """By prefix, the number after the highest one that a unit has."""
+    first: defaultdict[str, int] = defaultdict(int)
+    for name in names:
+        prefix, _, number = name.rpartition("-")
+        first[prefix] = max(first[prefix], int(number) + 1)
+    return first
 
 
 def require_parallel(rows: pa.Table, languages: Sequence[str]) -> None:
@@ -87,10 +145,16 @@ def require_parallel(rows: pa.Table, languages: Sequence[str]) -> None:
 
 
 def sha256(rows: pa.Table) -> str:
-    """Hash of what the rows are, wherever their files lie and however they are cut into units."""
+    """Hash of what the rows are, wherever their files lie and however they are cut into units.
+
+    Args:
+        rows: with the columns of UTTERANCE; where there are `bytes` and `generation`, they count too.
+    """
+    names = [*_IDENTITY, *(name for name in ("bytes", "generation") if name in rows.schema.names)]
     digest = hashlib.sha256()
-    for row in rows.select(_IDENTITY).sort_by("utterance_id").to_pylist():
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
+    for batch in rows.select(names).sort_by("utterance_id").to_batches(max_chunksize=_BATCH):
+        for row in batch.to_pylist():
+            digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
     return digest.hexdigest()
 
 

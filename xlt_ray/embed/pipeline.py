@@ -4,13 +4,12 @@
 
 One row of Ray Data is one unit of work from end to end. The actor that encodes a unit writes its shard, so frames
 never cross the object store (up to 1.5 MB a recording with Whisper base, 3.8 MB with large) or reach the driver.
+Beside each shard it writes the unit's rows of the index, so that nothing has to open a shard to know what is in it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,156 +17,105 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
+import ray.exceptions
 import torch
-from rich.table import Table
 
 from xlt_ray import corpora
 from xlt_ray.corpora import audio
-from xlt_ray.embed import index
-from xlt_ray.embed.config import EmbedConfig, EmbedJob
-from xlt_ray.embed.encoder import Encoded, Frames, SpeechEncoder
-from xlt_ray.errors import RejectedRow, UserError
-from xlt_ray.finetune.config import FinetuneJob
+from xlt_ray.embed import index, plan, results
+from xlt_ray.embed.config import EmbedConfig
+from xlt_ray.embed.encoder import Encoded, FrameArray, SpeechEncoder
+from xlt_ray.embed.plan import Embeddings, Work
+from xlt_ray.errors import RejectedRow, Unreachable
 from xlt_ray.job import cluster, pools, progress
-from xlt_ray.job.settings import identity
-from xlt_ray.job.tracking import Tracker, track
+from xlt_ray.job.tracking import track
 from xlt_ray.models import whisper
-from xlt_ray.retrieval.config import RetrievalJob
-from xlt_ray.store import artifacts, shards
+from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
-from xlt_ray.store.schema import REJECTED, embedding_schema, from_ipc, layer_column, to_ipc
-from xlt_ray.study.config import StudyJob
-from xlt_ray.translate.config import TranslateJob
+from xlt_ray.store.schema import INDEX, embedding_schema, from_ipc, layer_column, to_ipc
 
-DECODED = index.INDEX.append(pa.field("pcm", pa.large_binary())).append(pa.field("reason", pa.string()))
+REASON = pa.field("reason", pa.string())
+DECODED = INDEX.append(pa.field("pcm", pa.large_binary())).append(REASON)
 """An index row with its sound (float32, 16 kHz mono), or the reason why there is none."""
+PART = INDEX.append(REASON)
+"""An index row of a unit that is encoded; `reason` says why a rejected one has no frames."""
+
+_BEGUN = "begun.parquet"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Plan:
-    """An embed run that has been checked and can start."""
-
-    artifact: Artifact
-    index: pa.Table
-    model: str
-    inputs: dict[str, Any]
-    config: EmbedConfig
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Embeddings:
-    """What a job reads: an embed artifact that is finished, or is made first.
-
-    Attributes:
-        artifact: finished or begun.
-        making: how it is made; None where it is finished.
-    """
-
-    artifact: Artifact
-    making: Plan | None
-
-    @property
-    def index(self) -> pa.Table | None:
-        """The rows of the corpus (UTTERANCE), where there are no shards to read them from yet."""
-        return self.making.index if self.making else None
-
-    @property
-    def rows(self) -> pa.Table:
-        """The rows of the corpus (UTTERANCE)."""
-        return self.making.index if self.making else shards.utterances(self.artifact)
-
-    def make(self, root: str) -> None:
-        """Encode what is not encoded yet. Needs a running Ray."""
-        if self.making:
-            embed(self.making, root)
-
-
-def embeddings(job: RetrievalJob | FinetuneJob | TranslateJob, name: str | None, root: str) -> Embeddings:
-    """What a job reads, checked.
-
-    Args:
-        job: settings.
-        name: of the finished embed artifact under the job's root; None: the job makes its own.
-        root: where it is begun then.
+def embed(embeddings: Embeddings) -> Artifact:
+    """Encode what is missing and commit the artifact; nothing is done if nothing is missing. Needs a running Ray.
 
     Raises:
-        UserError: as `prepare`, or if the named one is not there or lacks a language.
+        UserError: if some node does not see the artifact or the audio.
+        TooManyRejected: if more recordings can't be used than the user allows; what is encoded stays.
+        Unreachable: if audio that was there when the job started can't be read.
     """
-    if name:
-        return Embeddings(shards.find(job.root, name, job.languages), None)
-    plan = prepare(dataclasses.replace(job, root=root))
-    return Embeddings(plan.artifact, plan)
-
-
-def prepare(job: EmbedJob | RetrievalJob | FinetuneJob | TranslateJob) -> Plan:
-    """Everything that can go wrong by the user's hand, before any work: corpus, languages, model, name, root.
-
-    Raises:
-        UserError: with what is wrong and what to do.
-    """
-    model_dir = whisper.resolve_model(job.model)
-    num_layers = whisper.num_encoder_layers(model_dir)
-    if beyond := [layer for layer in job.embed.layers if layer >= num_layers]:
-        raise UserError(f"--embed.layers {beyond}: {job.model} has blocks 0 to {num_layers - 1}")
-    rows = index.collect(corpora.read(job.corpus, job.languages, job.embed.split), job.languages)
-    if isinstance(job, RetrievalJob | StudyJob):
-        index.require_parallel(rows, job.languages)
-    if job.embed.num_sentences is not None:
-        rows = index.first_sentences(rows, job.embed.num_sentences)
-    corpus = {"num_rows": rows.num_rows, "sha256": index.sha256(rows)}
-    model = {"sha256": whisper.weights_sha256(model_dir)}
-    what = {
-        "languages": sorted(job.languages),
-        "corpus": corpus,
-        "model": model,
-        "embed": identity(job.embed),
-    }
-    inputs = {
-        "corpus": {"name": job.corpus, **corpus},
-        "model": {"name": job.model, **model, "num_layers": num_layers},
-    }
-    artifact = artifacts.start(job.root, "embed", job.name, what, dataclasses.asdict(job))
-    # The cut of the run that began it: another one would give the units' names to other rows.
-    cut = index.cut(rows, artifact.settings["embed"]["rows_per_shard"])
-    return Plan(artifact, cut, job.model, inputs, job.embed)
-
-
-def embed(plan: Plan, root: str) -> Artifact:
-    """Encode what is missing and commit the artifact; nothing is done if it is complete. Needs a running Ray."""
-    if plan.artifact.is_complete:
-        print(f"embed: {plan.artifact.uri} is complete, nothing to encode")
-        return plan.artifact
-    cluster.require_shared(plan.artifact.path("config.json"))
-    names = {key: plan.inputs[key]["name"] for key in ("corpus", "model")}
-    with track(root, "embed", plan.artifact.name, plan.artifact.identity, names) as tracker:
+    artifact, work = embeddings.artifact, embeddings.work
+    if work is None:
+        print(f"embed: {artifact.uri} has all {embeddings.all_rows.num_rows} recordings, nothing to encode")
+        return artifact
+    artifact.begin()
+    cluster.require_shared(artifact.path("config.json"))
+    _require_audio(work)
+    names = {"corpus": work.corpus, "model": work.model}
+    with track(artifact.root, "embed", artifact.name, artifact.identity, names) as tracker:
         started = time.monotonic()
-        encode_missing(plan)
-        _finish(plan, tracker, time.monotonic() - started)
-    return plan.artifact
+        cut = _encode_missing(artifact, work)
+        metrics = _commit(artifact, work, cut, time.monotonic() - started)
+        results.log(tracker, metrics, artifact.uri, time.monotonic() - started)
+    return artifact
 
 
-def encode_missing(plan: Plan) -> None:
-    """Write the shard of every unit that has none."""
-    tables = index.by_unit(plan.index)
-    done = plan.artifact.done()
-    missing = [unit for unit in tables if unit not in done]
-    num_done = plan.index.num_rows - sum(tables[unit].num_rows for unit in missing)
-    if num_done:
-        print(f"embed: {num_done} of {plan.index.num_rows} recordings are done, going on with the rest")
-    if not missing:
-        return
-    encoded = _encoded(plan, {unit: tables[unit] for unit in missing})
-    with progress.Bar("embed", total=plan.index.num_rows, done=num_done) as bar:
-        for row in encoded.iter_rows():
-            bar.advance(row["num_rows"])
+def _require_audio(work: Work) -> None:
+    """Refuse local audio that some node does not see: its rows would be lost for what they are not."""
+    there = work.missing.filter(pc.is_valid(work.missing["bytes"]))["audio"]
+    if there.length() and not corpora.is_fetched(work.corpus):
+        cluster.require_shared(there[0].as_py(), "copy the audio to all nodes, or give a corpus in a shared place")
 
 
-def _encoded(plan: Plan, units: dict[str, pa.Table]) -> ray.data.Dataset:
+def _encode_missing(artifact: Artifact, work: Work) -> index.Cut:
+    """Write the shard of every unit that has none; the units of this run."""
+    cut = _cut(artifact, work)
+    done = artifact.done()
+    left = {unit: rows for unit, rows in cut.units.items() if unit not in done}
+    num_left = sum(rows.num_rows for rows in left.values())
+    if num_left < cut.rows.num_rows:
+        print(
+            f"embed: {cut.rows.num_rows - num_left} of {cut.rows.num_rows} recordings are done, going on with the rest"
+        )
+    if left:
+        encoded = _encoded(artifact, work, left)
+        with progress.Bar("embed", total=cut.rows.num_rows, done=cut.rows.num_rows - num_left) as bar:
+            try:
+                for row in encoded.iter_rows():
+                    bar.advance(row["num_rows"])
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, Unreachable):
+                    raise error.cause from None
+                raise
+    return cut
+
+
+def _cut(artifact: Artifact, work: Work) -> index.Cut:
+    """The units of this run, those of an interrupted run among them; written down before any is encoded."""
+    begun = INDEX.empty_table()
+    if artifact.has(_BEGUN):
+        begun = artifacts.read_table(artifact.path(_BEGUN))
+    taken = set(pc.unique(plan.read_index(artifact)["unit"]).to_pylist())
+    # That of the run that began the artifact, so that its units are the same whoever goes on with them.
+    rows_per_shard = artifact.settings["embed"]["rows_per_shard"]
+    cut = index.cut(work.missing, begun, artifact.done(), taken, rows_per_shard)
+    artifact.write_table(_BEGUN, cut.rows)
+    return cut
+
+
+def _encoded(artifact: Artifact, work: Work, units: dict[str, pa.Table]) -> ray.data.Dataset:
     """One row a unit, with the number of its recordings, once its shard is written."""
-    pool = pools.pool("embed", plan.config.num_gpus, plan.config.max_actors, len(units))
+    pool = pools.pool("embed", work.config.num_gpus, work.config.max_actors, len(units))
     rows = [{"unit": unit, "table": to_ipc(table)} for unit, table in units.items()]
-    decode = {"corpus": plan.inputs["corpus"]["name"], "split_long": plan.config.split_long}
-    encode = {"artifact": plan.artifact, "model": plan.model, "config": plan.config}
+    decode = {"corpus": work.corpus, "split_long": work.config.split_long}
+    encode = {"artifact": artifact, "model": work.model, "config": work.config}
     return (
         ray.data.from_items(rows, override_num_blocks=len(rows))
         .map(decode_unit, fn_kwargs=decode, num_cpus=pool.feed_cpus)
@@ -182,14 +130,19 @@ def decode_unit(unit: dict[str, Any], corpus: str, split_long: bool) -> dict[str
 
 
 def decode(rows: pa.Table, split_long: bool) -> pa.Table:
-    """Rows of INDEX in, rows of DECODED out, none lost: each with its sound, or the reason why there is none."""
+    """Rows of INDEX in, rows of DECODED out, none lost: each with its sound, or the reason why there is none.
+
+    A row without `bytes` was not there when the job started; it is not looked for again.
+    """
+    there = pc.is_valid(rows["bytes"]).to_pylist()
     locators = list(zip(rows["audio"].to_pylist(), rows["member"].to_pylist(), strict=True))
-    sounds: list[bytes | None] = []
-    reasons: list[str | None] = []
-    for (file, member), data in zip(locators, audio.read_recordings(locators), strict=True):
-        sound, reason = _decode(data, member or file, split_long)
-        sounds.append(sound)
-        reasons.append(reason)
+    wanted = [place for place, is_there in zip(locators, there, strict=True) if is_there]
+    read = iter(audio.read_recordings(wanted))
+    decoded = [
+        _decode(next(read), member or file, split_long) if is_there else (None, f"missing: no file {file}")
+        for (file, member), is_there in zip(locators, there, strict=True)
+    ]
+    sounds, reasons = zip(*decoded, strict=True)
     columns = [*rows.columns, pa.array(sounds, pa.large_binary()), pa.array(reasons, pa.string())]
     return pa.table(columns, schema=DECODED)
 
@@ -226,16 +179,16 @@ class EncodeUnit:
         )
 
     def __call__(self, units: pa.Table) -> pa.Table:
-        """Encode the unit in a batch of one; write its rejected rows, then its shard, which says that it is done."""
+        """Encode the unit in a batch of one; write its part of the index, then its shard: then it is done."""
         (unit,) = units["unit"].to_pylist()
         rows = from_ipc(units["table"][0].as_buffer())
-        good = rows.filter(pc.is_null(rows["reason"]))
-        bad = rows.filter(pc.is_valid(rows["reason"])).select(REJECTED.names)
-        self._artifact.write_table(f"rejected/{unit}.parquet", bad.cast(REJECTED))
+        is_good = pc.is_null(rows["reason"])
+        shard = self._encode(rows.filter(is_good))
+        self._artifact.write_table(f"parts/{unit}.parquet", _part(rows, is_good, shard))
         # Frames do not compress (0.92 at best, for 4 to 10 times the time), and a dictionary of them is never hit.
         # One row a row group, so that training can read one recording of a shard without the others.
         options = {"compression": "none", "use_dictionary": False, "write_statistics": False, "row_group_size": 1}
-        self._artifact.write_table(f"data/{unit}.parquet", self._encode(good), **options)
+        self._artifact.write_table(f"data/{unit}.parquet", shard, **options)
         return pa.table({"unit": [unit], "num_rows": [rows.num_rows]})
 
     def _encode(self, rows: pa.Table) -> pa.Table:
@@ -256,6 +209,14 @@ class EncodeUnit:
         return pa.table(columns, schema=self._schema)
 
 
+def _part(rows: pa.Table, is_good: pa.Array, shard: pa.Table) -> pa.Table:
+    """The unit's rows of PART: those in the shard with their row and lengths, the others with their reason."""
+    at = pc.if_else(is_good, pc.subtract(pc.cumulative_sum(pc.cast(is_good, pa.int32())), 1), None)
+    new = {name: shard[name].take(at) for name in ("num_samples", "num_valid", "num_frames")} | {"row": at}
+    columns = [new.get(field.name, rows[field.name]).cast(field.type) for field in PART]
+    return pa.table(columns, schema=PART)
+
+
 def _join(pieces: list[Encoded]) -> Encoded:
     """The frames of a recording from those of its pieces; only the last piece keeps the silence behind it."""
     if len(pieces) == 1:
@@ -268,52 +229,40 @@ def _join(pieces: list[Encoded]) -> Encoded:
     return Encoded(final, sum(piece.num_valid for piece in pieces), layers)
 
 
-def _concatenate(heads: list[tuple[Frames, int]], last: Frames) -> Frames:
+def _concatenate(heads: list[tuple[FrameArray, int]], last: FrameArray) -> FrameArray:
     return np.concatenate([*(frames[:num_valid] for frames, num_valid in heads), last])
 
 
-def _finish(plan: Plan, tracker: Tracker, seconds: float) -> None:
-    """Count what is there, log it, and commit the artifact."""
-    num_rejected = plan.artifact.merge_rejected()
-    units = list(index.by_unit(plan.index))
-    metrics = summarise(plan.artifact, units)
-    plan.artifact.write_json("metrics.json", metrics)
-    tracker.metrics({f"embed/seconds/{code}": of["seconds"] for code, of in metrics["languages"].items()})
-    tracker.metrics({"embed/num_rejected": num_rejected, "embed/wall_time_s": seconds})
-    tracker.describe(f"{plan.index.num_rows - num_rejected} recordings encoded.\n\nArtifact: `{plan.artifact.uri}`")
-    plan.artifact.commit(units=units, num_rows_in=plan.index.num_rows, inputs=plan.inputs, seconds=seconds)
+def _commit(artifact: Artifact, work: Work, cut: index.Cut, seconds: float) -> dict[str, Any]:
+    """Join the units of this run to what the artifact has, and commit it; its metrics.
 
-
-def summarise(artifact: Artifact, units: Sequence[str]) -> dict[str, Any]:
-    """The content of metrics.json: utterances, seconds of speech and rejected rows by language, and the reasons."""
-    columns = ["language", "num_samples"]
-    shards = [artifacts.read_table(artifact.path("data", f"{unit}.parquet"), columns=columns) for unit in units]
-    rejected = artifacts.read_table(artifact.path("rejected.parquet"))
-    kept = pa.concat_tables(shards).group_by("language").aggregate([("num_samples", "count"), ("num_samples", "sum")])
-    num_kept, num_samples = (
-        dict(zip(kept["language"].to_pylist(), kept[f"num_samples_{of}"].to_pylist(), strict=True))
-        for of in ("count", "sum")
-    )
-    num_rejected = Counter(rejected["language"].to_pylist())
-    return {
-        "languages": {
-            language: {
-                "num_utterances": num_kept.get(language, 0),
-                "seconds": round(num_samples.get(language, 0) / audio.SAMPLE_RATE, 2),
-                "num_rejected": num_rejected[language],
-            }
-            for language in sorted(num_kept.keys() | num_rejected.keys())
+    Raises:
+        TooManyRejected: if more of this run's recordings are rejected than the user allows.
+    """
+    parts = _read_parts(artifact, list(cut.units))
+    results.require_few_rejected(parts, work.config.max_rejected)
+    table, rejected = results.joined(plan.read_index(artifact), results.read_rejected(artifact), parts)
+    artifact.write_table("index.parquet", table)
+    artifact.write_table("rejected.parquet", rejected)
+    metrics = results.summarise(table, rejected)
+    artifact.write_json("metrics.json", metrics)
+    units = table.group_by("unit").aggregate([("row", "count")])  # of a unit's rows, those that are not rejected
+    made_with = artifact.settings
+    artifact.commit(
+        units=dict(zip(units["unit"].to_pylist(), units["row_count"].to_pylist(), strict=True)),
+        num_rows_in=table.num_rows,
+        inputs={
+            "corpus": {"name": work.corpus, "num_rows": table.num_rows, "sha256": index.sha256(table)},
+            "model": {"name": work.model, **artifact.identity["model"], "num_layers": made_with["num_layers"]},
         },
-        "reasons": dict(Counter(reason.split(":", 1)[0] for reason in rejected["reason"].to_pylist())),
-    }
+        seconds=seconds,
+        others=["index.parquet"],
+    )
+    artifact.remove("parts")
+    artifact.remove_file(_BEGUN)
+    return metrics
 
 
-def as_table(metrics: dict[str, Any]) -> Table:
-    """Utterances, seconds and rejected rows by language."""
-    table = Table(title="encoded", title_justify="left")
-    table.add_column("language")
-    for column in ("utterances", "minutes of speech", "rejected"):
-        table.add_column(column, justify="right")
-    for code, of in metrics["languages"].items():
-        table.add_row(code, str(of["num_utterances"]), f"{of['seconds'] / 60:.1f}", str(of["num_rejected"]))
-    return table
+def _read_parts(artifact: Artifact, units: Sequence[str]) -> pa.Table:
+    files = (artifact.path("parts", f"{unit}.parquet") for unit in units)
+    return pa.concat_tables([PART.empty_table(), *(artifacts.read_table(file) for file in files)])

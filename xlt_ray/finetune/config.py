@@ -16,16 +16,16 @@ class FinetuneConfig:
     """How the decoder learns a new direction, and what it should keep."""
 
     embeddings: str | None = field(default=None, metadata=EXECUTION)
-    """Name of the embed artifact to train on; none: the job's own name."""
+    """Name of the embed artifact to train on; none: the one with this corpus, model and encoding."""
     directions: Codes = ("en-zh",)
     """What is learned, source-target, with commas between: en-zh."""
     prompt: Literal["src_translate", "tgt_transcribe", "tgt_translate"] = "tgt_transcribe"
     """Language and task of the prompt for new targets. X-en and X-X always keep the prompt of Whisper's training;
     tgt_transcribe leaves them best in peace, because it gives the task token translate no second meaning."""
-    split: str | None = "train"
-    """Rows of the embeddings to train on; none: all."""
+    split: str = "train"
+    """Split to train on, or all for every row."""
     dev_split: str = "dev"
-    """Rows on which dev BLEU is measured, where --finetune.evaluate-every asks for it."""
+    """Split on which dev BLEU is measured, where --finetune.evaluate-every asks for it."""
     learning_rate: float = 3e-5
     """Highest learning rate of AdamW: reached after the warm-up, then falling in a line to 0."""
     warmup: float = 0.1
@@ -78,6 +78,11 @@ class FinetuneConfig:
     """Lost workers or nodes after which the job gives up; each time it goes on from the last checkpoint."""
     export: Literal["none", "ctranslate2"] = field(default="none", metadata=EXECUTION)
     """Also write the model as faster-whisper reads it."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that a run reads."""
+        return tuple(dict.fromkeys((self.split, *([self.dev_split] if self.evaluate_every else []))))
 
     def __post_init__(self) -> None:
         """Refuse values out of range, and combinations without effect."""

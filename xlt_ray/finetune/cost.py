@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from xlt_ray.embed.config import EmbedConfig
-from xlt_ray.embed.cost import embed_costs, kept_frames
+from xlt_ray.embed.cost import costs as embed_costs
+from xlt_ray.embed.cost import kept_frames
 from xlt_ray.errors import UserError
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.job import cost
@@ -67,7 +68,7 @@ def run_cost(job: FinetuneJob, size: ModelSize, speech: Speech) -> Cost:
     return finetune_cost(size, num_learnt, seconds / num_learnt, job.embed, config, num_dev)
 
 
-def num_examples(speech: Speech, languages: Sequence[str], split: str | None) -> int:
+def num_examples(speech: Speech, languages: Sequence[str], split: str) -> int:
     """How many recordings of some languages a split has.
 
     Raises:
@@ -75,7 +76,7 @@ def num_examples(speech: Speech, languages: Sequence[str], split: str | None) ->
     """
     counts = {code: speech.count(code, split) for code in languages}
     if none := [code for code, count in counts.items() if not count]:
-        raise UserError(f"no {none[0]} recording is of split {split!r}; choose another --embed.split, or none")
+        raise UserError(f"no {none[0]} recording is of split {split!r}; choose another split")
     return sum(counts[code] for code in languages)
 
 
@@ -86,5 +87,5 @@ def learned(job: FinetuneJob) -> list[Direction]:
 
 def costs(job: FinetuneJob, speech: Speech) -> dict[str, Cost]:
     """The cost of each stage that the job runs, in their order."""
-    made = embed_costs(job, job.embed, job.finetune.embeddings, speech)
+    made = embed_costs(job, job.embed, speech)
     return {**made, "finetune": run_cost(job, model_size(job.model), speech)}

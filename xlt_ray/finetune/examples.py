@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from xlt_ray.embed.plan import Embeddings
 from xlt_ray.finetune.batch import Batch, Indices, collate
 from xlt_ray.models.decoder import MAX_POSITIONS, Prompter, Scheme
 from xlt_ray.store import shards
-from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import EXAMPLE, REJECTED, Direction
 
 
@@ -35,12 +35,12 @@ class Examples:
 
 
 def collect(
-    embeddings: Artifact,
+    embeddings: Embeddings,
     prompter: Prompter,
     scheme: Scheme,
     role: str,
     directions: Iterable[str],
-    split: str | None,
+    split: str,
 ) -> Examples:
     """Every recording of a split in every direction.
 
@@ -49,7 +49,9 @@ def collect(
     """
     parsed = [Direction.parse(text) for text in directions]
     prompts = {str(direction): prompter.prompt(direction, scheme) for direction in parsed}
-    known, rejected = shards.without_reference(shards.tasks(embeddings, parsed, split))
+    known, rejected = shards.without_reference(
+        shards.tasks(embeddings.artifact.uri, embeddings.recordings(split), parsed)
+    )
     rows, too_long = [], []
     for row in known.to_pylist():
         direction = Direction.parse(row["direction"])
@@ -74,7 +76,10 @@ def sample(examples: Examples, most: int, seed: int) -> Examples:
     """At most so many examples of each direction, drawn by the seed; the order stays."""
     directions = np.array(examples.table["direction"].to_pylist())
     rng = np.random.default_rng(seed)
-    drawn = [rng.permutation(np.flatnonzero(directions == of))[:most] for of in sorted(set(directions.tolist()))]
+    drawn = [
+        rng.permutation(np.flatnonzero(directions == direction))[:most]
+        for direction in sorted(set(directions.tolist()))
+    ]
     return dataclasses.replace(examples, table=examples.table.take(np.sort(np.concatenate(drawn))))
 
 

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from xlt_ray.embed.plan import Embeddings
 from xlt_ray.finetune import examples as rows_of
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.finetune.ewc import squared_gradients
@@ -34,12 +35,13 @@ _UNIT = 64
 _WEIGHTS = "fisher.safetensors"
 
 
-def estimate(job: FinetuneJob, embeddings: Artifact, artifact: Artifact) -> None:
+def estimate(job: FinetuneJob, embeddings: Embeddings, artifact: Artifact) -> None:
     """Estimate what is missing and commit the artifact; nothing is done if it is complete. Needs a running Ray."""
     if artifact.is_complete:
         print(f"fisher: {artifact.uri} is complete, nothing to estimate")
         artifact.remove("partial")  # a run that was killed right after its manifest left them
         return
+    artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
     inputs = {"model": job.model, "embed": embeddings.name}
     with track(job.root, "fisher", artifact.name, artifact.identity, inputs) as tracker:
@@ -52,16 +54,16 @@ def estimate(job: FinetuneJob, embeddings: Artifact, artifact: Artifact) -> None
         tracker.metrics({f"fisher/{key}": value for key, value in metrics.items()})
         artifact.merge_rejected([chosen.rejected])
         artifact.commit(
-            units=["examples"],
+            units={"examples": chosen.table.num_rows},
             num_rows_in=chosen.num_in,
-            inputs={"embed": {"name": embeddings.name, "fingerprint": embeddings.fingerprint}},
+            inputs={"embed": embeddings.artifact.named},
             seconds=time.monotonic() - started,
             others=[_WEIGHTS],
         )
         artifact.remove("partial")
 
 
-def _examples(job: FinetuneJob, embeddings: Artifact, tasks: Sequence[str]) -> rows_of.Examples:
+def _examples(job: FinetuneJob, embeddings: Embeddings, tasks: Sequence[str]) -> rows_of.Examples:
     prompter = decoder.Prompter(whisper.resolve_model(job.model))
     config = job.finetune
     kept = rows_of.collect(embeddings, prompter, config.prompt, "keep", tasks, config.split)

@@ -5,29 +5,25 @@ embedding shards -> examples -> (fisher) -> Ray Train -> model/: what transforme
 
 from __future__ import annotations
 
-import shlex
 import tempfile
 import time
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import ray
 import ray.train
-from rich.table import Table
 
 from xlt_ray import corpora
 from xlt_ray.errors import UserError
 from xlt_ray.finetune import batch as batches
 from xlt_ray.finetune import examples as rows_of
-from xlt_ray.finetune import fisher, trainer
-from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
+from xlt_ray.finetune import fisher, results, trainer
+from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.finetune.examples import Examples
 from xlt_ray.finetune.learner import count_parameters, tuned_weights
 from xlt_ray.finetune.loop import read_trained
-from xlt_ray.finetune.plan import Plan
+from xlt_ray.finetune.plan import FinetunePlan
 from xlt_ray.finetune.work import Work
 from xlt_ray.job import cluster, pools
 from xlt_ray.job.settings import identity
@@ -36,18 +32,20 @@ from xlt_ray.models import export, whisper
 from xlt_ray.models.decoder import Prompter
 from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.provenance import provenance
 
 
-def finetune(plan: Plan) -> Artifact:
+def finetune(plan: FinetunePlan) -> Artifact:
     """Train what is asked, from where a killed run was, and commit. Needs a running Ray."""
     artifact, job = plan.artifact, plan.job
     if artifact.is_complete:
         print(f"finetune: {artifact.uri} is complete, nothing to train")
         artifact.remove("train")  # a run that was killed right after its manifest left it
         return artifact
+    artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
     workers = pools.workers("finetune", job.finetune.num_workers, job.finetune.num_gpus)
-    work, examples = begin(plan)
+    work, examples = begin(plan, Collected())
     _announce(plan, work, examples)
     if plan.fisher:
         fisher.estimate(job, plan.embeddings, plan.fisher)
@@ -56,15 +54,32 @@ def finetune(plan: Plan) -> Artifact:
         started = time.monotonic()
         checkpoint = trainer.train(work, workers)
         files, log, sha256 = ray.get(ray.remote(num_cpus=0.9)(_save).remote(checkpoint, work))
-        figures = {**summarise(log, examples), "weights_sha256": sha256}
+        figures = {**results.summarise(log, examples.table), "weights_sha256": sha256}
         _finish(plan, examples, files, log, figures, tracker, time.monotonic() - started)
     return artifact
 
 
-def begin(plan: Plan) -> tuple[Work, Examples]:
+class Collected:
+    """Examples by what they are, so that runs on the same rows share them: 289,000 take half a minute to tokenise."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Any, ...], Examples] = {}
+
+    def collect(self, plan: FinetunePlan, role: str, directions: Sequence[str], split: str) -> Examples:
+        """Those of a role, with the schema EXAMPLE."""
+        scheme = plan.job.finetune.prompt
+        key = (plan.embeddings.artifact.uri, scheme, role, tuple(directions), split)
+        if key not in self._found:
+            prompter = Prompter(plan.model_dir)
+            self._found[key] = rows_of.collect(plan.embeddings, prompter, scheme, role, directions, split)
+        return self._found[key]
+
+
+def begin(plan: FinetunePlan, collected: Collected) -> tuple[Work, Examples]:
     """Write the examples into the artifact: what a worker is told, and the examples themselves."""
     artifact, job = plan.artifact, plan.job
-    examples = _examples(job, plan.embeddings, Prompter(plan.model_dir))
+    artifact.begin()
+    examples = _examples(plan, collected)
     artifact.write_table("data/examples.parquet", examples.table)
     artifact.merge_rejected([examples.rejected])
     num_trained, _ = count_parameters(plan.model_dir, job.finetune)
@@ -72,32 +87,27 @@ def begin(plan: Plan) -> tuple[Work, Examples]:
     return Work(artifact, job.model, job.finetune, plan.fisher, num_trained, num_steps), examples
 
 
-def _examples(job: FinetuneJob, embeddings: Artifact, prompter: Prompter) -> Examples:
-    config = job.finetune
+def _examples(plan: FinetunePlan, collected: Collected) -> Examples:
+    config = plan.job.finetune
     asked = [("learn", config.directions, config.split)]
     if config.replay_fraction:
         asked.append(("keep", config.keep, config.split))
     if config.evaluate_every:
         asked.append(("dev", (*config.directions, *config.evaluate), config.dev_split))
-    found = [rows_of.collect(embeddings, prompter, config.prompt, *of) for of in asked]
+    found = [collected.collect(plan, *part) for part in asked]
     for (_, directions, split), part in zip(asked, found, strict=True):
         if not part.table.num_rows:
             raise UserError(f"no example of {','.join(directions)} is left in split {split!r}; choose another split")
     return rows_of.joined(found)
 
 
-def _counts(examples: pa.Table) -> dict[str, int]:
-    """How many examples there are to learn, to keep and for dev BLEU."""
-    return dict(sorted(Counter(examples["role"].to_pylist()).items()))
-
-
-def _announce(plan: Plan, work: Work, examples: Examples) -> None:
+def _announce(plan: FinetunePlan, work: Work, examples: Examples) -> None:
     """Say what will train, and what EWC will cost."""
     config, trained = work.config, work.num_trained
     _, of_decoder = count_parameters(plan.model_dir, config)
     kind = f"LoRA of rank {config.lora_rank}: " if config.lora_rank else ""
     print(f"finetune: {kind}{trained:,} weights train, decoder {of_decoder:,}; the encoder is not loaded")
-    counts = _counts(examples.table)
+    counts = results.count_roles(examples.table)
     print("finetune: examples " + ", ".join(f"{count} to {role}" for role, count in counts.items()))
     if config.ewc_lambda:
         sizes = [trained * width / 1e6 for width in (2 if config.fisher_dtype == "bfloat16" else 4, 4)]
@@ -138,11 +148,11 @@ def _card(work: Work, log: list[dict[str, float]]) -> export.Card:
         frozen=("encoder",) if config.train_embeddings else ("encoder", "token embeddings"),
         hyperparameters={name: _word(value) for name, value in chosen.items() if value not in (None, [])},
         corpus=work.artifact.settings["corpus"].split(":")[0],
-        num_examples=_counts(artifacts.read_table(work.artifact.path("data/examples.parquet")))["learn"],
+        num_examples=results.count_roles(artifacts.read_table(work.artifact.path("data/examples.parquet")))["learn"],
         attribution=corpora.attribution(work.artifact.settings["corpus"]),
         metrics=_scores(config, log),
         limits=_NOT_MEASURED,
-        commit=artifacts.provenance()["git"]["sha"],
+        commit=provenance()["git"]["sha"],
     )
 
 
@@ -164,7 +174,7 @@ def _word(value: Any) -> str | int | float | bool:
 
 
 def _finish(
-    plan: Plan,
+    plan: FinetunePlan,
     examples: Examples,
     files: list[str],
     log: list[dict[str, float]],
@@ -176,17 +186,11 @@ def _finish(
     artifact, embeddings = plan.artifact, plan.embeddings
     artifact.write_json("metrics.json", figures)
     artifact.write_json("log.json", log)
-    directions = {name.removeprefix("dev_bleu/") for row in log for name in row if name.startswith("dev_bleu/")}
-    curves = _CURVES | {f"dev/bleu/{direction}": f"dev_bleu/{direction}" for direction in sorted(directions)}
-    for key, name in curves.items():
-        tracker.curve(key, [(int(row["step"]), row[name]) for row in log if name in row])
-    tracker.metrics({"finetune/samples_per_s": figures["samples_per_s"], "finetune/wall_time_s": seconds})
-    tracker.describe(f"{sentence(figures)}\n\nArtifact: `{artifact.uri}`")
-    tracker.checkpoint(artifact.path("model"))
+    results.log(tracker, artifact, figures, log, seconds)
     artifact.commit(
-        units=["examples"],
+        units={"examples": examples.table.num_rows},
         num_rows_in=examples.num_in,
-        inputs={"embed": {"name": embeddings.name, "fingerprint": embeddings.fingerprint}},
+        inputs={"embed": embeddings.artifact.named},
         seconds=seconds,
         others=[*files, "log.json"],
     )
@@ -197,62 +201,3 @@ _NOT_MEASURED = (
     "Translation quality on held-out speech; jobs/translate.py --translate.checkpoint measures it.",
     "The full 30 s of frames: training saw the speech and the silence that the embeddings keep behind it.",
 )
-
-_CURVES = {
-    "train/loss": "loss",
-    "train/learning_rate": "learning_rate",
-    "train/grad_norm": "grad_norm",
-    "ewc/penalty": "penalty",
-    "dev/bleu": "dev_bleu",
-}
-
-
-def summarise(log: list[dict[str, float]], examples: Examples) -> dict[str, Any]:
-    """The content of metrics.json: examples by role, steps, the loss at both ends, dev BLEU, speed.
-
-    The loss at an end is the mean over a tenth of the steps, because one step's is that of a few sentences.
-    """
-    tenth = max(1, len(log) // 10)
-    dev = [row["dev_bleu"] for row in log if "dev_bleu" in row]
-    pace = [row["num_examples"] / row["seconds"] for row in log]
-    return {
-        "num_examples": _counts(examples.table),
-        "num_steps": len(log),
-        "loss": {
-            "first": float(np.mean([row["loss"] for row in log[:tenth]])),
-            "last": float(np.mean([row["loss"] for row in log[-tenth:]])),
-        },
-        "dev_bleu": {"best": max(dev), "last": dev[-1]} if dev else None,
-        "penalty": log[-1].get("penalty"),
-        "samples_per_s": float(np.median(pace)),
-    }
-
-
-def sentence(figures: dict[str, Any]) -> str:
-    """The outcome in one sentence."""
-    loss = figures["loss"]
-    dev = f", best dev BLEU {figures['dev_bleu']['best']:.1f}" if figures["dev_bleu"] else ""
-    return f"{figures['num_steps']} steps, loss {loss['first']:.3f} to {loss['last']:.3f}{dev}."
-
-
-def as_table(figures: dict[str, Any]) -> Table:
-    """The figures of a run."""
-    table = Table(title="fine-tuned", title_justify="left")
-    for column in ("examples", "steps", "loss, first tenth", "last tenth", "best dev BLEU", "samples/s"):
-        table.add_column(column, justify="right")
-    counts = ", ".join(f"{count} {role}" for role, count in figures["num_examples"].items())
-    dev = f"{figures['dev_bleu']['best']:.1f}" if figures["dev_bleu"] else "not measured"
-    losses = [f"{figures['loss'][end]:.3f}" for end in ("first", "last")]
-    table.add_row(counts, str(figures["num_steps"]), *losses, dev, f"{figures['samples_per_s']:.1f}")
-    return table
-
-
-def next_command(job: FinetuneJob) -> str:
-    """What translates with the weights of a run, on the same speech."""
-    shared = {"root": job.root, "name": job.name, "corpus": job.corpus, "model": job.model}
-    flags = " ".join(f"--{name} {shlex.quote(value)}" for name, value in shared.items())
-    embeddings = job.finetune.embeddings or job.name
-    return (
-        f"python jobs/translate.py {flags} --languages {','.join(job.languages)} "
-        f"--translate.embeddings {embeddings} --translate.checkpoint {job.name}"
-    )

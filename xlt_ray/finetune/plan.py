@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
+from xlt_ray.embed import plan as embed
+from xlt_ray.embed.plan import Embeddings
 from xlt_ray.errors import UserError
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.job.settings import identity
@@ -21,35 +21,46 @@ from xlt_ray.store.schema import Direction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class FinetunePlan:
     """A finetune run that has been checked and can start.
 
     Attributes:
-        fisher: the fisher artifact that EWC needs, finished or begun; None without EWC.
+        fisher: the fisher artifact that EWC needs, finished or planned; None without EWC.
     """
 
     artifact: Artifact
-    embeddings: Artifact
+    embeddings: Embeddings
     fisher: Artifact | None
     model_dir: Path
     job: FinetuneJob
 
 
-def prepare(job: FinetuneJob, embeddings: Artifact, index: pa.Table | None) -> Plan:
-    """Everything that can go wrong by the user's hand, before any work.
-
-    Args:
-        job: settings.
-        embeddings: an embed artifact, finished or begun.
-        index: the rows of the corpus (UTTERANCE), where the embeddings are not finished yet.
+def prepare(job: FinetuneJob) -> FinetunePlan:
+    """Everything that can go wrong by the user's hand, before any work; nothing is written.
 
     Raises:
         UserError: with what is wrong and what to do.
     """
-    model_dir, sha256 = check(job, embeddings, index)
-    fisher = begin_fisher(job, job.finetune.keep, embeddings, sha256) if job.finetune.ewc_lambda else None
-    return Plan(
-        artifact=_begin(job, embeddings, fisher, sha256),
+    config = job.finetune
+    embeddings = embed.prepare(job, job.embed, config.splits, name=config.embeddings, divide=True)
+    return planned(job, embeddings)
+
+
+def planned(job: FinetuneJob, embeddings: Embeddings) -> FinetunePlan:
+    """The run on embeddings that are found; they may have more splits than it reads.
+
+    Raises:
+        UserError: with what is wrong and what to do.
+    """
+    config = job.finetune
+    embeddings = embeddings.only(*config.splits)
+    model_dir = whisper.resolve_model(job.model)
+    embed.warn_of_loops(embeddings)
+    _require_directions(job, model_dir, embeddings)
+    _require_exporter(config)
+    fisher = plan_fisher(job, config.keep, embeddings) if config.ewc_lambda else None
+    return FinetunePlan(
+        artifact=_artifact(job, embeddings, fisher),
         embeddings=embeddings,
         fisher=fisher,
         model_dir=model_dir,
@@ -57,31 +68,16 @@ def prepare(job: FinetuneJob, embeddings: Artifact, index: pa.Table | None) -> P
     )
 
 
-def check(job: FinetuneJob, embeddings: Artifact, index: pa.Table | None) -> tuple[Path, str]:
-    """What can go wrong with a run before anything of it is written; the model, and the hash of its weights.
-
-    Raises:
-        UserError: as `prepare`.
-    """
-    model_dir = whisper.resolve_model(job.model)
-    sha256 = whisper.weights_sha256(model_dir)
-    shards.require_model(embeddings, sha256, job.model)
-    shards.warn_of_loops(embeddings)
-    _require_directions(job, model_dir, shards.utterances(embeddings) if index is None else index)
-    _require_exporter(job.finetune)
-    return model_dir, sha256
-
-
-def _require_directions(job: FinetuneJob, model_dir: Path, rows: pa.Table) -> None:
+def _require_directions(job: FinetuneJob, model_dir: Path, embeddings: Embeddings) -> None:
     config = job.finetune
     asked = (config.directions, config.keep, config.evaluate)
-    learn, keep, measured = ([Direction.parse(text) for text in of] for of in asked)
+    learn, keep, measured = ([Direction.parse(text) for text in texts] for texts in asked)
     prompter = Prompter(model_dir)
     for direction in (*learn, *keep, *measured):
         prompter.prompt(direction, config.prompt)
-    shards.require_references(rows, [*learn, *keep], config.split)
+    shards.require_references(embeddings.rows(config.split), [*learn, *keep], config.split)
     if config.evaluate_every:
-        shards.require_references(rows, [*learn, *measured], config.dev_split)
+        shards.require_references(embeddings.rows(config.dev_split), [*learn, *measured], config.dev_split)
 
 
 def _require_exporter(config: FinetuneConfig) -> None:
@@ -89,38 +85,40 @@ def _require_exporter(config: FinetuneConfig) -> None:
         raise UserError('--finetune.export ctranslate2 needs the package; pip install "xlt_ray[ctranslate2]"')
 
 
-def _begin(job: FinetuneJob, embeddings: Artifact, fisher: Artifact | None, sha256: str) -> Artifact:
+def _artifact(job: FinetuneJob, embeddings: Embeddings, fisher: Artifact | None) -> Artifact:
     what = {
-        "embeddings": embeddings.fingerprint,
-        "model": {"sha256": sha256},
+        "embeddings": embeddings.identity,
         "finetune": identity(job.finetune),
         "fisher": fisher.fingerprint if fisher else None,
+        "model": embeddings.identity["model"],
     }
-    made_with = embeddings.settings
     # What is recorded of the embeddings is how they were made, not what flags of this job would make.
-    settings = dataclasses.asdict(job) | {key: made_with[key] for key in ("corpus", "embed")}
-    return artifacts.start(job.root, "finetune", job.name, what, settings)
+    settings = dataclasses.asdict(job) | embeddings.settings
+    return artifacts.plan(job.root, "finetune", job.name, what, settings)
 
 
-def begin_fisher(job: FinetuneJob, tasks: Sequence[str], embeddings: Artifact, sha256: str) -> Artifact:
+def plan_fisher(job: FinetuneJob, tasks: Sequence[str], embeddings: Embeddings) -> Artifact:
     """The fisher artifact of some tasks: the finished one that `--finetune.fisher` names, else one of the job's name.
 
     Args:
         job: how it is estimated.
         tasks: directions, such as those that EWC keeps.
         embeddings: what it is estimated on.
-        sha256: hash of the weights of the model.
 
     Raises:
         UserError: if the one that is named was made otherwise.
     """
     config = job.finetune
+    read = embeddings.only(config.split)
     if config.fisher is None:
-        model = {"sha256": sha256}
-        what = {"embeddings": embeddings.fingerprint, "model": model, "fisher": _fisher_settings(config, tasks)}
-        return artifacts.start(job.root, "fisher", job.name, what, dataclasses.asdict(job))
+        what = {
+            "embeddings": read.identity,
+            "model": read.identity["model"],
+            "fisher": _fisher_settings(config, tasks),
+        }
+        return artifacts.plan(job.root, "fisher", job.name, what, dataclasses.asdict(job))
     found = artifacts.find(job.root, "fisher", config.fisher)
-    shards.require_model(found, sha256, job.model)
+    embed.require_model(found, read.identity["model"]["sha256"], job.model)
     there = found.identity["fisher"]
     asked = _fisher_settings(config, tasks)
     # Another seed draws other examples of the same tasks: runs that differ in it may share a Fisher.

@@ -10,13 +10,15 @@ import io
 import os
 import re
 import sys
+import tempfile
+import traceback
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tyro
 
-from xlt_ray.errors import UserError
+from xlt_ray.errors import Unreachable, UserError
 from xlt_ray.store import storage
 
 JobT = TypeVar("JobT")
@@ -26,7 +28,9 @@ Presets = Mapping[str, Callable[[], dict[str, Any]]]
 def run(main: Callable[[JobT], None], presets: Presets, argv: Sequence[str] | None = None) -> None:
     """Read the command line into the settings that `main` takes, and run it.
 
-    Exits with code 2 and one line on stderr when the user asked for something that can't be done.
+    A job that can't be done ends with one line on stderr, and a code: 2 for a mistake of the user, 3 where too many
+    recordings are rejected, 4 where the cluster can't give what was asked, 1 for everything else; then the line names
+    the file that holds the traceback.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     (job_type,) = (hint for name, hint in typing.get_type_hints(main).items() if name != "return")
@@ -35,7 +39,26 @@ def run(main: Callable[[JobT], None], presets: Presets, argv: Sequence[str] | No
         main(dataclasses.replace(job, root=lasting(job.root, os.getcwd())))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
+    except Unreachable as error:
+        print(f"error: {error}; nothing is lost: run the same command again", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        print(f"error: {_summary(error)}; the traceback is in {_write_traceback(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _summary(error: Exception) -> str:
+    """The kind of an error and the last line of its message, where Ray puts what happened in a worker."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1][:300]}" if lines else type(error).__name__
+
+
+def _write_traceback(error: Exception) -> str:
+    """The name of the file that the traceback is written to."""
+    with tempfile.NamedTemporaryFile("w", prefix="xlt_ray-", suffix=".log", delete=False, encoding="utf-8") as file:
+        file.writelines(traceback.format_exception(error))
+    return file.name
 
 
 def lasting(root: str, working_directory: str) -> str:

@@ -100,11 +100,12 @@ def require_state_api() -> None:
         ) from None
 
 
-def require_shared(path: str) -> None:
-    """Refuse a local root that some node does not see: its workers would write to disks that nobody reads.
+def require_shared(path: str, advice: str = "give a --root that all nodes share, such as s3://...") -> None:
+    """Refuse a local place that some node does not see: its workers would write to disks that nobody reads.
 
     Args:
-        path: a file that the driver has written under the root.
+        path: a file that the driver sees, such as one that it has written under the root.
+        advice: what the user should do.
 
     Raises:
         UserError: naming the path and how many nodes lack it.
@@ -116,6 +117,4 @@ def require_shared(path: str) -> None:
     places = [sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)) for node in nodes]
     num_blind = ray.get([place.remote(path) for place in places]).count(False)
     if num_blind:
-        raise UserError(
-            f"{num_blind} of {len(nodes)} nodes do not see {path}; give a --root that all nodes share, such as s3://..."
-        )
+        raise UserError(f"{num_blind} of {len(nodes)} nodes do not see {path}; {advice}")

@@ -6,17 +6,10 @@ minutes or days; they are no measurement.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 from rich.table import Table
-
-from xlt_ray.job.settings import Job
-from xlt_ray.store import artifacts, storage
-from xlt_ray.store.artifacts import Artifact
 
 TOKENS_PER_SECOND = 4.0
 """Tokens of text for a second of speech; assumed. English has 2.5 to 3 words a second, of 1.3 tokens each."""
@@ -60,11 +53,13 @@ class Speech:
 
     Attributes:
         num_recordings: by language and split.
+        num_missing: by language, those that are still to be encoded.
         mean_seconds: by language.
         source: how that is known.
     """
 
-    num_recordings: Mapping[tuple[str, str | None], int]
+    num_recordings: Mapping[tuple[str, str], int]
+    num_missing: Mapping[str, int]
     mean_seconds: Mapping[str, float]
     source: str
 
@@ -111,40 +106,6 @@ def estimate(kind: str, flops: float, num_rows: int, seconds: float, num_bytes: 
     return Cost(num_rows, seconds / 3600, flops / rate.gpu / 3600, flops / rate.cpu / 3600, round(num_bytes))
 
 
-@contextlib.contextmanager
-def rehearsal(root: str, reads: Iterable[tuple[str, str | None]] = ()) -> Iterator[str]:
-    """A root for the checks of a run, which is thrown away: under `root` nothing is written.
-
-    What was begun in it is compared at the end with what stands under `root` in the same name.
-
-    Args:
-        root: the root of the run.
-        reads: stage and name of what the run reads under its root, names that are None left out.
-
-    Raises:
-        UserError: if what is read is not finished, or a name is taken by a run with other settings.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        finished = [artifacts.find(root, stage, name) for stage, name in reads if name is not None]
-        for artifact in finished:
-            copy = Artifact.at(scratch, artifact.stage, artifact.name)
-            for name in ("config.json", "manifest.json", "metrics.json"):
-                if storage.exists(artifact.path(name)):
-                    copy.write_json(name, artifact.read_json(name))
-        yield scratch
-        taken = {(artifact.stage, artifact.name) for artifact in finished}
-        for path in sorted(Path(scratch).glob("*/*/config.json")):
-            stage, name = path.parent.parent.name, path.parent.name
-            if (stage, name) not in taken:
-                _require_free(root, Artifact.at(scratch, stage, name))
-
-
-def _require_free(root: str, begun: Artifact) -> None:
-    there = Artifact.at(root, begun.stage, begun.name)
-    if storage.exists(there.path("config.json")):  # so `start` only compares
-        artifacts.start(root, begun.stage, begun.name, begun.identity, begun.settings)
-
-
 def as_table(name: str, found: Mapping[str, Cost], source: str) -> Table:
     """Costs stage by stage, and in all.
 
@@ -179,28 +140,3 @@ def _amount(num_bytes: float) -> str:
             return f"{_number(num_bytes)} {unit}"
         num_bytes /= 1000
     return f"{_number(num_bytes)} TB"
-
-
-def dry_run(
-    job: Job,
-    known: Speech | None,
-    count: Callable[[str], Speech],
-    costs: Callable[[Speech], Mapping[str, Cost]],
-    reads: Iterable[tuple[str, str | None]] = (),
-) -> Table:
-    """The table of what a job would cost, after all checks that can be made; nothing is started or left behind.
-
-    Args:
-        job: settings.
-        known: how much speech there is, where that is published; then nothing else is checked.
-        count: checks the job, beginning its artifacts under the root that it is given, and counts its speech.
-        costs: the cost of each stage.
-        reads: stage and name of what the job reads besides embeddings.
-
-    Raises:
-        UserError: as the job itself.
-    """
-    if known is None:
-        with rehearsal(job.root, reads) as scratch:
-            known = count(scratch)
-    return as_table(job.name, costs(known), known.source)

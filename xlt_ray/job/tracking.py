@@ -31,6 +31,7 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from xlt_ray.store import artifacts, storage
+from xlt_ray.store.provenance import provenance
 
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 _PARAM_LIMIT = 6000  # characters of one value that MLflow 3 stores
@@ -233,7 +234,7 @@ def _artifact_location(root: str) -> str | None:
 
 
 def _tags(identity: Mapping[str, Any]) -> dict[str, str]:
-    made_by = artifacts.provenance()
+    made_by = provenance()
     versions = {f"version.{package}": version for package, version in made_by["versions"].items()}
     return {
         "fingerprint": artifacts.fingerprint(identity),

@@ -17,8 +17,10 @@ MODES = ("f1", "mean", "recall", "precision")
 class RetrievalConfig:
     """How translations are found: the score, its baselines, the protocol."""
 
+    split: str = "test"
+    """Rows that are queries and candidates: a split of the corpus, or all. A corpus without splits is taken whole."""
     embeddings: str | None = field(default=None, metadata=EXECUTION)
-    """Name of the embed artifact to read; none: the job's own name."""
+    """Name of the embed artifact to read; none: the one with this corpus, model and encoding."""
     mode: Literal["f1", "mean", "recall", "precision"] = "f1"
     """Which SeqSim leads the tables; the other three are kept beside it."""
     baselines: tuple[Literal["mean_pool", "max_pool", "dtw", "random"], ...] = ("mean_pool", "max_pool", "random")

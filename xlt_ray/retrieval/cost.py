@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from xlt_ray.embed.cost import FRAMES_PER_SECOND, embed_costs
+from xlt_ray.embed.cost import FRAMES_PER_SECOND
+from xlt_ray.embed.cost import costs as embed_costs
 from xlt_ray.job import cost
 from xlt_ray.job.cost import Cost, Speech
 from xlt_ray.models.size import ModelSize, model_size
@@ -35,6 +36,6 @@ def costs(job: RetrievalJob, speech: Speech) -> dict[str, Cost]:
     """The cost of each stage that the job runs, in their order."""
     recordings = [(speech.count(code), speech.mean_seconds[code]) for code in job.languages]
     return {
-        **embed_costs(job, job.embed, job.retrieval.embeddings, speech),
+        **embed_costs(job, job.embed, speech),
         "retrieval": retrieval_cost(model_size(job.model), recordings, job.retrieval),
     }

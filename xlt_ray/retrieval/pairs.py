@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 from xlt_ray.retrieval import baselines, ranking, seqsim, tiles
 from xlt_ray.retrieval.config import MODES, RetrievalConfig
 from xlt_ray.retrieval.ranking import Indices, Mask, Scores
-from xlt_ray.store import artifacts, shards
+from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import RANKING, REJECTED
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
+class PairScores:
     """Queries in one language, candidates in another, and the tiles of the two.
 
     `flipped` says that the tiles were made with the candidates as rows; then recall and precision change places.
@@ -74,35 +74,27 @@ def score_names(config: RetrievalConfig) -> list[str]:
 
 
 def rank_pair(
-    artifact: Artifact, embeddings: Artifact, names: Sequence[str], pair: tuple[str, str], config: RetrievalConfig
+    artifact: Artifact, names: Sequence[str], recordings: tuple[pa.Table, pa.Table], config: RetrievalConfig
 ) -> None:
     """Write the rankings of both directions of a pair of languages, and which queries can't be ranked.
 
     Args:
         artifact: the retrieval artifact; its tiles of this pair are all there.
-        embeddings: the embed artifact that was scored.
         names: of the pair's tiles.
-        pair: the language of the tiles' rows, and that of their columns.
+        recordings: rows of INDEX of the tiles' rows, and those of their columns.
         config: scores and protocol.
     """
-    first, second = (utterances(embeddings, language) for language in pair)
-    directions = {"-".join(pair): Pair(artifact, first, second, names, flipped=False)}
-    directions["-".join(reversed(pair))] = Pair(artifact, second, first, names, flipped=True)
+    first, second = recordings
+    pair = first["language"][0].as_py(), second["language"][0].as_py()
+    directions = {"-".join(pair): PairScores(artifact, first, second, names, flipped=False)}
+    directions["-".join(reversed(pair))] = PairScores(artifact, second, first, names, flipped=True)
     for name, direction in directions.items():
         table, rejected = _rank(name, direction, config)
         artifact.write_table(f"rejected/{name}.parquet", rejected)
         artifact.write_table(f"data/{name}.parquet", table)
 
 
-def utterances(embeddings: Artifact, language: str) -> pa.Table:
-    """Ids, transcripts and places of the utterances of a language, in the order of the tiles."""
-    columns = ["utterance_id", "sentence_id", "language", "text", "audio"]
-    return pa.concat_tables(
-        [artifacts.read_table(uri, columns=columns) for uri, _ in shards.of_language(embeddings, language)]
-    )
-
-
-def _rank(name: str, pair: Pair, config: RetrievalConfig) -> tuple[pa.Table, pa.Table]:
+def _rank(name: str, pair: PairScores, config: RetrievalConfig) -> tuple[pa.Table, pa.Table]:
     query_reasons = _reasons(pair.queries, pair.candidates, config)
     candidate_reasons = _reasons(pair.candidates, pair.queries, config)
     rows, columns = (np.flatnonzero([r is None for r in reasons]) for reasons in (query_reasons, candidate_reasons))

@@ -8,72 +8,57 @@ matches of the one pair of utterances that is plotted.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import time
 from collections.abc import Sequence
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import ray.data
 
 from xlt_ray.errors import UserError
 from xlt_ray.job import cluster, pools, progress
-from xlt_ray.job.settings import identity
 from xlt_ray.job.tracking import track
 from xlt_ray.retrieval import pairs, results, tiles
 from xlt_ray.retrieval.config import RetrievalConfig, RetrievalJob
+from xlt_ray.retrieval.plan import RetrievalPlan
 from xlt_ray.retrieval.tiles import Tile
-from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
 
 
-def retrieve(job: RetrievalJob, embeddings: Artifact) -> Artifact:
-    """Score, rank and commit; what is done is not done again. Needs a running Ray.
-
-    Args:
-        job: languages and settings.
-        embeddings: a finished embed artifact that holds the languages.
-    """
-    what = {
-        "languages": sorted(job.languages),
-        "embeddings": embeddings.fingerprint,
-        "retrieval": identity(job.retrieval),
-    }
-    made_with = embeddings.settings
-    # What is recorded of the embeddings is how they were made, not what flags of this job would make.
-    settings = dataclasses.asdict(job) | {key: made_with[key] for key in ("corpus", "model", "embed")}
-    artifact = artifacts.start(job.root, "retrieval", job.name, what, settings)
+def retrieve(plan: RetrievalPlan) -> Artifact:
+    """Score, rank and commit; what is done is not done again. Needs a running Ray, and embeddings that are made."""
+    artifact, job = plan.artifact, plan.job
     if artifact.is_complete:
         print(f"retrieval: {artifact.uri} is complete, nothing to score")
         artifact.remove("tiles")  # a run that was killed right after its manifest left them
         return artifact
+    artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
-    _require_pairs(embeddings, job.languages)
-    inputs = {"corpus": made_with["corpus"], "model": made_with["model"], "embed": embeddings.identity["embed"]}
+    recordings = by_language(plan.embeddings.recordings(job.retrieval.split), job.languages)
+    _require_pairs(plan.embeddings.artifact, recordings)
+    settings = plan.embeddings.settings
+    inputs = {"corpus": settings["corpus"], "model": settings["model"], "embed": plan.embeddings.identity["encoding"]}
     with track(job.root, "retrieval", job.name, artifact.identity, inputs) as tracker:
         started = time.monotonic()
         pairs_left = [pair for pair in language_pairs(job) if not directions(pair) <= artifact.done()]
-        plan = tiles.cut(embeddings, pairs_left, artifact.settings["retrieval"]["strip_utterances"])
-        _score(artifact, plan, job.retrieval)
-        _rank(artifact, embeddings, pairs_left, plan, job.retrieval)
-        results.finish(artifact, embeddings, job, tracker, time.monotonic() - started)
+        uri, strip = plan.embeddings.artifact.uri, artifact.settings["retrieval"]["strip_utterances"]
+        cut = tiles.cut(uri, recordings, pairs_left, strip)
+        _score(artifact, cut, job.retrieval)
+        _rank(artifact, recordings, pairs_left, cut, job.retrieval)
+        results.finish(plan, recordings, tracker, time.monotonic() - started)
     return artifact
 
 
-def require_layers(job: RetrievalJob, embeddings: Artifact) -> None:
-    """Refuse layers that finished embeddings do not keep.
-
-    Raises:
-        UserError: naming both.
-    """
-    kept = embeddings.identity["embed"]["layers"]
-    if missing := sorted(set(job.retrieval.layers) - set(kept)):
-        raise UserError(f"embed artifact {embeddings.name!r} keeps layers {kept}, not {missing}")
+def by_language(recordings: pa.Table, languages: Sequence[str]) -> dict[str, pa.Table]:
+    """The rows of INDEX of each language."""
+    return {code: recordings.filter(pc.equal(recordings["language"], code)) for code in languages}
 
 
-def _require_pairs(embeddings: Artifact, languages: Sequence[str]) -> None:
+def _require_pairs(embeddings: Artifact, recordings: dict[str, pa.Table]) -> None:
     """Rejected recordings may leave two languages without a sentence in common, which no score can mend."""
-    kept = {code: set(pairs.utterances(embeddings, code)["sentence_id"].to_pylist()) for code in languages}
-    for first, second in itertools.combinations(languages, 2):
+    kept = {code: set(rows["sentence_id"].to_pylist()) for code, rows in recordings.items()}
+    for first, second in itertools.combinations(recordings, 2):
         if not kept[first] & kept[second]:
             rejected = embeddings.path("rejected.parquet")
             raise UserError(
@@ -91,14 +76,14 @@ def directions(pair: tuple[str, str]) -> set[str]:
     return {"-".join(pair), "-".join(reversed(pair))}
 
 
-def _score(artifact: Artifact, plan: list[Tile], config: RetrievalConfig) -> None:
+def _score(artifact: Artifact, cut: list[Tile], config: RetrievalConfig) -> None:
     """Write every tile that has no file yet."""
     done = artifact.done("tiles")
-    missing = [tile for tile in plan if tile.name not in done]
+    missing = [tile for tile in cut if tile.name not in done]
     if not missing:
         return
     pool = pools.pool("score", config.num_gpus, config.max_actors, len(missing))
-    blocks = [{"name": t.name, "rows": t.rows, "columns": t.columns, "num_pairs": t.num_pairs} for t in missing]
+    blocks = [tile.plain() for tile in missing]
     scored = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
         tiles.ScoreTile,
         fn_constructor_kwargs={"artifact": artifact, "config": config},
@@ -106,7 +91,7 @@ def _score(artifact: Artifact, plan: list[Tile], config: RetrievalConfig) -> Non
         batch_format="pyarrow",
         **pool.options,
     )
-    total = sum(tile.num_pairs for tile in plan)
+    total = sum(tile.num_pairs for tile in cut)
     with progress.Bar("score pairs", total, total - sum(tile.num_pairs for tile in missing)) as bar:
         for row in scored.iter_rows():
             bar.advance(row["num_pairs"])
@@ -114,17 +99,17 @@ def _score(artifact: Artifact, plan: list[Tile], config: RetrievalConfig) -> Non
 
 def _rank(
     artifact: Artifact,
-    embeddings: Artifact,
+    recordings: dict[str, pa.Table],
     missing: Sequence[tuple[str, str]],
-    plan: list[Tile],
+    cut: list[Tile],
     config: RetrievalConfig,
 ) -> None:
     """Write the rankings of both directions of every pair."""
     if not missing:
         return
-    blocks = [{"pair": list(pair), "tiles": [t.name for t in plan if t.pair == pair]} for pair in missing]
+    blocks = [{"pair": list(pair), "tiles": [t.name for t in cut if t.pair == pair]} for pair in missing]
     ranked = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map(
-        _rank_one, fn_kwargs={"artifact": artifact, "embeddings": embeddings, "config": config}, num_cpus=1
+        _rank_one, fn_kwargs={"artifact": artifact, "recordings": recordings, "config": config}, num_cpus=1
     )
     with progress.Bar("rank pairs", len(missing), 0) as bar:
         for _ in ranked.iter_rows():
@@ -132,7 +117,8 @@ def _rank(
 
 
 def _rank_one(
-    row: dict[str, list[str]], artifact: Artifact, embeddings: Artifact, config: RetrievalConfig
+    row: dict[str, list[str]], artifact: Artifact, recordings: dict[str, pa.Table], config: RetrievalConfig
 ) -> dict[str, list[str]]:
-    pairs.rank_pair(artifact, embeddings, row["tiles"], (row["pair"][0], row["pair"][1]), config)
+    first, second = row["pair"]
+    pairs.rank_pair(artifact, row["tiles"], (recordings[first], recordings[second]), config)
     return {"pair": row["pair"]}

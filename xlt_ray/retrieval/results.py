@@ -14,8 +14,9 @@ from rich.table import Table
 from xlt_ray.charts.style import to_png
 from xlt_ray.job.tracking import Tracker
 from xlt_ray.retrieval import pairs, plots, ranking, seqsim, tiles
-from xlt_ray.retrieval.config import RetrievalConfig, RetrievalJob
-from xlt_ray.store import artifacts, shards
+from xlt_ray.retrieval.config import RetrievalConfig
+from xlt_ray.retrieval.plan import RetrievalPlan
+from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
 
 Figures = dict[str, Any]
@@ -23,21 +24,29 @@ Figures = dict[str, Any]
 _MEAN_OF = ("r1", "r5", "r10", "mrr", "chance_r1")
 
 
-def finish(artifact: Artifact, embeddings: Artifact, job: RetrievalJob, tracker: Tracker, seconds: float) -> None:
-    """Summarise the rankings, draw, log, and commit the artifact."""
+def finish(plan: RetrievalPlan, recordings: Mapping[str, pa.Table], tracker: Tracker, seconds: float) -> None:
+    """Summarise the rankings, draw, log, and commit the artifact.
+
+    Args:
+        plan: of the run.
+        recordings: rows of INDEX by language.
+        tracker: of the run.
+        seconds: that it took.
+    """
+    artifact, job, embeddings = plan.artifact, plan.job, plan.embeddings.artifact
     units = [f"{query}-{candidate}" for query in job.languages for candidate in job.languages if query != candidate]
     ranked = {unit: artifacts.read_table(artifact.path("data", f"{unit}.parquet")) for unit in units}
-    metrics = summarise(ranked, job.retrieval, embeddings.read_json("manifest.json")["inputs"]["model"]["num_layers"])
+    metrics = summarise(ranked, job.retrieval, embeddings.settings["num_layers"])
     artifact.write_json("metrics.json", metrics)
     _log(tracker, metrics)
     tracker.describe(f"{sentence(metrics)}\n\nArtifact: `{artifact.uri}`")
-    _draw(artifact, embeddings, ranked, metrics, tracker)
+    _draw(artifact, embeddings.uri, recordings, ranked, metrics, tracker)
     artifact.merge_rejected()
     # Every recording asks in every other language.
-    num_recordings = sum(count for code in job.languages for _, count in shards.of_language(embeddings, code))
-    num_in = num_recordings * (len(job.languages) - 1)
-    inputs = {"embed": {"name": embeddings.name, "fingerprint": embeddings.fingerprint}}
-    artifact.commit(units=units, num_rows_in=num_in, inputs=inputs, seconds=seconds)
+    num_in = sum(rows.num_rows for rows in recordings.values()) * (len(job.languages) - 1)
+    inputs = {"embed": embeddings.named}
+    counts = {unit: table.num_rows for unit, table in ranked.items()}
+    artifact.commit(units=counts, num_rows_in=num_in, inputs=inputs, seconds=seconds)
     artifact.remove("tiles")
 
 
@@ -108,7 +117,12 @@ def table_columns(metrics: Figures) -> dict[str, list[Any]]:
 
 
 def _draw(
-    artifact: Artifact, embeddings: Artifact, ranked: Mapping[str, pa.Table], metrics: Figures, tracker: Tracker
+    artifact: Artifact,
+    uri: str,
+    recordings: Mapping[str, pa.Table],
+    ranked: Mapping[str, pa.Table],
+    metrics: Figures,
+    tracker: Tracker,
 ) -> None:
     chance = metrics["mean"]["chance_r1"]
     figures = {
@@ -117,14 +131,14 @@ def _draw(
     }
     if "layers" in metrics:
         figures["r1_by_layer"] = (plots.r1_by_layer(metrics["layers"], chance), "")
-    if match := _best_match(embeddings, ranked):
+    if match := _best_match(uri, recordings, ranked):
         figures["frame_match"] = match
     for name, (figure, caption) in figures.items():
         artifact.write_bytes(f"plots/{name}.png", to_png(figure, caption))
         tracker.figure(figure, f"{name}.png")
 
 
-def _best_match(embeddings: Artifact, ranked: Mapping[str, pa.Table]) -> tuple[Any, str] | None:
+def _best_match(uri: str, recordings: Mapping[str, pa.Table], ranked: Mapping[str, pa.Table]) -> tuple[Any, str] | None:
     """The frame matches of the highest scoring hit, over all pairs, of a query with at least four words."""
     hits = pa.concat_tables(ranked.values())
     hits = hits.filter(pc.equal(hits["rank"], 1))
@@ -134,28 +148,23 @@ def _best_match(embeddings: Artifact, ranked: Mapping[str, pa.Table]) -> tuple[A
         return None
     query = hits.sort_by([("positive_score", "descending")]).slice(0, 1).to_pylist()[0]
     candidate = next(entry for entry in query["top"] if entry["correct"])
-    matches = ray.get(
-        ray.remote(num_cpus=0.1)(_match_map).remote(
-            embeddings, query["pair"], query["utterance_id"], candidate["utterance_id"]
-        )
-    )
+    languages = query["pair"].split("-", 1)
+    strips = [
+        _strip_of(uri, recordings[code], entry["utterance_id"])
+        for code, entry in zip(languages, (query, candidate), strict=True)
+    ]
+    matches = ray.get(ray.remote(num_cpus=0.1)(_match_map).remote(*strips))
     title = f"{query['utterance_id']} against {candidate['utterance_id']}"
     return plots.frame_match(matches, title), f"{query['text'] or ''} / {candidate['text'] or ''}"
 
 
-def _match_map(embeddings: Artifact, pair: str, query: str, candidate: str) -> np.ndarray[Any, Any]:
-    languages = pair.split("-", 1)
-    frames = [_frames_of(embeddings, *row) for row in zip(languages, (query, candidate), strict=True)]
+def _strip_of(uri: str, recordings: pa.Table, utterance_id: str) -> tiles.Strip:
+    return tiles.strips_of(uri, recordings.filter(pc.equal(recordings["utterance_id"], utterance_id)), 1)[0]
+
+
+def _match_map(query: tiles.Strip, candidate: tiles.Strip) -> np.ndarray[Any, Any]:
+    frames = (tiles.read_strip(strip, None) for strip in (query, candidate))
     return seqsim.match_map(*frames).numpy()
-
-
-def _frames_of(embeddings: Artifact, language: str, utterance_id: str) -> seqsim.Frames:
-    for uri, _ in shards.of_language(embeddings, language):
-        ids = artifacts.read_table(uri, columns=["utterance_id"])["utterance_id"].to_pylist()
-        if utterance_id in ids:  # only then the frames, which are a thousand times as many bytes
-            shard = artifacts.read_table(uri, columns=["num_valid", "dim", "frames"])
-            return tiles.valid_frames(shard.slice(ids.index(utterance_id), 1), "frames")
-    raise KeyError(utterance_id)
 
 
 def sentence(metrics: Figures) -> str:

@@ -15,12 +15,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import io
 import json
 import os
-import platform
-import subprocess
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -33,10 +30,10 @@ import pyarrow.parquet as pq
 
 from xlt_ray.errors import UserError
 from xlt_ray.store import storage
-from xlt_ray.store.schema import REJECTED, SCHEMA_VERSION
+from xlt_ray.store.provenance import provenance
+from xlt_ray.store.schema import REJECTED, versions_of
 
 _STALE_S = 600
-_VERSIONS_OF = ("xlt_ray", "ray", "torch", "transformers", "pyarrow", "numpy", "mlflow")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,6 +43,8 @@ class Artifact:
     uri: str
     stage: str
     name: str
+    asked: dict[str, Any] | None = dataclasses.field(default=None, compare=False, repr=False)
+    """Content of config.json of an artifact that is planned, and may not be there yet."""
 
     @classmethod
     def at(cls, root: str, stage: str, name: str) -> Artifact:
@@ -57,9 +56,40 @@ class Artifact:
         return storage.join(self.uri, *parts)
 
     @property
+    def root(self) -> str:
+        """The root that the artifact is under."""
+        return self.uri.removesuffix(f"/{self.stage}/{self.name}")
+
+    def has(self, relative: str) -> bool:
+        """Whether a file or folder is there."""
+        return storage.exists(self.path(relative))
+
+    @property
     def is_complete(self) -> bool:
         """Whether the manifest is there."""
         return storage.exists(self.path("manifest.json"))
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether config.json is there."""
+        return storage.exists(self.path("config.json"))
+
+    def begin(self) -> None:
+        """Write config.json, if it is not there: from here on the name is taken.
+
+        Raises:
+            UserError: if the root can't be written.
+        """
+        try:
+            if not self.is_begun:
+                self.write_json("config.json", self.asked)
+        except OSError as error:
+            raise UserError(f"{self.uri} can't be written ({error}); choose another --root") from error
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Name and fingerprint, as other artifacts record what they read."""
+        return {"name": self.name, "fingerprint": self.fingerprint}
 
     def read_json(self, name: str) -> Any:
         """The content of a JSON file inside."""
@@ -68,12 +98,13 @@ class Artifact:
     @property
     def identity(self) -> dict[str, Any]:
         """What this artifact was started with, as far as it decides what comes out."""
-        return dict(self.read_json("config.json")["identity"])
+        return dict((self.asked or self.read_json("config.json"))["identity"])
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All the settings that this artifact was started with."""
-        return dict(self.read_json("config.json")["settings"])
+        """All the settings of the run that began this artifact."""
+        is_there = self.asked is None or self.is_begun
+        return dict((self.read_json("config.json") if is_there else self.asked)["settings"])  # type: ignore[index]
 
     @property
     def fingerprint(self) -> str:
@@ -125,6 +156,12 @@ class Artifact:
         if filesystem.get_file_info(path).type == pafs.FileType.Directory:
             filesystem.delete_dir(path)
 
+    def remove_file(self, relative: str) -> None:
+        """Delete a file, if it is there."""
+        filesystem, path = storage.locate(self.path(relative))
+        if filesystem.get_file_info(path).type == pafs.FileType.File:
+            filesystem.delete_file(path)
+
     def merge_rejected(self, rejected: Iterable[pa.Table] = ()) -> int:
         """Gather `rejected` and the units' own lists (`rejected/*.parquet`) in `rejected.parquet`; how many rows."""
         lists = [uri for uri in storage.list_files(self.path("rejected")) if _is_whole(Path(uri).name)]
@@ -135,7 +172,7 @@ class Artifact:
     def commit(
         self,
         *,
-        units: Iterable[str],
+        units: Mapping[str, int | None],
         num_rows_in: int,
         inputs: Mapping[str, Any],
         seconds: float,
@@ -144,7 +181,7 @@ class Artifact:
         """Account for every row and write the manifest: from here on the artifact exists.
 
         Args:
-            units: names of all the units of the work, done or not.
+            units: all the units of the work, done or not, each with its rows; None: as many as its file has.
             num_rows_in: rows that went in.
             inputs: identities of what was read (fingerprints, hashes).
             seconds: wall time of this run.
@@ -153,7 +190,7 @@ class Artifact:
         Raises:
             RuntimeError: if a file is missing, or rows in differ from rows out plus rows rejected.
         """
-        files = [self._describe(f"data/{unit}.parquet") for unit in sorted(units)]
+        files = self._described("data", {f"{unit}.parquet": rows for unit, rows in units.items()})
         num_rejected = read_table(self.path("rejected.parquet"), columns=[]).num_rows
         num_out = sum(file["rows"] for file in files)
         if num_rows_in != num_out + num_rejected:
@@ -161,7 +198,7 @@ class Artifact:
         manifest = {
             "stage": self.stage,
             "name": self.name,
-            "schema_version": SCHEMA_VERSION,
+            "schema": versions_of(self.stage),
             "fingerprint": self.fingerprint,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "wall_time_s": round(seconds, 1),
@@ -171,7 +208,7 @@ class Artifact:
             "inputs": dict(inputs),
             **provenance(),
             "files": files,
-            "others": [self._describe(path) for path in sorted(others)],
+            "others": self._described("", dict.fromkeys(others)),
         }
         self.write_json("manifest.json", manifest)
         self.remove("rejected")
@@ -188,14 +225,18 @@ class Artifact:
             if Path(uri).name.startswith(".") and is_old:
                 filesystem.delete_file(path)
 
-    def _describe(self, relative: str) -> dict[str, Any]:
-        filesystem, path = storage.locate(self.path(relative))
-        info = filesystem.get_file_info(path)
-        if info.type != pafs.FileType.File:
-            raise RuntimeError(f"{self.uri}: {relative} is missing, so the work is not finished")
-        described = {"path": relative, "bytes": info.size}
-        if relative.endswith(".parquet"):
-            described["rows"] = pq.read_metadata(path, filesystem=filesystem).num_rows
+    def _described(self, folder: str, files: Mapping[str, int | None]) -> list[dict[str, Any]]:
+        """Path, bytes and rows of files, sorted; one listing of the folder for all of them."""
+        sizes = storage.sizes(self.path(folder) if folder else self.uri)
+        described = []
+        for name, rows in sorted(files.items()):
+            path = f"{folder}/{name}" if folder else name
+            if name not in sizes:
+                raise RuntimeError(f"{self.uri}: {path} is missing, so the work is not finished")
+            entry: dict[str, Any] = {"path": path, "bytes": sizes[name]}
+            if name.endswith(".parquet"):
+                entry["rows"] = count_rows(self.path(path)) if rows is None else rows
+            described.append(entry)
         return described
 
 
@@ -228,14 +269,20 @@ def _is_whole(name: str) -> bool:
     return name.endswith(".parquet") and not name.startswith(".")
 
 
+def count_rows(uri: str) -> int:
+    """How many rows a Parquet file has, by its footer."""
+    filesystem, path = storage.locate(uri)
+    return int(pq.read_metadata(path, filesystem=filesystem).num_rows)
+
+
 def read_table(uri: str, **options: Any) -> pa.Table:
     """Read one Parquet file; `options` go to pyarrow's `read_table`."""
     filesystem, path = storage.locate(uri)
     return pq.read_table(path, filesystem=filesystem, partitioning=None, **options)
 
 
-def start(root: str, stage: str, name: str, identity: Mapping[str, Any], settings: Mapping[str, Any]) -> Artifact:
-    """Begin an artifact, or find the one that was begun with the same identity.
+def plan(root: str, stage: str, name: str, identity: Mapping[str, Any], settings: Mapping[str, Any]) -> Artifact:
+    """An artifact that is to be made, or to be gone on with; nothing is written before `Artifact.begin`.
 
     Args:
         root: directory or URI that holds all artifacts.
@@ -248,18 +295,24 @@ def start(root: str, stage: str, name: str, identity: Mapping[str, Any], setting
         UserError: if the name is taken by another identity (with the fields that differ), or the root can't be written.
     """
     artifact = Artifact.at(root, stage, name)
-    asked = {"schema_version": SCHEMA_VERSION, **identity}
-    try:
-        if not storage.exists(artifact.path("config.json")):
-            artifact.write_json("config.json", {"identity": asked, "settings": settings})
-            return artifact
-    except OSError as error:
-        raise UserError(f"--root {root!r} can't be written ({error}); choose another --root") from error
-    if drift := _differences(artifact.identity, json.loads(json.dumps(asked))):
+    asked = json.loads(json.dumps({"identity": {"schema": versions_of(stage), **identity}, "settings": settings}))
+    if not artifact.is_begun:
+        _require_writable(root)
+    elif drift := differences(artifact.identity, asked["identity"]):
         raise UserError(
             f"{artifact.uri} was made with other settings ({'; '.join(drift)}); choose another --name, or delete it"
         )
-    return artifact
+    return dataclasses.replace(artifact, asked=asked)
+
+
+def _require_writable(root: str) -> None:
+    """Refuse a local root that can't be made or written."""
+    if storage.is_remote(root):
+        return
+    place = Path(storage.absolute(root))
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise UserError(f"--root {root!r} can't be written ({there} is no folder that you may write); choose another")
 
 
 def find(root: str, stage: str, name: str) -> Artifact:
@@ -283,12 +336,13 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _differences(there: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differences(there: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The fields in which two identities differ, each with both values."""
     lines = []
     for key in sorted(there.keys() | asked.keys()):
         old, new = there.get(key), asked.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            lines += _differences(old, new, f"{prefix}{key}.")
+            lines += differences(old, new, f"{prefix}{key}.")
         elif old != new:
             lines.append(f"{prefix}{key}: {_short(old)} there, {_short(new)} asked")
     return lines
@@ -297,53 +351,3 @@ def _differences(there: Mapping[str, Any], asked: Mapping[str, Any], prefix: str
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else text[:37] + "..."
-
-
-def provenance() -> dict[str, Any]:
-    """What made it: git revision, package versions, hardware."""
-    return {
-        "git": _git(),
-        "versions": {"python": platform.python_version()}
-        | {package: importlib.metadata.version(package) for package in _VERSIONS_OF if _installed(package)},
-        "hardware": {
-            "cpu": _processor(),
-            "num_cpus": os.cpu_count(),
-            "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-            "gpus": _gpus(),
-        },
-    }
-
-
-def _installed(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _git() -> dict[str, Any]:
-    folder = Path(__file__).parent
-    revision = _output("git", "-C", str(folder), "rev-parse", "HEAD")
-    changed = _output("git", "-C", str(folder), "status", "--porcelain")
-    return {"sha": revision, "dirty": None if changed is None else bool(changed)}
-
-
-def _output(*command: str) -> str | None:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _gpus() -> list[str]:
-    names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-    return names.splitlines() if names else []

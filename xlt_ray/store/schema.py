@@ -1,6 +1,7 @@
 """Arrow schemas of every table that xlt_ray writes, and the row type of a corpus.
 
-A change to any of them raises SCHEMA_VERSION, which is part of every artifact's fingerprint.
+A change that readers of older files can't take raises the version of that table in VERSIONS. The versions of a stage's
+tables are part of the identity of its artifacts, so a new column of one table leaves the artifacts of others valid.
 """
 
 from __future__ import annotations
@@ -14,7 +15,31 @@ import pyarrow as pa
 
 from xlt_ray.errors import UserError
 
-SCHEMA_VERSION = 1
+VERSIONS = {
+    "embedding": 2,
+    "index": 1,
+    "ranking": 1,
+    "example": 1,
+    "trial": 1,
+    "cell": 1,
+    "hypothesis": 1,
+}
+"""Version of each table."""
+
+_TABLES = {
+    "embed": ("embedding", "index"),
+    "retrieval": ("ranking",),
+    "fisher": ("example",),
+    "finetune": ("example",),
+    "translate": ("hypothesis",),
+    "tune": ("trial",),
+    "study": ("cell",),
+}
+
+
+def versions_of(stage: str) -> dict[str, int]:
+    """Versions of the tables that a stage writes."""
+    return {table: VERSIONS[table] for table in _TABLES.get(stage, ())}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +116,23 @@ UTTERANCE = pa.schema(
     ]
 )
 """One row a recording: the index of a corpus. No sound in it."""
+
+INDEX = pa.schema(
+    [
+        *UTTERANCE,
+        pa.field("unit", pa.string(), nullable=False),
+        pa.field("row", pa.int32()),
+        pa.field("num_samples", pa.int32()),
+        pa.field("num_valid", pa.int32()),
+        pa.field("num_frames", pa.int32()),
+        pa.field("bytes", pa.int64()),
+        pa.field("modified", pa.string()),
+        pa.field("generation", pa.int32(), nullable=False),
+    ]
+)
+"""One row a recording of an embed artifact: the corpus row, the shard (`unit`) and the row in it where its frames are
+(null for a rejected recording), its lengths, the size and date of its file when it was read, and how often it was
+encoded anew (`generation`)."""
 
 REJECTED = pa.schema(
     [

@@ -100,3 +100,11 @@ def list_files(uri: str, *, recursive: bool = False) -> Iterator[str]:
     for info in sorted(found, key=lambda info: str(info.path)):
         if info.type == pafs.FileType.File:
             yield prefix + info.path
+
+
+def sizes(uri: str) -> dict[str, int]:
+    """Bytes of every file in a directory and below it, by its path inside; {} if it is not there."""
+    filesystem, path = locate(uri)
+    found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True, recursive=True))
+    prefix = path.rstrip("/") + "/"
+    return {info.path.removeprefix(prefix): info.size for info in found if info.type == pafs.FileType.File}

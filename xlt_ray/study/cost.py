@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from xlt_ray.embed.cost import embed_costs
+from xlt_ray.embed.cost import costs as embed_costs
 from xlt_ray.finetune.cost import num_examples, run_cost, text_flops
 from xlt_ray.job import cost
 from xlt_ray.job.cost import Cost, Speech
 from xlt_ray.models.size import ModelSize, model_size
 from xlt_ray.study.config import StudyJob
+from xlt_ray.study.plan import TEST
 from xlt_ray.translate.config import TranslateConfig
 from xlt_ray.translate.cost import translate_cost
 
@@ -24,12 +25,12 @@ def study_cost(job: StudyJob, size: ModelSize, speech: Speech) -> Cost:
         seconds = speech.mean_seconds[source]
         flops = 3 * num_fisher * text_flops(size, seconds, job.embed)
         found += cost.estimate("train", flops, num_fisher, num_fisher * seconds, 4 * size.decoder_parameters)
-        num_texts = (len(job.sources) + 1) * speech.count(source, "test")
+        num_texts = (len(job.sources) + 1) * speech.count(source, TEST)
         found += translate_cost(size, num_texts, seconds, job.embed, TranslateConfig())
     return found
 
 
 def costs(job: StudyJob, speech: Speech) -> dict[str, Cost]:
     """The cost of each stage that the job runs, in their order."""
-    made = embed_costs(job, job.embed, job.finetune.embeddings, speech)
+    made = embed_costs(job, job.embed, speech)
     return {**made, "study": study_cost(job, model_size(job.model), speech)}

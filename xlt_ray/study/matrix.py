@@ -18,12 +18,12 @@ import numpy.typing as npt
 
 from xlt_ray.metrics import bleu_of, rank_correlation
 
-Pair = tuple[str, str]
+Cell = tuple[str, str]
 """(trained, heard)."""
 
 _DRAWS = 1000
 _ALL_PERMUTATIONS = 7  # 5040; with more languages so many are drawn
-_Gains = Mapping[Pair, float]
+_Gains = Mapping[Cell, float]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ class Texts:
     before: npt.NDArray[np.int64]
 
 
-def gains(cells: Mapping[Pair, Texts]) -> dict[Pair, float]:
+def gains(cells: Mapping[Cell, Texts]) -> dict[Cell, float]:
     """BLEU after less BLEU before."""
     return {pair: bleu_of(of.after.sum(axis=0)) - bleu_of(of.before.sum(axis=0)) for pair, of in cells.items()}
 
 
-def resampled(cells: Mapping[Pair, Texts], seed: int, num_draws: int = _DRAWS) -> list[dict[Pair, float]]:
+def resampled(cells: Mapping[Cell, Texts], seed: int, num_draws: int = _DRAWS) -> list[dict[Cell, float]]:
     """The gains of every draw of sentences with replacement."""
     known = sorted({sentence for of in cells.values() for sentence in of.sentences})
     number = {sentence: i for i, sentence in enumerate(known)}
@@ -81,7 +81,7 @@ def ranking(found: _Gains, draws: Sequence[_Gains]) -> list[dict[str, Any]]:
 
 
 def correlation(
-    predictor: Mapping[Pair, float], found: _Gains, draws: Sequence[_Gains], seed: int
+    predictor: Mapping[Cell, float], found: _Gains, draws: Sequence[_Gains], seed: int
 ) -> dict[str, float | int | list[float] | None]:
     """Whether a predictor orders the cells off the diagonal as their gains do.
 
@@ -97,9 +97,13 @@ def correlation(
 
     Returns:
         `spearman`, its `ci95`, `p_permutation` (two-sided), `num_cells`, `num_permutations`; null where one side is
-        constant.
+        constant, or nothing is known of the predictor.
     """
     cells = [pair for pair in found if pair[0] != pair[1]]
+    unknown = dict.fromkeys(("spearman", "ci95", "p_permutation"))
+    nothing: dict[str, Any] = {**unknown, "num_cells": len(cells), "num_permutations": 0}
+    if not predictor:
+        return nothing
 
     def of(gains: _Gains, names: Mapping[str, str]) -> float | None:
         values = [predictor[names[trained], names[heard]] for trained, heard in cells]
@@ -109,7 +113,7 @@ def correlation(
     same = {language: language for language in languages}
     rho = of(found, same)
     if rho is None:
-        return {"spearman": None, "ci95": None, "p_permutation": None, "num_cells": len(cells), "num_permutations": 0}
+        return nothing
     others = [of(found, dict(zip(languages, names, strict=True))) for names in _permutations(languages, seed)]
     # A tie up to rounding is a tie.
     num_as_good = sum(abs(other or 0.0) >= abs(rho) - 1e-9 for other in others)

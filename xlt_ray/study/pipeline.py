@@ -26,43 +26,42 @@ from xlt_ray.finetune.learner import Learner
 from xlt_ray.job import cluster
 from xlt_ray.job.tracking import Tracker, track
 from xlt_ray.models import decoder
+from xlt_ray.retrieval.pipeline import retrieve
+from xlt_ray.retrieval.plan import RetrievalPlan
 from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import CELL
 from xlt_ray.study import matrix, plots, results
 from xlt_ray.study import plan as plans
-from xlt_ray.study.matrix import Pair, Texts
-from xlt_ray.study.plan import Plan
+from xlt_ray.study.matrix import Cell, Texts
+from xlt_ray.study.plan import StudyPlan
 from xlt_ray.translate import pipeline as translate
 from xlt_ray.translate.scores import by_direction
 
 _Figures = dict[str, Any]
 
 
-def study(plan: Plan, retrieval: Artifact) -> Artifact:
-    """Run what is missing, compare, and commit. Needs a running Ray.
-
-    Args:
-        plan: from `prepare`.
-        retrieval: the finished retrieval artifact whose R@1 is held against the transfer.
-    """
+def study(plan: StudyPlan) -> Artifact:
+    """Run what is missing, compare, and commit. Needs a running Ray, and embeddings that are made."""
     artifact, job = plan.artifact, plan.job
     if artifact.is_complete:
         print(f"study: {artifact.uri} is complete, nothing to compare")
         return artifact
+    artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
     inputs = {"corpus": artifact.settings["corpus"], "model": job.model, "embed": plan.embeddings.name}
     with track(job.root, "study", artifact.name, artifact.identity, inputs) as tracker:
         started = time.monotonic()
+        retrieval = _retrieval(plan)
         before = translate.translate(plan.before)
         translated = {source: _run(plan, source) for source in job.sources}
         figures = _compare(plan, before, translated, _predictors(plan, retrieval))
-        figures |= {"baseline": before.name, "retrieval": retrieval.name}
+        figures |= {"baseline": before.name, "retrieval": retrieval.name if retrieval else None}
         _finish(plan, figures, tracker, time.monotonic() - started)
     return artifact
 
 
-def _run(plan: Plan, source: str) -> Artifact:
+def _run(plan: StudyPlan, source: str) -> Artifact:
     """Everything that one source needs; its translations."""
     print(f"study: {plans.run_name(plan.job, source)}", flush=True)
     run = plan.runs[source]
@@ -71,21 +70,27 @@ def _run(plan: Plan, source: str) -> Artifact:
     return translate.translate(plans.translation(plan, source))
 
 
-def _predictors(plan: Plan, retrieval: Artifact) -> dict[str, dict[Pair, float]]:
+def _retrieval(plan: StudyPlan) -> Artifact | None:
+    """The finished retrieval artifact whose R@1 is held against the transfer; None where there can be none."""
+    found = plan.retrieval
+    return retrieve(found) if isinstance(found, RetrievalPlan) else found
+
+
+def _predictors(plan: StudyPlan, retrieval: Artifact | None) -> dict[str, dict[Cell, float]]:
     """What is known of each ordered pair of languages before any training.
 
     R@1 is that of the heard language looking for its translation in the one that is trained on: the way that the
     decoder goes, from speech that is new to it to speech that it knows.
     """
-    pairs = retrieval.read_json("metrics.json")["pairs"]
-    ordered = list(itertools.permutations(plan.job.sources, 2))
+    pairs = retrieval.read_json("metrics.json")["pairs"] if retrieval else {}
+    ordered = list(itertools.permutations(plan.job.sources, 2)) if retrieval else []
     return {
         "r1": {(trained, heard): pairs[f"{heard}-{trained}"]["r1"] for trained, heard in ordered},
         "fisher_distance": _distances(plan),
     }
 
 
-def _distances(plan: Plan) -> dict[Pair, float]:
+def _distances(plan: StudyPlan) -> dict[Cell, float]:
     """Of the tasks of every two sources; the same both ways."""
     task = ray.remote(num_cpus=0.9)(_distance)
     pairs = list(itertools.combinations(plan.job.sources, 2))
@@ -102,7 +107,10 @@ def _distance(first: Artifact, second: Artifact, model_dir: str, config: Finetun
 
 
 def _compare(
-    plan: Plan, before: Artifact, translated: Mapping[str, Artifact], predictors: Mapping[str, Mapping[Pair, float]]
+    plan: StudyPlan,
+    before: Artifact,
+    translated: Mapping[str, Artifact],
+    predictors: Mapping[str, Mapping[Cell, float]],
 ) -> _Figures:
     """The content of metrics.json but for the names of what was read."""
     job = plan.job
@@ -148,7 +156,7 @@ def _texts(after: pa.Table, before: pa.Table, job: Any) -> Texts:
     )
 
 
-def _finish(plan: Plan, figures: _Figures, tracker: Tracker, seconds: float) -> None:
+def _finish(plan: StudyPlan, figures: _Figures, tracker: Tracker, seconds: float) -> None:
     """Write the figures, log them, and commit the artifact."""
     artifact = plan.artifact
     rows = results.rows(figures)
@@ -163,9 +171,9 @@ def _finish(plan: Plan, figures: _Figures, tracker: Tracker, seconds: float) -> 
     tracker.describe(f"{results.sentence(figures)}\n\nArtifact: `{artifact.uri}`")
     artifact.merge_rejected()
     artifact.commit(
-        units=["cells"],
+        units={"cells": len(rows)},
         num_rows_in=len(plan.job.sources) ** 2,
-        inputs={"embed": {"name": plan.embeddings.name, "fingerprint": plan.embeddings.fingerprint}},
+        inputs={"embed": plan.embeddings.artifact.named},
         seconds=seconds,
         others=[f"plots/{name}.png" for name in drawn],
     )

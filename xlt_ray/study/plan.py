@@ -5,66 +5,71 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import pyarrow as pa
-
+from xlt_ray.embed import index
+from xlt_ray.embed import plan as embed
+from xlt_ray.embed.plan import Embeddings
 from xlt_ray.errors import UserError
 from xlt_ray.finetune import plan as finetune
 from xlt_ray.finetune.config import FinetuneJob
+from xlt_ray.finetune.plan import FinetunePlan
 from xlt_ray.job.settings import identity
+from xlt_ray.retrieval import plan as retrieval
 from xlt_ray.retrieval.config import RetrievalConfig, RetrievalJob
+from xlt_ray.retrieval.plan import RetrievalPlan
 from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.study.config import StudyJob
 from xlt_ray.translate import plan as translate
 from xlt_ray.translate.config import TranslateConfig, TranslateJob
+from xlt_ray.translate.plan import TranslatePlan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class StudyPlan:
     """A study that has been checked and can start.
 
     Attributes:
+        embeddings: of the splits that training and test read.
         runs: the fine-tuning on each source.
         fishers: the Fisher of what each source's run learns, of the untouched model.
         before: how the untouched model translates.
+        retrieval: the run whose R@1 is held against the transfer, finished or planned; None where two of the languages
+            share no sentence, so that nothing can be retrieved.
     """
 
     artifact: Artifact
-    embeddings: Artifact
-    runs: dict[str, finetune.Plan]
+    embeddings: Embeddings
+    runs: dict[str, FinetunePlan]
     fishers: dict[str, Artifact]
-    before: translate.Plan
+    before: TranslatePlan
+    retrieval: Artifact | RetrievalPlan | None
     job: StudyJob
 
 
-def prepare(job: StudyJob, embeddings: Artifact, index: pa.Table | None) -> Plan:
-    """Everything that can go wrong by the user's hand, before any work.
+TEST = "test"
+"""The split that every run is scored on."""
 
-    Args:
-        job: settings.
-        embeddings: an embed artifact, finished or begun.
-        index: the rows of the corpus (UTTERANCE), where the embeddings are not finished yet.
+
+def splits_of(job: StudyJob) -> tuple[str, ...]:
+    """The splits that the study reads."""
+    return (*job.finetune.splits, TEST)
+
+
+def prepare(job: StudyJob) -> StudyPlan:
+    """Everything that can go wrong by the user's hand, before any work; nothing is written.
 
     Raises:
         UserError: with what is wrong and what to do.
     """
-    if missing := sorted(set(job.sources) - set(embeddings.identity["languages"])):
-        there = ",".join(embeddings.identity["languages"])
-        raise UserError(f"embed artifact {embeddings.name!r} has no {missing[0]}; --study.sources can be of {there}")
-    every = tuple(f"{source}-{job.study.target}" for source in job.sources)
-    # All of them before the first is begun: what a mistake in the last left behind would be in the way of the next try.
-    finetune.check(
-        dataclasses.replace(
-            _finetune_job(job, job.sources[0]), finetune=dataclasses.replace(job.finetune, directions=every)
-        ),
-        embeddings,
-        index,
-    )
-    runs = {source: finetune.prepare(_finetune_job(job, source), embeddings, index) for source in job.sources}
-    fishers = {source: _begin_fisher(job, source, run) for source, run in runs.items()}
-    return Plan(
-        before=translate.prepare(_translate_job(job, f"{job.name}-base", None, None), embeddings, index),
-        artifact=_begin(job, embeddings),
+    embeddings = embed.prepare(job, job.embed, splits_of(job), name=job.finetune.embeddings, divide=True)
+    runs = {source: finetune.planned(_finetune_job(job, source), embeddings) for source in job.sources}
+    fishers = {
+        source: finetune.plan_fisher(run.job, run.job.finetune.directions, embeddings) for source, run in runs.items()
+    }
+    return StudyPlan(
+        before=translate.planned(_translate_job(job, f"{job.name}-base", None, None), embeddings),
+        retrieval=_retrieval(job, embeddings),
+        artifact=_artifact(job, embeddings),
         embeddings=embeddings,
         runs=runs,
         fishers=fishers,
@@ -72,34 +77,41 @@ def prepare(job: StudyJob, embeddings: Artifact, index: pa.Table | None) -> Plan
     )
 
 
-def retrieval_job(job: StudyJob) -> RetrievalJob:
-    """The run of retrieval whose R@1 is held against the transfer, where none is named."""
-    config = RetrievalConfig(embeddings=job.finetune.embeddings or job.name)
-    return RetrievalJob(**_shared(job, job.name), embed=job.embed, retrieval=config)
-
-
-def find_retrieval(job: StudyJob, embeddings: Artifact) -> Artifact | None:
-    """The finished retrieval artifact that `--study.retrieval` names, else that of the job's name; None: none yet.
+def _retrieval(job: StudyJob, embeddings: Embeddings) -> Artifact | RetrievalPlan | None:
+    """The finished retrieval artifact that `--study.retrieval` names, else a run of the job's own.
 
     Raises:
-        UserError: if the named one is not there; if it is of other embeddings, or lacks a pair.
+        UserError: if the named one is not there; if it is of another model or encoding, or lacks a pair.
     """
-    name = job.study.retrieval or job.name
-    if not job.study.retrieval and not Artifact.at(job.root, "retrieval", name).is_complete:
+    if job.study.retrieval:
+        return _named_retrieval(job, job.study.retrieval, embeddings)
+    try:
+        index.require_parallel(embeddings.rows(TEST), job.sources)
+    except UserError as error:
+        print(f"study: R@1 can't be held against the transfer: {error}")
         return None
+    return retrieval.planned(retrieval_job(job), embeddings.only(TEST))
+
+
+def retrieval_job(job: StudyJob) -> RetrievalJob:
+    """The run of retrieval whose R@1 is held against the transfer, where none is named."""
+    return RetrievalJob(**_shared(job, job.name), embed=job.embed, retrieval=RetrievalConfig(split=TEST))
+
+
+def _named_retrieval(job: StudyJob, name: str, embeddings: Embeddings) -> Artifact:
     found = artifacts.find(job.root, "retrieval", name)
-    if found.identity["embeddings"] != embeddings.fingerprint:
+    made = found.identity["embeddings"]
+    if any(made[key] != embeddings.identity[key] for key in ("model", "encoding")):
         raise UserError(f"retrieval artifact {found.name!r} is of other embeddings than {embeddings.name!r}")
     if missing := sorted(set(job.sources) - set(found.identity["languages"])):
         raise UserError(f"retrieval artifact {found.name!r} has no pair with {missing[0]}; choose another")
     return found
 
 
-def translation(plan: Plan, source: str) -> translate.Plan:
+def translation(plan: StudyPlan, source: str) -> TranslatePlan:
     """How the weights of a finished run translate, against the untouched model."""
     name = run_name(plan.job, source)
-    job = _translate_job(plan.job, name, name, plan.before.artifact.name)
-    return translate.prepare(job, plan.embeddings, None)
+    return translate.planned(_translate_job(plan.job, name, name, plan.before.artifact.name), plan.embeddings)
 
 
 def run_name(job: StudyJob, source: str) -> str:
@@ -108,19 +120,12 @@ def run_name(job: StudyJob, source: str) -> str:
 
 
 def _finetune_job(job: StudyJob, source: str) -> FinetuneJob:
-    embeddings = job.finetune.embeddings or job.name
-    config = dataclasses.replace(job.finetune, directions=(f"{source}-{job.study.target}",), embeddings=embeddings)
+    config = dataclasses.replace(job.finetune, directions=(f"{source}-{job.study.target}",))
     return FinetuneJob(**_shared(job, run_name(job, source)), embed=job.embed, finetune=config)
-
-
-def _begin_fisher(job: StudyJob, source: str, run: finetune.Plan) -> Artifact:
-    sha256 = run.artifact.identity["model"]["sha256"]
-    return finetune.begin_fisher(run.job, run.job.finetune.directions, run.embeddings, sha256)
 
 
 def _translate_job(job: StudyJob, name: str, checkpoint: str | None, baseline: str | None) -> TranslateJob:
     config = TranslateConfig(
-        embeddings=job.finetune.embeddings or job.name,
         targets=(job.study.target,),
         transcribe=False,
         prompt=job.finetune.prompt,
@@ -136,13 +141,13 @@ def _shared(job: StudyJob, name: str) -> dict[str, Any]:
     return {field: getattr(job, field) for field in kept} | {"name": name}
 
 
-def _begin(job: StudyJob, embeddings: Artifact) -> Artifact:
+def _artifact(job: StudyJob, embeddings: Embeddings) -> Artifact:
     what = {
         "sources": list(job.sources),
-        "embeddings": embeddings.fingerprint,
+        "embeddings": embeddings.identity,
         "model": embeddings.identity["model"],
         "finetune": {name: value for name, value in identity(job.finetune).items() if name != "directions"},
         "study": {name: value for name, value in identity(job.study).items() if name != "sources"},
     }
-    settings = dataclasses.asdict(job) | {key: embeddings.settings[key] for key in ("corpus", "embed")}
-    return artifacts.start(job.root, "study", job.name, what, settings)
+    settings = dataclasses.asdict(job) | embeddings.settings
+    return artifacts.plan(job.root, "study", job.name, what, settings)

@@ -41,10 +41,11 @@ def predictors(figures: Mapping[str, Any]) -> Figure:
     Args:
         figures: metrics.json of a study.
     """
-    cells = [row for row in rows(figures) if row["trained"] != row["heard"]]
+    off_diagonal = [row for row in rows(figures) if row["trained"] != row["heard"]]
     figure, first = new_figure(8.0, 3.8, "What predicts the transfer?")
     first.remove()
     for place, axes in zip(PREDICTORS, figure.subplots(1, len(PREDICTORS), sharey=True), strict=True):
+        cells = [row for row in off_diagonal if row[place] is not None]
         axes.scatter([row[place] for row in cells], [row["gain"] for row in cells], color=BLUE, s=22, zorder=3)
         for row in cells:
             text, at = f"{row['trained']}→{row['heard']}", (row[place], row["gain"])

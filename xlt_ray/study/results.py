@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from xlt_ray.study.matrix import Pair
+from xlt_ray.study.matrix import Cell
 
 Figures = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ def _cell(scores: Figures, direction: str) -> dict[str, Any]:
     }
 
 
-def nested(values: Mapping[Pair, float]) -> dict[str, dict[str, float]]:
+def nested(values: Mapping[Cell, float]) -> dict[str, dict[str, float]]:
     """Values by trained, then by heard language."""
     found: dict[str, dict[str, float]] = {}
     for (trained, heard), value in values.items():

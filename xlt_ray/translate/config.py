@@ -17,7 +17,7 @@ class TranslateConfig:
     """What is translated by which weights, and how it is scored."""
 
     embeddings: str | None = field(default=None, metadata=EXECUTION)
-    """Name of the embed artifact to read; none: the job's own name."""
+    """Name of the embed artifact to read; none: the one with this corpus, model and encoding."""
     checkpoint: str | None = field(default=None, metadata=EXECUTION)
     """Name of the finetune artifact whose decoder translates; none: the decoder of --model."""
     alpha: float = 1.0
@@ -34,8 +34,9 @@ class TranslateConfig:
     any language code; none: the language itself."""
     hide: Codes = ()
     """Languages that auto and soft may not detect, as if the model had never seen them: it,es."""
-    split: str | None = "test"
-    """Rows of the embeddings to translate; none: all."""
+    split: str = "test"
+    """Split to translate, or all for every row. Of a corpus without splits, all rows; with --translate.checkpoint those
+    that fine-tuning sets aside for the test."""
     num_beams: int = 1
     """Beams of the search; 1 is greedy."""
     max_tokens: int = 224

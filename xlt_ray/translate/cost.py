@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xlt_ray.embed.config import EmbedConfig
-from xlt_ray.embed.cost import embed_costs
+from xlt_ray.embed.cost import costs as embed_costs
 from xlt_ray.finetune.cost import text_flops
 from xlt_ray.job import cost
 from xlt_ray.job.cost import Cost, Speech
@@ -34,5 +34,5 @@ def _runs(job: TranslateJob, size: ModelSize, speech: Speech) -> Cost:
 
 def costs(job: TranslateJob, speech: Speech) -> dict[str, Cost]:
     """The cost of each stage that the job runs, in their order."""
-    made = embed_costs(job, job.embed, job.translate.embeddings, speech)
+    made = embed_costs(job, job.embed, speech)
     return {**made, "translate": _runs(job, model_size(job.model), speech)}

@@ -23,53 +23,57 @@ from xlt_ray import metrics
 from xlt_ray.job import cluster, pools, progress
 from xlt_ray.job.tracking import Tracker, track
 from xlt_ray.models import whisper
-from xlt_ray.models.decoder import Prompter
+from xlt_ray.models.decoder import Prompter, Scheme
 from xlt_ray.store import artifacts, shards
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import from_ipc, to_ipc
-from xlt_ray.translate import comet, decode
-from xlt_ray.translate import results as tables
-from xlt_ray.translate import scores as results
+from xlt_ray.translate import comet, decode, results, scores
 from xlt_ray.translate.comet import CometScores
 from xlt_ray.translate.config import TranslateConfig
-from xlt_ray.translate.plan import Plan
+from xlt_ray.translate.plan import TranslatePlan
 
 
-def translate(plan: Plan) -> Artifact:
+def translate(plan: TranslatePlan) -> Artifact:
     """Translate what is missing, score and commit; what is done is not done again. Needs a running Ray."""
     artifact, config = plan.artifact, plan.job.translate
     if artifact.is_complete:
         print(f"translate: {artifact.uri} is complete, nothing to translate")
         _score_again(plan)
         return artifact
+    artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
+    recordings = plan.embeddings.recordings(config.split)
     # Again: what the encoder rejected may have been all that a direction had.
-    shards.require_references(shards.utterances(plan.embeddings), plan.directions, config.split)
+    shards.require_references(recordings, plan.directions, config.split)
     with _track(plan) as tracker:
         started = time.monotonic()
-        rows = shards.tasks(plan.embeddings, plan.directions, config.split)
+        rows = shards.tasks(plan.embeddings.artifact.uri, recordings, plan.directions)
         good, rejected = shards.without_reference(rows)
         # The cut of the run that began it: another one would give the units' names to other rows.
         units = cut(good, artifact.settings["translate"]["rows_per_unit"])
         _translate_missing(plan, units)
         _score(plan, units, tracker)
         artifact.merge_rejected([rejected])
-        inputs = {"embed": _named(plan.embeddings), "finetune": _named(plan.checkpoint)}
+        inputs = {"embed": plan.embeddings.artifact.named, "finetune": _named(plan.checkpoint)}
         seconds = time.monotonic() - started
-        artifact.commit(units=units, num_rows_in=rows.num_rows, inputs=inputs, seconds=seconds)
+        counts = {unit: table.num_rows for unit, table in units.items()}
+        artifact.commit(units=counts, num_rows_in=rows.num_rows, inputs=inputs, seconds=seconds)
     return artifact
 
 
-def _track(plan: Plan) -> AbstractContextManager[Tracker]:
+def _track(plan: TranslatePlan) -> AbstractContextManager[Tracker]:
     """The run in MLflow; its parameters name what is read."""
-    job, stages = plan.job, {"embeddings": plan.embeddings, "checkpoint": plan.checkpoint, "baseline": plan.baseline}
+    job, stages = (
+        plan.job,
+        {"embeddings": plan.embeddings.artifact, "checkpoint": plan.checkpoint, "baseline": plan.baseline},
+    )
     names = {key: artifact.name for key, artifact in stages.items() if artifact}
     words = {"corpus": plan.embeddings.settings["corpus"], "model": job.model, "prompt": plan.scheme, **names}
     return track(job.root, "translate", job.name, plan.artifact.identity, words)
 
 
 def _named(artifact: Artifact | None) -> dict[str, str] | None:
-    return {"name": artifact.name, "fingerprint": artifact.fingerprint} if artifact else None
+    return artifact.named if artifact else None
 
 
 def cut(rows: pa.Table, rows_per_unit: int) -> dict[str, pa.Table]:
@@ -85,7 +89,7 @@ def cut(rows: pa.Table, rows_per_unit: int) -> dict[str, pa.Table]:
     return units
 
 
-def _translate_missing(plan: Plan, units: Mapping[str, pa.Table]) -> None:
+def _translate_missing(plan: TranslatePlan, units: Mapping[str, pa.Table]) -> None:
     """Write the file of every unit that has none."""
     done = plan.artifact.done()
     missing = {unit: rows for unit, rows in units.items() if unit not in done}
@@ -99,28 +103,55 @@ def _translate_missing(plan: Plan, units: Mapping[str, pa.Table]) -> None:
     pool = pools.pool("translate", config.num_gpus, config.max_actors, len(missing))
     blocks = [{"unit": unit, "rows": to_ipc(rows)} for unit, rows in missing.items()]
     written = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
-        TranslateUnit, fn_constructor_kwargs={"plan": plan}, batch_size=1, batch_format="pyarrow", **pool.options
+        TranslateUnit,
+        fn_constructor_kwargs={"setup": _setup(plan)},
+        batch_size=1,
+        batch_format="pyarrow",
+        **pool.options,
     )
     with progress.Bar("translate", total, num_done) as bar:
         for row in written.iter_rows():
             bar.advance(row["num_rows"])
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Setup:
+    """What an actor is told; small, because every actor gets it."""
+
+    artifact: Artifact
+    checkpoint: Artifact | None
+    model: str
+    scheme: Scheme
+    hidden: tuple[int, ...]
+    config: TranslateConfig
+
+
+def _setup(plan: TranslatePlan) -> Setup:
+    return Setup(
+        artifact=plan.artifact,
+        checkpoint=plan.checkpoint,
+        model=plan.job.model,
+        scheme=plan.scheme,
+        hidden=plan.hidden,
+        config=plan.job.translate,
+    )
+
+
 class TranslateUnit:
     """An actor that holds the decoder: units of TASK rows in, a file of HYPOTHESIS of each, a row of counts out."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, setup: Setup) -> None:
         torch.set_num_threads(1)  # one thread an actor, as in the embed stage
-        config, model_dir = plan.job.translate, whisper.resolve_model(plan.job.model)
-        tuned_dir = decode.local_model(plan.checkpoint) if plan.checkpoint else None
+        config, model_dir = setup.config, whisper.resolve_model(setup.model)
+        tuned_dir = decode.local_model(setup.checkpoint) if setup.checkpoint else None
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._artifact = plan.artifact
+        self._artifact = setup.artifact
         self._translator = decode.Translator(
             decoder=decode.load(model_dir, tuned_dir, config.alpha, device),
             prompter=Prompter(model_dir),
-            scheme=plan.scheme,
+            scheme=setup.scheme,
             source_prompt=config.source_prompt,
-            hidden=plan.hidden,
+            hidden=setup.hidden,
             num_beams=config.num_beams,
             max_tokens=config.max_tokens,
             batch_size=config.batch_size,
@@ -134,61 +165,63 @@ class TranslateUnit:
         return pa.table({"unit": [unit], "num_rows": [rows.num_rows]})
 
 
-def _score(plan: Plan, units: Iterable[str], tracker: Tracker) -> None:
+def _score(plan: TranslatePlan, units: Iterable[str], tracker: Tracker) -> None:
     files = [plan.artifact.path("data", f"{unit}.parquet") for unit in units]
     written = [artifacts.read_table(file) for file in files]
-    hypotheses = results.by_direction(written)
-    figures = results.summarise(hypotheses, metrics.english_spellings(plan.model_dir))
+    hypotheses = scores.by_direction(written)
+    figures = scores.summarise(hypotheses, metrics.english_spellings(plan.model_dir))
     figures |= {
         "prompt": plan.scheme,
         "source_prompt": plan.job.translate.source_prompt,
-        "detected": results.detected(written),
+        "detected": scores.detected(written),
         "checkpoint": _named(plan.checkpoint),
         "alpha": plan.job.translate.alpha if plan.checkpoint else None,
     }
     _complete(plan, figures, hypotheses, tracker)
 
 
-def _score_again(plan: Plan) -> None:
+def _score_again(plan: TranslatePlan) -> None:
     """Add the COMET scores and the comparison that this run asks for and metrics.json does not have."""
     figures = plan.artifact.read_json("metrics.json")
     if not any(_missing(plan, figures)):
         return
-    hypotheses = results.by_direction(map(artifacts.read_table, plan.artifact.files()))
+    hypotheses = scores.by_direction(map(artifacts.read_table, plan.artifact.files()))
     with _track(plan) as tracker:
         _complete(plan, figures, hypotheses, tracker)
 
 
-def _missing(plan: Plan, figures: results.Figures) -> tuple[bool, bool]:
+def _missing(plan: TranslatePlan, figures: scores.Figures) -> tuple[bool, bool]:
     """Whether COMET, and whether the comparison, is asked for and not there."""
     asked, there = plan.job.translate.comet, figures["comet"]
     scored = bool(there) and there["model"] == asked and there["reason"] is None
     return asked is not None and not scored, plan.baseline is not None and figures["baseline"] != _named(plan.baseline)
 
 
-def _complete(plan: Plan, figures: results.Figures, hypotheses: Mapping[str, pa.Table], tracker: Tracker) -> None:
+def _complete(
+    plan: TranslatePlan, figures: scores.Figures, hypotheses: Mapping[str, pa.Table], tracker: Tracker
+) -> None:
     """Add what is asked for beside the scores of the texts, write metrics.json and log it."""
     needs_comet, needs_comparison = _missing(plan, figures)
     if needs_comet:
         _add_comet(plan.job.translate, figures, hypotheses)
     if plan.baseline and needs_comparison:
-        before = results.by_direction(map(artifacts.read_table, plan.baseline.files()))
+        before = scores.by_direction(map(artifacts.read_table, plan.baseline.files()))
         figures["baseline"] = _named(plan.baseline)
-        figures["kept"] = results.compare(hypotheses, before, metrics.english_spellings(plan.model_dir))
+        figures["kept"] = scores.compare(hypotheses, before, metrics.english_spellings(plan.model_dir))
     plan.artifact.write_json("metrics.json", figures)
-    tables.log(tracker, figures, hypotheses)
-    tracker.describe(f"{tables.sentence(figures)}\n\nArtifact: `{plan.artifact.uri}`")
+    results.log(tracker, figures, hypotheses)
+    tracker.describe(f"{results.sentence(figures)}\n\nArtifact: `{plan.artifact.uri}`")
 
 
-def _add_comet(config: TranslateConfig, figures: results.Figures, hypotheses: Mapping[str, pa.Table]) -> None:
-    rows, num_without_text = results.comet_rows(hypotheses)
+def _add_comet(config: TranslateConfig, figures: scores.Figures, hypotheses: Mapping[str, pa.Table]) -> None:
+    rows, num_without_text = scores.comet_rows(hypotheses)
     model = str(config.comet)
-    scores = _comet_scores(config, model, rows)
-    if scores.reason:
-        print(f"comet: no scores: {scores.reason}")
+    found = _comet_scores(config, model, rows)
+    if found.reason:
+        print(f"comet: no scores: {found.reason}")
     if num_without_text:
         print(f"comet: {num_without_text} translations are not scored, because their source has no text")
-    results.add_comet(figures, rows["direction"].to_pylist(), scores, num_without_text)
+    scores.add_comet(figures, rows["direction"].to_pylist(), found, num_without_text)
 
 
 def _comet_scores(config: TranslateConfig, model: str, rows: pa.Table) -> CometScores:
@@ -201,5 +234,5 @@ def _comet_scores(config: TranslateConfig, model: str, rows: pa.Table) -> CometS
     place = str(Path(model).expanduser().absolute()) if model.endswith(".ckpt") else model
     texts = [rows[name].to_pylist() for name in ("text", "hypothesis", "reference")]
     task = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(comet.score)
-    scores: CometScores = ray.get(task.remote(place, *texts))
-    return dataclasses.replace(scores, model=model)
+    found: CometScores = ray.get(task.remote(place, *texts))
+    return dataclasses.replace(found, model=model)

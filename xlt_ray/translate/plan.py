@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
-
+from xlt_ray.embed import plan as embed
+from xlt_ray.embed.plan import Embeddings
 from xlt_ray.errors import UserError
 from xlt_ray.job.settings import identity
 from xlt_ray.models import whisper
@@ -20,11 +20,11 @@ from xlt_ray.translate.config import TranslateConfig, TranslateJob
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class TranslatePlan:
     """A translate run that has been checked and can start."""
 
     artifact: Artifact
-    embeddings: Artifact
+    embeddings: Embeddings
     checkpoint: Artifact | None
     baseline: Artifact | None
     directions: tuple[Direction, ...]
@@ -35,50 +35,54 @@ class Plan:
 
 
 def runs(job: TranslateJob) -> list[TranslateJob]:
-    """The runs that a job asks for: itself, or one for each of its source prompts, all on the same embeddings."""
+    """The runs that a job asks for: itself, or one for each of its source prompts."""
     if not job.source_prompts:
         return [job]
-    embeddings = job.translate.embeddings or job.name
     found = []
     for prompt in job.source_prompts:
         # Nothing is detected where a language is named, so nothing can be hidden there.
         hide = job.translate.hide if prompt in TranslateConfig.DETECTED else ()
-        config = dataclasses.replace(job.translate, source_prompt=prompt, hide=hide, embeddings=embeddings)
+        config = dataclasses.replace(job.translate, source_prompt=prompt, hide=hide)
         found.append(dataclasses.replace(job, name=f"{job.name}-{prompt}", source_prompts=(), translate=config))
     return found
 
 
-def prepare(job: TranslateJob, embeddings: Artifact, index: pa.Table | None) -> Plan:
-    """Everything that can go wrong by the user's hand, before any work.
+def prepare(job: TranslateJob) -> list[TranslatePlan]:
+    """Everything that can go wrong by the user's hand, before any work, for each run of the job; nothing is written.
 
-    Args:
-        job: languages and settings.
-        embeddings: an embed artifact that holds the languages, or was begun and will.
-        index: the rows of the corpus (UTTERANCE), where the embeddings are not finished yet.
+    Raises:
+        UserError: with what is wrong and what to do.
+    """
+    config = job.translate
+    divide = config.checkpoint is not None
+    embeddings = embed.prepare(job, job.embed, [config.split], name=config.embeddings, divide=divide)
+    return [planned(run, embeddings) for run in runs(job)]
+
+
+def planned(job: TranslateJob, embeddings: Embeddings) -> TranslatePlan:
+    """A run on embeddings that are found; they may have more splits than it reads.
 
     Raises:
         UserError: with what is wrong and what to do.
     """
     config, model_dir = job.translate, whisper.resolve_model(job.model)
-    sha256 = whisper.weights_sha256(model_dir)
-    shards.require_model(embeddings, sha256, job.model)
-    shards.warn_of_loops(embeddings)
+    embeddings = embeddings.only(config.split)
+    embed.warn_of_loops(embeddings)
     checkpoint = artifacts.find(job.root, "finetune", config.checkpoint) if config.checkpoint else None
     if checkpoint:
-        shards.require_model(checkpoint, sha256, job.model)
+        embed.require_model(checkpoint, embeddings.identity["model"]["sha256"], job.model)
     tuning = checkpoint.settings["finetune"] if checkpoint else {}
     directions = directions_of(job, tuning.get("directions", []))
     scheme: Scheme = config.prompt or tuning.get("prompt", "tgt_transcribe")
     prompter = Prompter(model_dir)
     hidden = _hidden(prompter, config.hide)
     _require_tokens(prompter, directions, scheme, config.source_prompt)
-    shards.require_references(shards.utterances(embeddings) if index is None else index, directions, config.split)
-    baseline = _find_baseline(job, embeddings, directions) if config.baseline else None
-    return Plan(
-        artifact=_begin(job, embeddings, checkpoint, sha256),
+    shards.require_references(embeddings.rows(config.split), directions, config.split)
+    return TranslatePlan(
+        artifact=_artifact(job, embeddings, checkpoint),
         embeddings=embeddings,
         checkpoint=checkpoint,
-        baseline=baseline,
+        baseline=_find_baseline(job, embeddings, directions) if config.baseline else None,
         directions=tuple(directions),
         scheme=scheme,
         hidden=hidden,
@@ -87,20 +91,19 @@ def prepare(job: TranslateJob, embeddings: Artifact, index: pa.Table | None) -> 
     )
 
 
-def _begin(job: TranslateJob, embeddings: Artifact, checkpoint: Artifact | None, sha256: str) -> Artifact:
+def _artifact(job: TranslateJob, embeddings: Embeddings, checkpoint: Artifact | None) -> Artifact:
     what = {
         "languages": sorted(job.languages),
-        "embeddings": embeddings.fingerprint,
-        "model": {"sha256": sha256},
+        "embeddings": embeddings.identity,
+        "model": embeddings.identity["model"],
         "checkpoint": checkpoint.fingerprint if checkpoint else None,
         # The same settings can end in other weights: on other hardware, or after a change of the code.
         "weights": checkpoint.read_json("metrics.json")["weights_sha256"] if checkpoint else None,
         "translate": identity(job.translate),
     }
-    made_with = embeddings.settings
     # What is recorded of the embeddings is how they were made, not what flags of this job would make.
-    settings = dataclasses.asdict(job) | {key: made_with[key] for key in ("corpus", "embed")}
-    return artifacts.start(job.root, "translate", job.name, what, settings)
+    settings = dataclasses.asdict(job) | embeddings.settings
+    return artifacts.plan(job.root, "translate", job.name, what, settings)
 
 
 def _hidden(prompter: Prompter, codes: Sequence[str]) -> tuple[int, ...]:
@@ -166,10 +169,11 @@ def directions_of(job: TranslateJob, learned: Sequence[str]) -> list[Direction]:
     return directions
 
 
-def _find_baseline(job: TranslateJob, embeddings: Artifact, directions: Sequence[Direction]) -> Artifact:
+def _find_baseline(job: TranslateJob, embeddings: Embeddings, directions: Sequence[Direction]) -> Artifact:
     name = str(job.translate.baseline)
     baseline = artifacts.find(job.root, "translate", name)
-    if baseline.identity["embeddings"] != embeddings.fingerprint:
+    made = baseline.identity["embeddings"]
+    if any(made[key] != embeddings.identity[key] for key in ("model", "encoding")):
         raise UserError(
             f"translate artifact {name!r} is of other embeddings than {embeddings.name!r}, so it can't be compared "
             "with; choose another --translate.baseline"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from xlt_ray.embed.cost import embed_costs
+from xlt_ray.embed.cost import costs as embed_costs
 from xlt_ray.finetune.cost import run_cost
 from xlt_ray.job.cost import Cost, Speech
 from xlt_ray.models.size import ModelSize, model_size
@@ -23,5 +23,5 @@ def search_cost(job: TuneJob, size: ModelSize, speech: Speech) -> Cost:
 
 def costs(job: TuneJob, speech: Speech) -> dict[str, Cost]:
     """The cost of each stage that the job runs, in their order."""
-    made = embed_costs(job, job.embed, job.finetune.embeddings, speech)
+    made = embed_costs(job, job.embed, speech)
     return {**made, "tune": search_cost(job, model_size(job.model), speech)}

@@ -8,6 +8,7 @@ last checkpoint. Tune's own snapshot is not needed, nor is anything of it unpick
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from xlt_ray.charts.style import to_png
 from xlt_ray.finetune import fisher
 from xlt_ray.finetune import pipeline as finetune
 from xlt_ray.job import cluster, pools, progress
+from xlt_ray.job.settings import identity
 from xlt_ray.job.tracking import Tracker, track
 from xlt_ray.store import artifacts, storage
 from xlt_ray.store.artifacts import Artifact
@@ -29,7 +31,7 @@ from xlt_ray.translate import pipeline as translate
 from xlt_ray.tune import plan as plans
 from xlt_ray.tune import plots, results
 from xlt_ray.tune.halving import Halving, front
-from xlt_ray.tune.plan import Plan
+from xlt_ray.tune.plan import TunePlan
 from xlt_ray.tune.results import Figures
 from xlt_ray.tune.scheduler import HalvingScheduler
 from xlt_ray.tune.trial import run_trial
@@ -37,13 +39,14 @@ from xlt_ray.tune.trial import run_trial
 _SEARCH = "search"  # folder of Ray Tune inside the artifact, for the time of the search
 
 
-def search(plan: Plan) -> Artifact:
+def search(plan: TunePlan) -> Artifact:
     """Run the trials that are missing, score the best on the test split, and commit. Needs a running Ray."""
     artifact, job = plan.artifact, plan.job
     if artifact.is_complete:
         print(f"tune: {artifact.uri} is complete, nothing to search")
         _remove_others(plan, artifact.read_json("metrics.json")["trials"])
         return artifact
+    artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
     inputs = {"corpus": artifact.settings["corpus"], "model": job.model, "embed": plan.embeddings.name}
     with track(job.root, "tune", artifact.name, artifact.identity, inputs) as tracker:
@@ -59,13 +62,13 @@ def search(plan: Plan) -> Artifact:
     return artifact
 
 
-def _scores(plan: Plan, translated: Artifact) -> Figures:
+def _scores(plan: TunePlan, translated: Artifact) -> Figures:
     """Means of new and old BLEU of a translate artifact, and its name."""
     scores = results.scores_of(translated.read_json("metrics.json"), plan.job.finetune.directions, plan.job.kept)
     return {"name": translated.name, **scores}
 
 
-def _run_missing(plan: Plan, before: Figures) -> None:
+def _run_missing(plan: TunePlan, before: Figures) -> None:
     """Run every trial that has no file, under Ray Tune."""
     artifact, job = plan.artifact, plan.job
     for folder in ("rejected", _SEARCH):  # of a run that was killed: what failed then is tried again
@@ -84,7 +87,8 @@ def _run_missing(plan: Plan, before: Figures) -> None:
         halving.record(row["trial"], [results.point(of, job.tune) for of in row["curve"]])
     workers = pools.workers("finetune", job.finetune.num_workers, job.finetune.num_gpus)
     at_once = min(job.tune.max_concurrent or pools.fit(workers), len(missing))
-    works = [finetune.begin(plans.trial_plan(plan, number))[0] for number in range(len(plan.trials))]
+    collected = finetune.Collected()  # trials share their examples
+    works = [finetune.begin(plans.trial_plan(plan, number), collected)[0] for number in range(len(plan.trials))]
     num_steps = [work.num_steps for work in works]
     scheduler = HalvingScheduler(halving, lambda measured: _point(plan, measured), num_steps)
     print(f"tune: {len(missing)} trials, {at_once} at a time", flush=True)
@@ -108,14 +112,14 @@ def _run_missing(plan: Plan, before: Figures) -> None:
     artifact.remove(_SEARCH)
 
 
-def _point(plan: Plan, measured: Sequence[Mapping[str, float]]) -> tuple[float, ...]:
+def _point(plan: TunePlan, measured: Sequence[Mapping[str, float]]) -> tuple[float, ...]:
     return results.point(results.outcome(measured, plan.job.kept), plan.job.tune)
 
 
 class _Watch(ray.tune.Callback):  # type: ignore[misc]
     """Writes the file of every trial that is over."""
 
-    def __init__(self, plan: Plan, before: Figures, scheduler: HalvingScheduler, bar: progress.Bar) -> None:
+    def __init__(self, plan: TunePlan, before: Figures, scheduler: HalvingScheduler, bar: progress.Bar) -> None:
         self._plan, self._before, self._scheduler, self._bar = plan, before, scheduler, bar
         self._started: dict[int, float] = {}
         self._measured: dict[int, list[Mapping[str, float]]] = {}
@@ -178,12 +182,12 @@ def _reason(error: BaseException | None) -> str:
     return lines[-1][:300] if lines else type(error).__name__
 
 
-def _read(plan: Plan, number: int) -> dict[str, Any]:
+def _read(plan: TunePlan, number: int) -> dict[str, Any]:
     row: dict[str, Any] = artifacts.read_table(plan.artifact.path("data", f"{number:03d}.parquet")).to_pylist()[0]
     return {**row, "settings": dict(row["settings"]), "bleu": dict(row["bleu"])}
 
 
-def _log(plan: Plan, row: Mapping[str, Any], before: Figures) -> None:
+def _log(plan: TunePlan, row: Mapping[str, Any], before: Figures) -> None:
     """The trial as a run of its own under that of the search, with keys that every other run has too.
 
     Its parameters are what it tries; what all trials share is with the search. So a comparison in the UI draws its
@@ -202,7 +206,7 @@ def _log(plan: Plan, row: Mapping[str, Any], before: Figures) -> None:
         tracker.describe(f"{row['status']} at step {row['num_steps']}: {results.words(row['settings'])}")
 
 
-def _figures(plan: Plan, before: Figures) -> Figures:
+def _figures(plan: TunePlan, before: Figures) -> Figures:
     """The content of metrics.json, as far as the dev split knows it."""
     job, done = plan.job, plan.artifact.done()
     trials = [
@@ -234,7 +238,7 @@ def _judged(row: dict[str, Any], before: Figures) -> Figures:
     return {**row, **results.against(row, before), "reason": None}
 
 
-def _failed(plan: Plan, number: int) -> Figures:
+def _failed(plan: TunePlan, number: int) -> Figures:
     reasons = artifacts.read_table(plan.artifact.path("rejected", f"{number:03d}.parquet"))["reason"].to_pylist()
     nothing = dict.fromkeys(("num_steps", "seconds", "new_bleu", "old_bleu", "gain", "kept"))
     return {
@@ -249,7 +253,7 @@ def _failed(plan: Plan, number: int) -> Figures:
     }
 
 
-def _score_chosen(plan: Plan, figures: Figures) -> None:
+def _score_chosen(plan: TunePlan, figures: Figures) -> None:
     """Make models of the chosen trials, and score them on the test split: once, after the search."""
     before = _scores(plan, translate.translate(plan.before["test"]))
     figures["baseline"]["test"] = before
@@ -262,7 +266,7 @@ def _score_chosen(plan: Plan, figures: Figures) -> None:
             of["test"] = {"translate": scores.pop("name"), **scores, **results.against(scores, before)}
 
 
-def _finish(plan: Plan, figures: Figures, tracker: Tracker, seconds: float) -> None:
+def _finish(plan: TunePlan, figures: Figures, tracker: Tracker, seconds: float) -> None:
     """Write the figures, log them, and commit the artifact."""
     artifact, job = plan.artifact, plan.job
     artifact.write_json("metrics.json", figures)
@@ -282,16 +286,23 @@ def _finish(plan: Plan, figures: Figures, tracker: Tracker, seconds: float) -> N
         print(f"tune: {figures['best']} is " + (f"not registered: {problem}" if problem else f"{job.tune.register}"))
     artifact.merge_rejected()
     artifact.commit(
-        units=[f"{of['trial']:03d}" for of in figures["trials"] if of["status"] != "failed"],
+        units={f"{row['trial']:03d}": 1 for row in figures["trials"] if row["status"] != "failed"},
         num_rows_in=len(plan.trials),
-        inputs={"embed": {"name": plan.embeddings.name, "fingerprint": plan.embeddings.fingerprint}},
+        inputs={"embed": plan.embeddings.artifact.named},
         seconds=seconds,
         others=["plots/pareto.png"],
     )
 
 
-def _remove_others(plan: Plan, trials: Sequence[Mapping[str, Any]]) -> None:
-    """Delete the checkpoints of the trials that were not chosen; what they scored is in the artifact."""
-    for of in trials:
-        if not of["chosen"]:
-            Artifact.at(plan.job.root, "finetune", of["name"]).remove("")
+def _remove_others(plan: TunePlan, trials: Sequence[Mapping[str, Any]]) -> None:
+    """Delete the checkpoints of the trials that were not chosen; what they scored is in the artifact.
+
+    A finished artifact of such a name is somebody's run, and stays; so does an unfinished one of other settings.
+    """
+    for trial in trials:
+        left = Artifact.at(plan.job.root, "finetune", trial["name"])
+        if trial["chosen"] or not left.is_begun or left.is_complete:
+            continue
+        config = plans.config_of(plan.job, plan.trials[trial["trial"]])
+        if left.identity["finetune"] == json.loads(json.dumps(identity(config))):
+            left.remove("")

@@ -6,65 +6,70 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
+from xlt_ray.embed import plan as embed
+from xlt_ray.embed.plan import Embeddings
 from xlt_ray.finetune import plan as finetune
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
+from xlt_ray.finetune.plan import FinetunePlan
 from xlt_ray.job.settings import identity
 from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.translate import plan as translate
 from xlt_ray.translate.config import TranslateConfig, TranslateJob
+from xlt_ray.translate.plan import TranslatePlan
 from xlt_ray.tune import space
 from xlt_ray.tune.config import TuneJob
 from xlt_ray.tune.space import Settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class TunePlan:
     """A search that has been checked and can start.
 
     Attributes:
+        embeddings: of the splits train, dev and test.
         trials: the settings of each trial.
-        fisher: what the trials with EWC share: the run that would estimate it, and the artifact, finished or begun.
+        fisher: what the trials with EWC share: the run that would estimate it, and the artifact, finished or planned.
         before: how the untouched model translates, by split: `dev` and `test`.
     """
 
     artifact: Artifact
-    embeddings: Artifact
+    embeddings: Embeddings
     fisher: tuple[FinetuneJob, Artifact] | None
     trials: tuple[Settings, ...]
-    before: dict[str, translate.Plan]
+    before: dict[str, TranslatePlan]
     model_dir: Path
     job: TuneJob
 
 
-def prepare(job: TuneJob, embeddings: Artifact, index: pa.Table | None) -> Plan:
-    """Everything that can go wrong by the user's hand, before any work.
+TEST = "test"
+"""The split that the chosen trials are scored on, once."""
 
-    Args:
-        job: settings.
-        embeddings: an embed artifact, finished or begun.
-        index: the rows of the corpus (UTTERANCE), where the embeddings are not finished yet.
+
+def splits_of(job: TuneJob) -> tuple[str, ...]:
+    """The splits that the search reads."""
+    return (*job.finetune.splits, TEST)
+
+
+def prepare(job: TuneJob) -> TunePlan:
+    """Everything that can go wrong by the user's hand, before any work; nothing is written.
 
     Raises:
         UserError: with what is wrong and what to do.
     """
     trials = space.draw(job.tune)
     configs = [config_of(job, settings) for settings in trials]  # a combination that can't be is refused here
-    shared = _finetune_job(job, job.name, config_of(job, {}), embeddings)
-    model_dir, sha256 = finetune.check(shared, embeddings, index)
+    embeddings = embed.prepare(job, job.embed, splits_of(job), name=job.finetune.embeddings, divide=True)
+    shared = finetune.planned(_finetune_job(job, job.name, config_of(job, {})), embeddings)
     ewc = next((config for config in configs if config.ewc_lambda), None)
-    return Plan(
-        fisher=_begin_fisher(job, ewc, embeddings, sha256) if ewc else None,
-        before={
-            "dev": translate.prepare(_before(job, f"{job.name}-dev", job.finetune.dev_split), embeddings, index),
-            "test": translate.prepare(_before(job, f"{job.name}-base", "test"), embeddings, index),
-        },
-        artifact=_begin(job, embeddings, sha256),
+    dev, test = _before(job, f"{job.name}-dev", job.finetune.dev_split), _before(job, f"{job.name}-base", TEST)
+    return TunePlan(
+        fisher=_plan_fisher(job, ewc, embeddings) if ewc else None,
+        before={"dev": translate.planned(dev, embeddings), "test": translate.planned(test, embeddings)},
+        artifact=_artifact(job, embeddings),
         embeddings=embeddings,
         trials=tuple(trials),
-        model_dir=model_dir,
+        model_dir=shared.model_dir,
         job=job,
     )
 
@@ -78,19 +83,18 @@ def config_of(job: TuneJob, settings: Settings) -> FinetuneConfig:
     return space.applied(job.finetune, settings, job.kept, job.finetune.fisher or job.name)
 
 
-def trial_plan(plan: Plan, number: int) -> finetune.Plan:
+def trial_plan(plan: TunePlan, number: int) -> FinetunePlan:
     """The trial as a run of fine-tuning; its Fisher must be finished."""
     config = config_of(plan.job, plan.trials[number])
-    job = _finetune_job(plan.job, trial_name(plan.job, number), config, plan.embeddings)
-    return finetune.prepare(job, plan.embeddings, None)
+    return finetune.planned(_finetune_job(plan.job, trial_name(plan.job, number), config), plan.embeddings)
 
 
-def test_plan(plan: Plan, number: int) -> translate.Plan:
+def test_plan(plan: TunePlan, number: int) -> TranslatePlan:
     """How the weights of a finished trial translate the test split, against the untouched model."""
     name = trial_name(plan.job, number)
-    job = _before(plan.job, name, "test")
+    job = _before(plan.job, name, TEST)
     config = dataclasses.replace(job.translate, checkpoint=name, baseline=plan.before["test"].artifact.name)
-    return translate.prepare(dataclasses.replace(job, translate=config), plan.embeddings, None)
+    return translate.planned(dataclasses.replace(job, translate=config), plan.embeddings)
 
 
 def trial_name(job: TuneJob, number: int) -> str:
@@ -98,15 +102,13 @@ def trial_name(job: TuneJob, number: int) -> str:
     return f"{job.name}-{number:03d}"
 
 
-def _finetune_job(job: TuneJob, name: str, config: FinetuneConfig, embeddings: Artifact) -> FinetuneJob:
-    config = dataclasses.replace(config, embeddings=embeddings.name)
+def _finetune_job(job: TuneJob, name: str, config: FinetuneConfig) -> FinetuneJob:
     return FinetuneJob(**_shared(job, name), embed=job.embed, finetune=config)
 
 
 def _before(job: TuneJob, name: str, split: str) -> TranslateJob:
     directions = (*job.finetune.directions, *job.kept)
     config = TranslateConfig(
-        embeddings=job.finetune.embeddings or job.name,
         targets=tuple(dict.fromkeys(direction.split("-")[1] for direction in directions)),
         transcribe=False,
         prompt=job.finetune.prompt,
@@ -121,22 +123,20 @@ def _shared(job: TuneJob, name: str) -> dict[str, Any]:
     return {field: getattr(job, field) for field in kept} | {"name": name}
 
 
-def _begin_fisher(
-    job: TuneJob, config: FinetuneConfig, embeddings: Artifact, sha256: str
-) -> tuple[FinetuneJob, Artifact]:
+def _plan_fisher(job: TuneJob, config: FinetuneConfig, embeddings: Embeddings) -> tuple[FinetuneJob, Artifact]:
     """The Fisher that `--finetune.fisher` names, else one of the search's own."""
-    run = _finetune_job(job, job.name, dataclasses.replace(config, fisher=job.finetune.fisher), embeddings)
-    return run, finetune.begin_fisher(run, run.finetune.keep, embeddings, sha256)
+    run = _finetune_job(job, job.name, dataclasses.replace(config, fisher=job.finetune.fisher))
+    return run, finetune.plan_fisher(run, run.finetune.keep, embeddings)
 
 
-def _begin(job: TuneJob, embeddings: Artifact, sha256: str) -> Artifact:
+def _artifact(job: TuneJob, embeddings: Embeddings) -> Artifact:
     what = {
         "languages": sorted(job.languages),
-        "embeddings": embeddings.fingerprint,
-        "model": {"sha256": sha256},
+        "embeddings": embeddings.identity,
+        "model": embeddings.identity["model"],
         "finetune": identity(job.finetune),
         "kept": list(job.kept),
         "tune": identity(job.tune),
     }
-    settings = dataclasses.asdict(job) | {key: embeddings.settings[key] for key in ("corpus", "embed")}
-    return artifacts.start(job.root, "tune", job.name, what, settings)
+    settings = dataclasses.asdict(job) | embeddings.settings
+    return artifacts.plan(job.root, "tune", job.name, what, settings)

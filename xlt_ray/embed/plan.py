@@ -1,0 +1,345 @@
+"""What a job reads of the encoder: which rows of which embed artifact, and which of them must be encoded first.
+
+Embeddings are found by what they are (corpus, model, encoding), whatever name they were made under. Each job says which
+splits it needs; rows that the artifact lacks are encoded into it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from xlt_ray import corpora
+from xlt_ray.corpora.stamps import stamps
+from xlt_ray.embed import index, selection
+from xlt_ray.embed.config import EmbedConfig
+from xlt_ray.errors import TooManyRejected, UserError
+from xlt_ray.job.settings import Job
+from xlt_ray.models import whisper
+from xlt_ray.store import artifacts, storage
+from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.schema import INDEX, UTTERANCE, versions_of
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Work:
+    """What is still to be encoded.
+
+    Attributes:
+        missing: rows of INDEX without a unit, language by language; `bytes` is null where the file is not there.
+        corpus: as `--corpus`.
+        model: as `--model`.
+        config: settings.
+    """
+
+    missing: pa.Table
+    corpus: str
+    model: str
+    config: EmbedConfig
+
+
+class Embeddings:
+    """Rows of an embed artifact that a job reads, by split.
+
+    Args:
+        artifact: finished, or planned.
+        rows: of INDEX, each row of any split once, its metadata as the corpus has it now.
+        places: the rows of each split.
+        work: what is to be encoded before `recordings` can be read; None where nothing is.
+    """
+
+    def __init__(self, artifact: Artifact, rows: pa.Table, places: dict[str, Indices], work: Work | None) -> None:
+        self.artifact, self.work = artifact, work
+        self._rows, self._places = rows, places
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that were asked for."""
+        return tuple(self._places)
+
+    @property
+    def name(self) -> str:
+        """Name of the artifact."""
+        return self.artifact.name
+
+    @property
+    def all_rows(self) -> pa.Table:
+        """Every row of any split (UTTERANCE)."""
+        return self._rows
+
+    def rows(self, split: str) -> pa.Table:
+        """The corpus rows of a split (UTTERANCE), encoded, rejected or still to be encoded."""
+        return self._rows.take(pa.array(self._places[split]))
+
+    def recordings(self, split: str) -> pa.Table:
+        """The encoded rows of a split (INDEX), in the order of the corpus; needs all work to be done."""
+        wanted = self.rows(split)
+        there = read_index(self.artifact)
+        places = pc.index_in(wanted["utterance_id"], value_set=there["utterance_id"].combine_chunks())
+        found = there.take(places)
+        columns = [wanted[name] if name in UTTERANCE.names else found[name] for name in INDEX.names]
+        table = pa.table(columns, schema=INDEX)
+        return table.filter(pc.is_valid(table["row"]))
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """What a result is made from: the rows of each split, the model, the encoding; not the artifact's name."""
+        made = self.artifact.identity
+        rows = {
+            split: {"num_rows": len(at), "sha256": index.sha256(self.rows(split))} for split, at in self._places.items()
+        }
+        return {"rows": rows, "model": made["model"], "encoding": made["encoding"]}
+
+    def only(self, *splits: str) -> Embeddings:
+        """The same, of some splits alone: what one of the runs of a job reads."""
+        places = {split: self._places[split] for split in dict.fromkeys(splits)}
+        return Embeddings(self.artifact, self._rows, places, self.work)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How the artifact was made: corpus, model, encoding."""
+        return {key: self.artifact.settings[key] for key in ("corpus", "model", "embed")}
+
+
+def prepare(
+    job: Job,
+    config: EmbedConfig,
+    splits: Sequence[str],
+    *,
+    name: str | None = None,
+    divide: bool = False,
+    parallel: bool = False,
+) -> Embeddings:
+    """What a job reads, and everything that can be wrong with it; nothing is written.
+
+    Args:
+        job: corpus, languages, model, root and name.
+        config: the encoding.
+        splits: what the job needs; none: every row.
+        name: of a finished embed artifact, read as it is; None: found by what it is, and made where it lacks rows.
+        divide: whether the job trains, so that a corpus without splits has to be divided.
+        parallel: whether every two languages must share a sentence.
+
+    Raises:
+        UserError: with what is wrong and what to do.
+    """
+    model_dir = whisper.resolve_model(job.model)
+    sha256 = whisper.weights_sha256(model_dir)
+    if name is not None:
+        artifact, rows = _named(job, name, sha256)
+    else:
+        _require_layers(job, config, model_dir)
+        utterances = corpora.read_splits(job.corpus, job.languages, _read_of(splits))
+        rows = _as_index(index.collect(utterances, job.languages))
+    places = selection.select(rows, splits or (selection.ALL,), divide=divide, num_sentences=config.num_sentences)
+    rows, places = _only(rows, places)
+    if parallel:
+        for at in places.values():
+            index.require_parallel(rows.take(pa.array(at)), job.languages)
+    if name is not None:
+        return Embeddings(artifact, rows, places, None)
+    rows = _stamped(rows)
+    artifact = _find(job, config, sha256, model_dir, rows)
+    rows, missing = _compare(artifact, rows, config)
+    _require_there(missing, config)
+    work = Work(missing, job.corpus, job.model, config) if missing.num_rows or not artifact.is_complete else None
+    return Embeddings(artifact, rows, places, work)
+
+
+def _named(job: Job, name: str, sha256: str) -> tuple[Artifact, pa.Table]:
+    artifact = artifacts.find(job.root, "embed", name)
+    require_model(artifact, sha256, job.model)
+    rows = read_index(artifact)
+    there = pc.unique(rows["language"]).to_pylist()
+    if missing := sorted(set(job.languages) - set(there)):
+        raise UserError(f"embed artifact {name!r} has no {', '.join(missing)}; --languages can be {','.join(there)}")
+    by_language = [rows.filter(pc.equal(rows["language"], code)) for code in job.languages]
+    print(f"embeddings: {name}, as it is named")
+    return artifact, pa.concat_tables(table.sort_by("utterance_id") for table in by_language)
+
+
+def require_model(artifact: Artifact, sha256: str, name: str) -> None:
+    """Refuse frames that another encoder made, and weights that were tuned from another model.
+
+    Args:
+        artifact: of the stage embed, fisher or finetune.
+        sha256: hash of the weights that the job names.
+        name: what the user calls them.
+
+    Raises:
+        UserError: naming both models.
+    """
+    if artifact.identity["model"]["sha256"] != sha256:
+        raise UserError(
+            f"{artifact.stage} artifact {artifact.name!r} was made with another model than --model {name!r}; give "
+            f"that model ({artifact.settings['model']!r}), or another {artifact.stage} artifact"
+        )
+
+
+def _require_layers(job: Job, config: EmbedConfig, model_dir: Path) -> None:
+    num_layers = whisper.num_encoder_layers(model_dir)
+    if beyond := [layer for layer in config.layers if layer >= num_layers]:
+        raise UserError(f"--embed.layers {beyond}: {job.model} has blocks 0 to {num_layers - 1}")
+
+
+def _read_of(splits: Sequence[str]) -> tuple[str, ...]:
+    """The splits that have to be read; none: all."""
+    return () if selection.ALL in splits else tuple(splits)
+
+
+def _as_index(rows: pa.Table) -> pa.Table:
+    """Rows of UTTERANCE as rows of INDEX of which nothing is encoded."""
+    nulls = {
+        name: pa.nulls(rows.num_rows, INDEX.field(name).type)
+        for name in ("row", "num_samples", "num_valid", "num_frames", "bytes", "modified")
+    }
+    new = nulls | {"unit": pa.array([""] * rows.num_rows), "generation": pa.array(np.zeros(rows.num_rows, np.int32))}
+    return pa.table([rows[n] if n in UTTERANCE.names else new[n] for n in INDEX.names], schema=INDEX)
+
+
+def _only(rows: pa.Table, places: dict[str, Indices]) -> tuple[pa.Table, dict[str, Indices]]:
+    """The rows of any split, and the places of each among them."""
+    union = np.unique(np.concatenate(list(places.values())))
+    return rows.take(pa.array(union)), {split: np.searchsorted(union, at) for split, at in places.items()}
+
+
+def _stamped(rows: pa.Table) -> pa.Table:
+    """The rows with size and date of their files; null where a file is not there."""
+    files = rows["audio"].to_pylist()
+    found = stamps(files)
+    marks = [found.get(file) for file in files]
+    sizes = pa.array([mark.size if mark else None for mark in marks], pa.int64())
+    dates = pa.array([mark.modified if mark else None for mark in marks], pa.string())
+    return _with(_with(rows, "bytes", sizes), "modified", dates)
+
+
+def _with(rows: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    return rows.set_column(rows.schema.get_field_index(name), INDEX.field(name), values)
+
+
+def _find(job: Job, config: EmbedConfig, sha256: str, model_dir: Path, rows: pa.Table) -> Artifact:
+    """The artifact with this corpus, model and encoding: that of the job's name, else the one with most of the rows."""
+    what = {
+        "corpus": corpora.identity(job.corpus),
+        "model": {"sha256": sha256},
+        "encoding": config.encoding_identity,
+        "layers": sorted(config.layers),
+    }
+    own = Artifact.at(job.root, "embed", job.name)
+    if own.is_begun and _serves(own, what):
+        return dataclasses.replace(own, asked=own.read_json("config.json"))
+    if others := [other for other in _complete(job.root) if _serves(other, what)]:
+        best = max(others, key=lambda other: _num_shared(other, rows))
+        print(f"embeddings: {best.name} (same corpus, model and encoding)")
+        return dataclasses.replace(best, asked=best.read_json("config.json"))
+    settings = {
+        **{key: getattr(job, key) for key in ("preset", "root", "name", "corpus", "languages", "model")},
+        "num_layers": whisper.num_encoder_layers(model_dir),
+        "embed": dataclasses.asdict(config),
+    }
+    return artifacts.plan(job.root, "embed", job.name, what, settings)
+
+
+def _complete(root: str) -> list[Artifact]:
+    folder = storage.join(storage.absolute(root), "embed")
+    names = sorted({path.split("/")[0] for path in storage.sizes(folder) if path.endswith("/manifest.json")})
+    return [Artifact.at(root, "embed", name) for name in names]
+
+
+def _serves(artifact: Artifact, what: dict[str, Any]) -> bool:
+    """Whether an artifact has what is asked: more hidden layers than that do no harm."""
+    there, asked = artifact.identity, {"schema": versions_of("embed"), **what}
+    same = all(there.get(key) == asked[key] for key in asked if key != "layers")
+    return same and set(there.get("layers", ())) >= set(what["layers"])
+
+
+def _num_shared(artifact: Artifact, rows: pa.Table) -> int:
+    there = read_index(artifact)["utterance_id"].combine_chunks()
+    return int(pc.sum(pc.is_in(rows["utterance_id"], there)).as_py() or 0)
+
+
+def read_index(artifact: Artifact) -> pa.Table:
+    """The rows of INDEX of an artifact; none where it was never finished."""
+    uri = artifact.path("index.parquet")
+    return artifacts.read_table(uri) if artifact.is_complete and storage.exists(uri) else INDEX.empty_table()
+
+
+def _compare(artifact: Artifact, rows: pa.Table, config: EmbedConfig) -> tuple[pa.Table, pa.Table]:
+    """The rows with what is known of those that are encoded, and the rows that have to be encoded.
+
+    A rejected recording is tried again when its file has changed, or is there now. An encoded one whose file has
+    changed is named, and encoded again where the user asks for that.
+    """
+    there = read_index(artifact)
+    at = pc.index_in(rows["utterance_id"], value_set=there["utterance_id"].combine_chunks())
+    old = there.take(at)
+    known, encoded = pc.is_valid(at), pc.is_valid(old["row"])
+    differs = pc.or_(_differ(rows["bytes"], old["bytes"]), _differ(rows["modified"], old["modified"]))
+    changed = pc.and_(pc.and_(known, differs), pc.is_valid(rows["bytes"]))
+    again = changed if config.refresh else pc.and_(changed, pc.invert(encoded))
+    if not config.refresh:
+        _warn_changed(artifact, rows.filter(pc.and_(changed, encoded)))
+    missing = pc.or_(pc.invert(known), again)
+    generation = pc.add(pc.fill_null(old["generation"], 0), pc.cast(pc.and_(again, known), pa.int32()))
+    kept = {name: pc.if_else(missing, rows[name], old[name]) for name in ("bytes", "modified")}
+    rows = _with(rows, "generation", generation)
+    todo = rows.filter(missing)
+    for name, values in kept.items():
+        rows = _with(rows, name, values)
+    return rows, todo
+
+
+def _differ(first: pa.ChunkedArray, second: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Where two columns differ; null and a value differ, null and null do not."""
+    both = pc.fill_null(pc.not_equal(first, second), False)
+    return pc.or_(both, pc.xor(pc.is_null(first), pc.is_null(second)))
+
+
+def _warn_changed(artifact: Artifact, changed: pa.Table) -> None:
+    if changed.num_rows:
+        names = ", ".join(changed["utterance_id"].slice(0, 3).to_pylist())
+        print(
+            f"warning: {changed.num_rows} recordings have changed since {artifact.name!r} encoded them ({names}...); "
+            "their old frames are read; --embed.refresh encodes them again",
+            flush=True,
+        )
+
+
+def _require_there(missing: pa.Table, config: EmbedConfig) -> None:
+    """Stop where more files are not there than may be rejected: then the place is wrong, not the rows."""
+    gone = missing.filter(pc.is_null(missing["bytes"]))
+    if gone.num_rows > config.max_rejected * missing.num_rows:
+        example = gone["audio"][0].as_py()
+        raise TooManyRejected(
+            f"{gone.num_rows} of {missing.num_rows} recordings are missing, such as {example}; mount or copy the "
+            f"audio, or correct the corpus; at most --embed.max-rejected {config.max_rejected:g} may be"
+        )
+
+
+def warn_of_loops(embeddings: Embeddings) -> None:
+    """Say so where the embeddings keep too little silence for a decoder.
+
+    Whisper base transcribing 260 recordings fell into endless repetition in 10 of them with 100 frames behind the
+    speech, and in none with 150; with trimmed encoding it needs about 300.
+    """
+    made_with = embeddings.identity["encoding"]
+    is_trimmed = made_with["encoding"] == "trimmed"
+    kept = math.inf if made_with["keep_margin"] == "all" else made_with["keep_margin"]
+    kept, needed = (min(kept, made_with["context_margin"]), 300) if is_trimmed else (kept, 150)
+    if kept < needed:
+        flags = "--embed.keep-margin and --embed.context-margin" if is_trimmed else "--embed.keep-margin"
+        print(
+            f"warning: the embeddings {embeddings.name!r} keep {kept} frames of silence behind the speech; with fewer "
+            f"than {needed} the decoder repeats itself now and then; encode again with {flags} {needed} or more"
+        )

@@ -1,0 +1,140 @@
+"""What an embed run leaves behind: the index, rejected rows, metrics.json, an MLflow run, the table at the end."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.table import Table
+
+from xlt_ray.corpora import audio
+from xlt_ray.embed.config import EmbedJob
+from xlt_ray.errors import TooManyRejected
+from xlt_ray.job.commands import command
+from xlt_ray.job.tracking import Tracker
+from xlt_ray.store import artifacts
+from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.schema import INDEX, REJECTED
+
+
+def require_few_rejected(parts: pa.Table, most: float) -> None:
+    """Refuse a run of which more than the share `most` is rejected.
+
+    Args:
+        parts: rows of the run, with their reasons.
+        most: share of the rows.
+
+    Raises:
+        TooManyRejected: with the most frequent reasons.
+    """
+    reasons = Counter(kind_of(reason) for reason in parts["reason"].to_pylist() if reason)
+    num = reasons.total()
+    if num > most * parts.num_rows:
+        listed = ", ".join(f"{kind} {count}" for kind, count in reasons.most_common(5))
+        first = parts.filter(pc.is_valid(parts["reason"])).slice(0, 1).to_pylist()[0]
+        raise TooManyRejected(
+            f"{num} of {parts.num_rows} recordings are rejected ({listed}), such as {first['utterance_id']}: "
+            f"{first['reason']}; nothing is committed; mend the corpus (embed.py --check lists all), or allow more: "
+            f"--embed.max-rejected {num / parts.num_rows:.2f}"
+        )
+
+
+def kind_of(reason: str) -> str:
+    """The kind of a reason: what stands before its colon."""
+    return reason.split(":", 1)[0]
+
+
+def joined(committed: pa.Table, rejected: pa.Table, parts: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """The index and the rejected rows of an artifact after a run.
+
+    Args:
+        committed: INDEX before it.
+        rejected: REJECTED before it.
+        parts: rows of the run (PART); they replace rows of the same utterance_id.
+
+    Returns:
+        INDEX by unit, and REJECTED by utterance_id; every row of the index without frames is in the second.
+    """
+    new = parts["utterance_id"].combine_chunks()
+    kept, old = (table.filter(pc.invert(pc.is_in(table["utterance_id"], new))) for table in (committed, rejected))
+    table = pa.concat_tables([kept, parts.select(INDEX.names)])
+    bad = parts.filter(pc.is_valid(parts["reason"])).select(REJECTED.names).cast(REJECTED)
+    return (
+        table.sort_by([("unit", "ascending"), ("utterance_id", "ascending")]),
+        pa.concat_tables([old, bad]).sort_by("utterance_id"),
+    )
+
+
+def read_rejected(artifact: Artifact) -> pa.Table:
+    """The rejected rows of a finished artifact; none of one that was never finished."""
+    is_there = artifact.is_complete and artifact.has("rejected.parquet")
+    return artifacts.read_table(artifact.path("rejected.parquet")) if is_there else REJECTED.empty_table()
+
+
+def summarise(table: pa.Table, rejected: pa.Table) -> dict[str, Any]:
+    """The content of metrics.json: utterances, seconds of speech and rejected rows by language, and the reasons.
+
+    Args:
+        table: INDEX of the artifact.
+        rejected: its REJECTED.
+    """
+    kept = table.filter(pc.is_valid(table["row"]))
+    totals = kept.group_by("language").aggregate([("num_samples", "count"), ("num_samples", "sum")])
+    num_kept, num_samples = (
+        dict(zip(totals["language"].to_pylist(), totals[f"num_samples_{what}"].to_pylist(), strict=True))
+        for what in ("count", "sum")
+    )
+    num_rejected = Counter(rejected["language"].to_pylist())
+    return {
+        "languages": {
+            language: {
+                "num_utterances": num_kept.get(language, 0),
+                "seconds": round(num_samples.get(language, 0) / audio.SAMPLE_RATE, 2),
+                "num_rejected": num_rejected[language],
+                "splits": _splits(kept, language),
+            }
+            for language in sorted(num_kept.keys() | num_rejected.keys())
+        },
+        "reasons": dict(Counter(kind_of(reason) for reason in rejected["reason"].to_pylist())),
+    }
+
+
+def _splits(kept: pa.Table, language: str) -> dict[str, int]:
+    counts: defaultdict[str, int] = defaultdict(int)
+    for split in kept.filter(pc.equal(kept["language"], language))["split"].to_pylist():
+        counts[split or "none"] += 1
+    return dict(sorted(counts.items()))
+
+
+def log(tracker: Tracker, metrics: dict[str, Any], uri: str, seconds: float) -> None:
+    """The metrics as an MLflow run shows them."""
+    languages = metrics["languages"]
+    num_rejected = sum(scores["num_rejected"] for scores in languages.values())
+    tracker.metrics({f"embed/seconds/{code}": scores["seconds"] for code, scores in languages.items()})
+    tracker.metrics({"embed/num_rejected": num_rejected, "embed/wall_time_s": seconds})
+    num = sum(scores["num_utterances"] for scores in languages.values())
+    tracker.describe(f"{num} recordings encoded.\n\nArtifact: `{uri}`")
+
+
+def as_table(metrics: dict[str, Any]) -> Table:
+    """Utterances, seconds and rejected rows by language."""
+    table = Table(title="encoded", title_justify="left")
+    table.add_column("language")
+    for column in ("utterances", "minutes of speech", "rejected"):
+        table.add_column(column, justify="right")
+    table.add_column("splits")
+    for code, scores in metrics["languages"].items():
+        splits = ", ".join(f"{name} {count}" for name, count in scores["splits"].items())
+        table.add_row(
+            code, str(scores["num_utterances"]), f"{scores['seconds'] / 60:.1f}", str(scores["num_rejected"]), splits
+        )
+    return table
+
+
+def next_command(job: EmbedJob) -> str:
+    """What a user does with embeddings: find translations, or with one language transcribe it."""
+    script = "retrieval" if len(job.languages) > 1 else "translate"
+    splits = job.splits if len(job.splits) == 1 else ("all",)
+    return command(script, job, **{f"{script}__split": splits[0]})

@@ -1,0 +1,89 @@
+"""Commands that a job prints: each runs as printed, from the directory that the user is in."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from xlt_ray.job.settings import Job, flag
+
+_SHARED = ("root", "name", "corpus", "languages", "model")
+
+
+def command(script: str, job: Job, **flags: Any) -> str:
+    """The command of another job on the same root, corpus, languages, model and encoding.
+
+    Args:
+        script: name of the job.
+        job: whose settings it takes over; with its `embed`.
+        flags: other settings, by the name of the flag with `_` for `-` and `__` for a dot; None is left out.
+    """
+    values = {name: getattr(job, name) for name in _SHARED}
+    shown = [*_words(values), *_changed("embed", getattr(job, "embed", None))]
+    extra = {name.replace("__", "."): value for name, value in flags.items() if value is not None}
+    return shlex.join([*_interpreter(), _script(script), *shown, *_words(extra)])
+
+
+def report_command(root: str, name: str) -> str:
+    """The command that renders the report of a root."""
+    return shlex.join([*_interpreter(), _script("report"), *_words({"root": root, "name": name})])
+
+
+def _changed(prefix: str, config: Any) -> Iterator[str]:
+    """Flags of the settings that differ from their defaults."""
+    if config is None:
+        return
+    default = type(config)()
+    changed = {
+        f"{prefix}.{field.name}": getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if getattr(config, field.name) != getattr(default, field.name)
+    }
+    yield from _words(changed)
+
+
+def _words(values: dict[str, Any]) -> Iterator[str]:
+    for name, value in values.items():
+        head, _, last = name.rpartition(".")
+        if isinstance(value, bool):
+            last = flag(last) if value else f"no-{flag(last)}"
+            yield f"--{head}.{last}" if head else f"--{last}"
+            continue
+        yield f"--{head}.{flag(last)}" if head else f"--{flag(last)}"
+        if isinstance(value, tuple) and value and isinstance(value[0], str):
+            yield ",".join(value)
+        else:
+            yield from map(str, value if isinstance(value, tuple) else (value,))
+
+
+def _interpreter() -> list[str]:
+    """`python` where that is the one that runs, else its path."""
+    found = shutil.which("python")
+    if found and os.path.realpath(found) == os.path.realpath(sys.executable) and _same_prefix(found):
+        return ["python"]
+    return [_near(Path(sys.executable))]
+
+
+def _same_prefix(found: str) -> bool:
+    """Whether an interpreter belongs to this environment: links of two environments may end in the same file."""
+    return Path(found).parent == Path(sys.executable).parent
+
+
+def _script(name: str) -> str:
+    own = Path(sys.argv[0]).absolute()
+    folder = own.parent if own.parent.name == "jobs" else Path("jobs").absolute()
+    return _near(folder / f"{name}.py")
+
+
+def _near(path: Path) -> str:
+    """A path as the user would type it: relative where it is below the working directory."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

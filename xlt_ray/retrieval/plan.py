@@ -1,0 +1,52 @@
+"""A retrieval run before it starts: what it reads, and everything that can be wrong with it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from xlt_ray.embed import plan as embed
+from xlt_ray.embed.plan import Embeddings
+from xlt_ray.errors import UserError
+from xlt_ray.job.settings import identity
+from xlt_ray.retrieval.config import RetrievalJob
+from xlt_ray.store import artifacts
+from xlt_ray.store.artifacts import Artifact
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RetrievalPlan:
+    """A retrieval run that has been checked and can start."""
+
+    artifact: Artifact
+    embeddings: Embeddings
+    job: RetrievalJob
+
+
+def prepare(job: RetrievalJob) -> RetrievalPlan:
+    """Everything that can go wrong by the user's hand, before any work; nothing is written.
+
+    Raises:
+        UserError: with what is wrong and what to do.
+    """
+    config = job.retrieval
+    embeddings = embed.prepare(job, job.embed, [config.split], name=config.embeddings, parallel=True)
+    return planned(job, embeddings)
+
+
+def planned(job: RetrievalJob, embeddings: Embeddings) -> RetrievalPlan:
+    """The run on embeddings that are found.
+
+    Raises:
+        UserError: if they lack a layer, or the name is taken.
+    """
+    kept = embeddings.artifact.identity["layers"]
+    if missing := sorted(set(job.retrieval.layers) - set(kept)):
+        raise UserError(f"embed artifact {embeddings.name!r} keeps layers {kept}, not {missing}")
+    what = {
+        "languages": sorted(job.languages),
+        "embeddings": embeddings.identity,
+        "retrieval": {name: value for name, value in identity(job.retrieval).items() if name != "split"},
+    }
+    # What is recorded of the embeddings is how they were made, not what flags of this job would make.
+    settings = dataclasses.asdict(job) | embeddings.settings
+    return RetrievalPlan(artifacts.plan(job.root, "retrieval", job.name, what, settings), embeddings, job)
