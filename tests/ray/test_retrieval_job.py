@@ -178,7 +178,15 @@ def test_bad_recordings_are_rejected_with_reasons_and_odd_ones_work(tmp_path, mo
     rows = [row("en", number, file) for number, file in enumerate(files)]
     manifest = write_rows(tmp_path, rows)
     flags = ["--corpus", f"manifest:{manifest}", "--languages", "en", "--model", model, "--root", tmp_path / "runs"]
-    done = run_job("embed", "--name", "bad", *flags)
+    refused = run_job("embed", "--name", "bad", *flags)
+    assert refused.returncode == 3
+    assert "1 of 13 recordings are missing" in refused.stderr
+    assert not (tmp_path / "runs").exists()
+    refused = run_job("embed", "--name", "bad", *flags, "--embed.max-rejected", "0.1")
+    assert refused.returncode == 3
+    assert "7 of 13 recordings are rejected" in refused.stderr
+    assert not (tmp_path / "runs/embed/bad/manifest.json").exists()
+    done = run_job("embed", "--name", "bad", *flags, "--embed.max-rejected", "1")
     assert done.returncode == 0, done.stderr
     out = tmp_path / "runs" / "embed" / "bad"
     kept = pq.read_table(out / "data" / "en-00000.parquet", columns=["utterance_id", "num_valid"]).to_pylist()
@@ -198,7 +206,7 @@ def test_bad_recordings_are_rejected_with_reasons_and_odd_ones_work(tmp_path, mo
         assert word.lower() in rejected[f"{name}.wav"].lower()
     split = run_job("embed", "--name", "split", "--embed.split-long", *flags)
     assert split.returncode == 0, split.stderr
-    table = pq.read_table(tmp_path / "runs/embed/split/data/en-00000.parquet", columns=["utterance_id", "num_valid"])
+    table = pq.read_table(tmp_path / "runs/embed/split/data/en-rows-00000.parquet", columns=["utterance_id", "num_valid"])
     assert dict(zip(*table.to_pydict().values(), strict=True))["en-012"] == pytest.approx(31 * 50, abs=1)
 
 
