@@ -60,6 +60,16 @@ def require_references(rows: pa.Table, directions: Iterable[Direction], split: s
             )
 
 
+def with_references(rows: pa.Table, directions: Iterable[Direction]) -> list[Direction]:
+    """The directions in which at least one of the rows (UTTERANCE) has a text in the target language."""
+    found = []
+    for direction in directions:
+        spoken = rows.filter(pc.equal(rows["language"], direction.source))
+        if any(_references(spoken, direction.target)):
+            found.append(direction)
+    return found
+
+
 def tasks(uri: str, recordings: pa.Table, directions: Iterable[Direction]) -> pa.Table:
     """Every recording in every direction from its language, with the schema TASK.
 

@@ -72,12 +72,11 @@ def planned(job: TranslateJob, embeddings: Embeddings) -> TranslatePlan:
     if checkpoint:
         embed.require_model(checkpoint, embeddings.identity["model"]["sha256"], job.model)
     tuning = checkpoint.settings["finetune"] if checkpoint else {}
-    directions = directions_of(job, tuning.get("directions", []))
+    directions = _known(directions_of(job, tuning.get("directions", [])), embeddings, config.split)
     scheme: Scheme = config.prompt or tuning.get("prompt", "tgt_transcribe")
     prompter = Prompter(model_dir)
     hidden = _hidden(prompter, config.hide)
     _require_tokens(prompter, directions, scheme, config.source_prompt)
-    shards.require_references(embeddings.rows(config.split), directions, config.split)
     return TranslatePlan(
         artifact=_artifact(job, embeddings, checkpoint),
         embeddings=embeddings,
@@ -89,6 +88,22 @@ def planned(job: TranslateJob, embeddings: Embeddings) -> TranslatePlan:
         model_dir=model_dir,
         job=job,
     )
+
+
+def _known(directions: Sequence[Direction], embeddings: Embeddings, split: str) -> list[Direction]:
+    """The directions with references: where a corpus has some pairs of languages only, the others are left out.
+
+    Raises:
+        UserError: if none has any, or a target none.
+    """
+    rows = embeddings.rows(split)
+    known = shards.with_references(rows, directions)
+    targets = {direction.target for direction in known}
+    if without := [direction for direction in directions if direction.target not in targets]:
+        shards.require_references(rows, without[:1], split)
+    if left_out := [str(direction) for direction in directions if direction not in known]:
+        print(f"translate: no references for {', '.join(left_out)}, left out")
+    return known
 
 
 def _artifact(job: TranslateJob, embeddings: Embeddings, checkpoint: Artifact | None) -> Artifact:
