@@ -1,13 +1,14 @@
 r"""Which source language is best to fine-tune on? One run for each, scored on all: a transfer matrix.
 
   on this machine    python jobs/study.py                                      (the demo: five languages into zh)
-  more of it         python jobs/study.py --preset asterisk --name study --finetune.embeddings asterisk \
+  more of it         python jobs/study.py --preset asterisk --name study \
                          --finetune.epochs 6 --study.sources en,es,fr
   on a cluster       ray job submit --working-dir . -- python jobs/study.py --corpus fleurs --languages en,fr,de,ja,zh \
                          --model openai/whisper-large-v2 --root s3://bucket/runs --name study \
                          --embed.num-gpus 1 --finetune.num-gpus 1 --finetune.num-workers 8
 
-Reads ROOT/embed/NAME and ROOT/retrieval/NAME, and makes them first where they are missing. For each source it makes
+Reads the embeddings of this corpus, model and encoding under ROOT/embed, whatever their name, and encodes what they
+lack; makes ROOT/retrieval/NAME too. For each source it makes
 ROOT/fisher, ROOT/finetune and ROOT/translate of NAME-SOURCE-TARGET: ordinary artifacts, so what is done is not done
 again after a crash. Writes ROOT/study/NAME: data/cells.parquet, metrics.json (the matrix with intervals, R@1 and Fisher
 distance, their rank correlation with the transfer), plots/, manifest.json.

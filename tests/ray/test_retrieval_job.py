@@ -206,7 +206,9 @@ def test_bad_recordings_are_rejected_with_reasons_and_odd_ones_work(tmp_path, mo
         assert word.lower() in rejected[f"{name}.wav"].lower()
     split = run_job("embed", "--name", "split", "--embed.split-long", *flags)
     assert split.returncode == 0, split.stderr
-    table = pq.read_table(tmp_path / "runs/embed/split/data/en-rows-00000.parquet", columns=["utterance_id", "num_valid"])
+    table = pq.read_table(
+        tmp_path / "runs/embed/split/data/en-rows-00000.parquet", columns=["utterance_id", "num_valid"]
+    )
     assert dict(zip(*table.to_pydict().values(), strict=True))["en-012"] == pytest.approx(31 * 50, abs=1)
 
 

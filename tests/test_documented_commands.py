@@ -1,0 +1,112 @@
+"""Every command in README, docs and the jobs' own texts is read, and checked as the job would, on miniature corpora."""
+
+import dataclasses
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import worlds
+from tiny import tiny_whisper
+
+from xlt_ray import corpora
+from xlt_ray.corpora.manifest import manifest
+from xlt_ray.embed import plan as embed
+from xlt_ray.embed.config import EmbedJob
+from xlt_ray.finetune.config import FinetuneJob
+from xlt_ray.job import cli
+from xlt_ray.models import whisper
+from xlt_ray.presets import PRESETS
+from xlt_ray.report.config import ReportJob
+from xlt_ray.retrieval.config import RetrievalJob
+from xlt_ray.study.config import StudyJob
+from xlt_ray.translate.config import TranslateJob
+from xlt_ray.tune.config import TuneJob
+
+ROOT = Path(__file__).parent.parent
+JOBS = {
+    "embed": EmbedJob,
+    "retrieval": RetrievalJob,
+    "finetune": FinetuneJob,
+    "tune": TuneJob,
+    "translate": TranslateJob,
+    "study": StudyJob,
+    "report": ReportJob,
+}
+NAMED = ("embeddings", "checkpoint", "baseline", "fisher", "retrieval")
+"""Settings that name an artifact of an earlier command."""
+
+
+def documents():
+    return [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted((ROOT / "jobs").glob("*.py"))]
+
+
+def commands():
+    """(file, job, words) of every command line; a line that ends in a backslash goes on in the next."""
+    for path in documents():
+        joined = re.sub(r"\\\n\s*", "", path.read_text(encoding="utf-8"))
+        for job, rest in re.findall(r"python jobs/(\w+)\.py([^\n`]*)", joined):
+            words = re.split(r"\s+[#(]|\s{3,}[A-Za-z]", rest)[0]
+            yield pytest.param(job, shlex.split(words), id=f"{path.name}: {job}{words}".strip())
+
+
+def test_commands_are_found():
+    """A pattern that matches nothing must not look like success."""
+    found = [param.values[0] for param in commands()]
+    assert len(found) > 30
+    assert set(found) == set(JOBS)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("worlds")
+    own = worlds.manifest(folder / "own")
+    demo = worlds.manifest(folder / "demo", worlds.ASTERISK)
+    worlds.fleurs(folder / "fleurs", tuple(worlds.FLEURS))
+    worlds.covost2(folder / "covost2")
+    worlds.mass(folder / "mass")
+    tiny_whisper(folder / "model")
+    return folder, own, demo
+
+
+@pytest.fixture
+def offline(places, monkeypatch):
+    """The demo's corpus is a manifest of tones, every model the tiny one, and public corpora lie in a folder."""
+    folder, _, demo = places
+    source = demo.spec.removeprefix("manifest:")
+    monkeypatch.setitem(corpora.CORPORA, "asterisk", lambda _, languages, split: manifest(source, languages, split))
+    for corpus in ("fleurs", "covost2"):
+        monkeypatch.setitem(corpora._HOME, corpus, str(folder / corpus))
+    resolve = whisper.resolve_model
+    monkeypatch.setattr(whisper, "resolve_model", lambda _: resolve(str(folder / "model")))
+    monkeypatch.setattr(whisper, "num_encoder_layers", lambda _: 6)  # as many as Whisper base has
+
+
+def settle(job, places, root):
+    """The job of a reader of the document: files where he has put them, earlier artifacts not asked for."""
+    folder, own, _ = places
+    kind, _, place = job.corpus.partition(":")
+    if place:
+        spec = own.spec if kind == "manifest" else f"{kind}:{folder / kind}"
+        job = dataclasses.replace(job, corpus=spec)
+    job = dataclasses.replace(job, root=str(root))
+    for stage in ("retrieval", "finetune", "translate", "study"):
+        if config := getattr(job, stage, None):
+            names = {name: None for name in NAMED if hasattr(config, name)}
+            names |= {"alpha": 1.0} if stage == "translate" else {}
+            job = dataclasses.replace(job, **{stage: dataclasses.replace(config, **names)})
+    return job
+
+
+@pytest.mark.parametrize(("job", "words"), commands())
+def test_a_documented_command_passes_its_checks(offline, places, tmp_path, job, words):
+    settings = cli.parse(JOBS[job], words, PRESETS)
+    if job == "report":
+        return
+    settings = settle(settings, places, tmp_path)
+    if job == "embed":
+        embed.prepare(settings, settings.embed, settings.splits)
+    else:
+        importlib.import_module(f"xlt_ray.{job}.plan").prepare(settings)
+    assert not list(tmp_path.iterdir())
