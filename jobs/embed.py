@@ -7,8 +7,9 @@ r"""Encode a corpus once: speech in, shards of encoder frames out.
                          --preset fleurs_large_v2 --root s3://bucket/runs --embed.num-gpus 1
 
 Reads the corpus. Writes ROOT/embed/NAME: data/*.parquet (frames), index.parquet (which recordings, and where),
-rejected.parquet (what could not be used, and why), metrics.json, manifest.json. Where embeddings of the same corpus, model
-and encoding are there under another name, it adds to them what they lack. Run it again after a crash: it goes on from what is there.
+rejected.parquet (what could not be used, and why), metrics.json, manifest.json. Where embeddings of the same corpus,
+model and encoding are there under another name, it adds to them what they lack. Run it again after a crash: it goes on
+from what is there.
 """
 
 from xlt_ray.embed import pipeline, results

@@ -10,7 +10,8 @@ r"""Teach the decoder a new direction from one language: en-zh alone also improv
 
 Reads the embeddings of this corpus, model and encoding under ROOT/embed, whatever their name, and encodes what they
 lack; with EWC also ROOT/fisher/NAME. Writes ROOT/finetune/NAME: model/ (for transformers), log.json,
-data/examples.parquet, rejected.parquet, metrics.json, manifest.json. Run it again after a crash: it goes on from the last checkpoint.
+data/examples.parquet, rejected.parquet, metrics.json, manifest.json. Run it again after a crash: it goes on from the
+last checkpoint.
 """
 
 from xlt_ray.embed.cost import counted, public_speech

@@ -8,7 +8,8 @@ r"""How well does speech find its spoken translation? R@1, R@5, R@10 and MRR for
                          --preset fleurs_large_v2 --root s3://bucket/runs --embed.num-gpus 1 --retrieval.num-gpus 1
 
 Reads the embeddings of this corpus, model and encoding under ROOT/embed, whatever their name, and encodes what they
-lack. Writes ROOT/retrieval/NAME: data/*.parquet (rankings), metrics.json, plots/, rejected.parquet, manifest.json. Run it again after a crash: it goes on from what is there.
+lack. Writes ROOT/retrieval/NAME: data/*.parquet (rankings), metrics.json, plots/, rejected.parquet, manifest.json. Run
+it again after a crash: it goes on from what is there.
 """
 
 from xlt_ray.embed.cost import counted, public_speech

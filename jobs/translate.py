@@ -12,11 +12,10 @@ r"""What does speech become in writing? Translations and transcripts with BLEU, 
                          --preset fleurs_large_v2 --root s3://bucket/runs --embed.num-gpus 1 --translate.num-gpus 1
 
 Reads the embeddings of this corpus, model and encoding under ROOT/embed, whatever their name, and encodes what they
-lack; ROOT/finetune of the checkpoint. Writes
-ROOT/translate/NAME: data/*.parquet (hypotheses), metrics.json, rejected.parquet (what has no reference), manifest.json.
-With --source-prompts there is one such artifact for each prompt, NAME-PROMPT, and one table for all.
-Run it again after a crash: it goes on from what is there. Run it again with --translate.comet or --translate.baseline:
-the texts are scored, not translated again.
+lack; ROOT/finetune of the checkpoint. Writes ROOT/translate/NAME: data/*.parquet (hypotheses), metrics.json,
+rejected.parquet (what has no reference), manifest.json. With --source-prompts there is one such artifact for each
+prompt, NAME-PROMPT, and one table for all. Run it again after a crash: it goes on from what is there. Run it again
+with --translate.comet or --translate.baseline: the texts are scored, not translated again.
 """
 
 from xlt_ray.embed.cost import counted, public_speech

@@ -9,9 +9,10 @@ r"""Which settings gain most and keep most? Trials of fine-tuning side by side, 
                          --embed.num-gpus 1 --finetune.num-gpus 1 --tune.max-concurrent 8
 
 Reads the embeddings of this corpus, model and encoding under ROOT/embed, whatever their name, and encodes what they
-lack. All trials share the frames and one Fisher (ROOT/fisher/NAME), and see the dev split only. The best become ROOT/finetune/NAME-000, and so on, and are scored on the
-test split, once. Writes ROOT/tune/NAME: data/*.parquet (a trial each), metrics.json, plots/pareto.png, rejected.parquet
-(trials that failed, and why), manifest.json. Run it again after a crash: trials that are over are not run again.
+lack. All trials share the frames and one Fisher (ROOT/fisher/NAME), and see the dev split only. The best become
+ROOT/finetune/NAME-000, and so on, and are scored on the test split, once. Writes ROOT/tune/NAME: data/*.parquet (a
+trial each), metrics.json, plots/pareto.png, rejected.parquet (trials that failed, and why), manifest.json. Run it
+again after a crash: trials that are over are not run again.
 """
 
 from xlt_ray.embed.cost import counted, public_speech

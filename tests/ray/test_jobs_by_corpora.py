@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import runpy
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -45,10 +46,12 @@ def run(tmp_path_factory):
 
     def run_job(job, root, *words):
         flags = ["--root", root, *words] if job == "report" else ["--root", root, "--model", model, *FAST, *words]
+        started = time.monotonic()
         runpy.run_path(f"jobs/{job}.py")["main"](cli.parse(JOBS[job], [str(word) for word in flags], PRESETS))
+        print(f"{job}: {time.monotonic() - started:.1f} s")
 
     with cluster.cluster(with_state_api=True):
-        monkeypatch.setattr(cluster, "cluster", contextlib.nullcontext)
+        monkeypatch.setattr(cluster, "cluster", lambda **_: contextlib.nullcontext())
         yield run_job
         monkeypatch.undo()
 
