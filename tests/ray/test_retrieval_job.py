@@ -38,20 +38,11 @@ def finished(tmp_path_factory, model):
     root = folder / "runs"
     flags = ["--corpus", f"manifest:{manifest}", "--languages", ",".join(LANGUAGES), "--model", model, "--root", root]
     sizes = ["--embed.rows-per-shard", 2, "--retrieval.strip-utterances", 4, "--embed.num-sentences", 9]
-    scores = [
-        "--retrieval.baselines",
-        "mean_pool",
-        "max_pool",
-        "dtw",
-        "random",
-        "--embed.layers",
-        1,
-        "--retrieval.layers",
-        1,
-    ]
+    scores = [*("--retrieval.baselines", "mean_pool", "max_pool", "dtw", "random")]
+    scores += [*("--embed.layers", 1, "--retrieval.layers", 1)]
     done = run_job("retrieval", "--name", "tones", *flags, *sizes, *scores)
     assert done.returncode == 0, done.stderr
-    return root, done.stdout
+    return root, done.stdout, [*flags, *sizes, *scores]
 
 
 def utterances(root, language):
@@ -74,7 +65,7 @@ def naive_f1(x, y):
 
 
 def test_every_figure_equals_a_naive_recomputation(finished):
-    root, _ = finished
+    root, *_ = finished
     metrics = json.loads((root / "retrieval" / "tones" / "metrics.json").read_text())
     assert set(metrics["pairs"]) == {f"{a}-{b}" for a in LANGUAGES for b in LANGUAGES if a != b}
     for pair, figures in metrics["pairs"].items():
@@ -94,7 +85,7 @@ def test_every_figure_equals_a_naive_recomputation(finished):
 
 
 def test_the_ranking_shows_the_top_with_scores(finished):
-    root, _ = finished
+    root, *_ = finished
     by_id = {identifier: frames for identifier, _, frames in utterances(root, "fr")}
     queries = {identifier: frames for identifier, _, frames in utterances(root, "en")}
     for line in pq.read_table(root / "retrieval" / "tones" / "data" / "en-fr.parquet").to_pylist():
@@ -108,7 +99,7 @@ def test_the_ranking_shows_the_top_with_scores(finished):
 
 def test_recall_of_one_direction_is_precision_of_the_other(finished):
     """Recall of en->fr and precision of fr->en are the same matrix transposed; their ranks are not, but both exist."""
-    root, _ = finished
+    root, *_ = finished
     names = set(dict(pq.read_table(root / "retrieval/tones/data/en-fr.parquet")["ranks"][0].as_py()))
     assert names == {
         *(f"seqsim-{mode}" for mode in ("f1", "mean", "recall", "precision")),
@@ -116,8 +107,35 @@ def test_recall_of_one_direction_is_precision_of_the_other(finished):
     }
 
 
+def tree(folder):
+    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
+
+
+def test_another_mode_and_protocol_rank_the_same_scores_anew(finished):
+    """Scores and frames are read, not made again; the result is that of a run that asked for them at once."""
+    root, _, flags = finished
+    shown = ["--retrieval.mode", "recall", "--retrieval.protocol", "one_per_sentence", "--retrieval.top-k", 3]
+    before = tree(root)
+    again, at_once = (run_job("retrieval", "--name", name, *flags, *shown) for name in ("tones", "at_once"))
+    assert again.returncode == at_once.returncode == 0, again.stderr + at_once.stderr
+    assert "embeddings: tones (same corpus, model and encoding)" in at_once.stdout
+    for name, stamp in before.items():
+        if not name.startswith(("retrieval/tones/data", "retrieval/tones/rejected")):
+            assert tree(root)[name] == stamp, name
+    metrics = [json.loads((root / "retrieval" / name / "metrics.json").read_text()) for name in ("tones", "at_once")]
+    assert metrics[0] == metrics[1]
+    assert (metrics[0]["mode"], metrics[0]["protocol"]) == ("recall", "one_per_sentence")
+    for pair in metrics[0]["pairs"]:
+        one, other = (
+            pq.read_table(root / "retrieval" / name / f"data/{pair}.parquet") for name in ("tones", "at_once")
+        )
+        assert one.equals(other)
+    back = run_job("retrieval", "--name", "tones", *flags)
+    assert back.returncode == 0, back.stderr
+
+
 def test_the_job_says_where_its_results_are(finished):
-    root, output = finished
+    root, output, _ = finished
     assert f"results  {root}/retrieval/tones" in output
     assert "en-fr" in output
     assert "chance" in output
@@ -131,7 +149,7 @@ def test_the_job_says_where_its_results_are(finished):
 def test_the_run_is_in_mlflow(finished):
     import mlflow
 
-    root, _ = finished
+    root, *_ = finished
     client = mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("retrieval").experiment_id])
     metrics = json.loads((root / "retrieval/tones/metrics.json").read_text())
@@ -143,7 +161,7 @@ def test_the_run_is_in_mlflow(finished):
 
 
 def test_report_is_made_from_the_artifacts(finished):
-    root, _ = finished
+    root, *_ = finished
     done = run_job("report", "--root", root, "--name", "page")
     assert done.returncode == 0, done.stderr
     page = (root / "report/page/index.html").read_text()

@@ -78,7 +78,8 @@ def write_checkpoint(root, base):
     """A finished finetune artifact whose decoder is another one than the model's."""
     identity = {"model": {"sha256": whisper.weights_sha256(base)}}
     settings = {"finetune": {"directions": ["en-zh"], "prompt": "tgt_translate"}, "model": str(base)}
-    artifact = artifacts.start(str(root), "finetune", "tuned", identity, settings)
+    artifact = artifacts.plan(str(root), "finetune", "tuned", identity, settings)
+    artifact.begin()
     artifact.write_json("metrics.json", {"weights_sha256": "of what it learned"})
     model = WhisperForConditionalGeneration.from_pretrained(base)
     with torch.no_grad():
@@ -88,7 +89,7 @@ def write_checkpoint(root, base):
     model.save_pretrained(artifact.path("model"))
     artifact.merge_rejected()
     others = ["model/config.json", "model/generation_config.json", "model/model.safetensors"]
-    artifact.commit(units=[], num_rows_in=0, inputs={}, seconds=0, others=others)
+    artifact.commit(units={}, num_rows_in=0, inputs={}, seconds=0, others=others)
     return root / "finetune" / "tuned" / "model"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.errors import UserError
@@ -21,16 +21,16 @@ class RetrievalConfig:
     """Rows that are queries and candidates: a split of the corpus, or all. A corpus without splits is taken whole."""
     embeddings: str | None = field(default=None, metadata=EXECUTION)
     """Name of the embed artifact to read; none: the one with this corpus, model and encoding."""
-    mode: Literal["f1", "mean", "recall", "precision"] = "f1"
+    mode: Literal["f1", "mean", "recall", "precision"] = field(default="f1", metadata=EXECUTION)
     """Which SeqSim leads the tables; the other three are kept beside it."""
     baselines: tuple[Literal["mean_pool", "max_pool", "dtw", "random"], ...] = ("mean_pool", "max_pool", "random")
     """Simpler scores computed beside it. dtw takes several times as long as all others together."""
-    protocol: Literal["multi_positive", "one_per_sentence"] = "multi_positive"
+    protocol: Literal["multi_positive", "one_per_sentence"] = field(default="multi_positive", metadata=EXECUTION)
     """multi_positive: a hit is any recording of the sentence, or of the same words under another sentence_id.
     one_per_sentence: one recording of each sentence is drawn by the seed, and only that one is a hit."""
     layers: tuple[int, ...] = ()
     """Hidden layers to score as well; the embeddings must keep them (--embed.layers)."""
-    top_k: int = 10
+    top_k: int = field(default=10, metadata=EXECUTION)
     """Candidates written down for each query."""
     seed: int = 0
     """Of the bootstrap, of the random baseline and of one_per_sentence."""
@@ -40,6 +40,10 @@ class RetrievalConfig:
     """GPUs a scoring actor takes; none: 1 where the cluster has a GPU now."""
     max_actors: int | None = field(default=None, metadata=EXECUTION)
     """Most scoring actors at a time; none: as for the encoder."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("mode", "protocol", "top_k")
+    """Settings that change how scores are ranked and shown, not the scores: a finished run takes other values of them
+    without scoring again."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""

@@ -29,9 +29,9 @@ from xlt_ray.store.artifacts import Artifact
 def retrieve(plan: RetrievalPlan) -> Artifact:
     """Score, rank and commit; what is done is not done again. Needs a running Ray, and embeddings that are made."""
     artifact, job = plan.artifact, plan.job
+    _forget_other_ranking(plan)
     if artifact.is_complete:
         print(f"retrieval: {artifact.uri} is complete, nothing to score")
-        artifact.remove("tiles")  # a run that was killed right after its manifest left them
         return artifact
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
@@ -48,6 +48,23 @@ def retrieve(plan: RetrievalPlan) -> Artifact:
         _rank(artifact, recordings, pairs_left, cut, job.retrieval)
         results.finish(plan, recordings, tracker, time.monotonic() - started)
     return artifact
+
+
+def _forget_other_ranking(plan: RetrievalPlan) -> None:
+    """Where scores were ranked in another mode, protocol or depth, remove the rankings; the scores stay."""
+    artifact = plan.artifact
+    if not artifact.is_begun:
+        return
+    there = artifact.settings
+    asked = {name: getattr(plan.job.retrieval, name) for name in RetrievalConfig.SHOWN}
+    if all(there["retrieval"][name] == value for name, value in asked.items()):
+        return
+    print(f"retrieval: {artifact.uri} is ranked anew: {', '.join(f'{key} {value}' for key, value in asked.items())}")
+    artifact.remove_file("manifest.json")  # first: rankings of two kinds must never be read as one
+    artifact.remove("data")
+    artifact.remove("rejected")
+    settings = there | {"retrieval": there["retrieval"] | asked}
+    artifact.write_json("config.json", {"identity": artifact.identity, "settings": settings})
 
 
 def by_language(recordings: pa.Table, languages: Sequence[str]) -> dict[str, pa.Table]:

@@ -47,7 +47,6 @@ def finish(plan: RetrievalPlan, recordings: Mapping[str, pa.Table], tracker: Tra
     inputs = {"embed": embeddings.named}
     counts = {unit: table.num_rows for unit, table in ranked.items()}
     artifact.commit(units=counts, num_rows_in=num_in, inputs=inputs, seconds=seconds)
-    artifact.remove("tiles")
 
 
 def summarise(ranked: Mapping[str, pa.Table], config: RetrievalConfig, num_layers: int) -> Figures:
