@@ -14,14 +14,38 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "xlt_ray"
 TREES = (PACKAGE, "jobs", "benchmarks", "tests")
 
-SPINE = {"config", "presets", "schema", "errors", "storage", "artifacts", "runtime", "tracking", "whisper", "corpora"}
+SPINE = {
+    "config",
+    "presets",
+    "languages",
+    "schema",
+    "errors",
+    "storage",
+    "artifacts",
+    "runtime",
+    "tracking",
+    "whisper",
+    "corpora",
+}
 SPINE |= {"ctranslate2", "decoder", "shards", "metrics", "export", "figures", "estimate"}
 STAGES = {"embed", "retrieval", "finetune", "tune", "study", "translate", "report"}
 # Stages meet only in files. These two run another stage many times over, so they call it.
 EXCEPTIONS = {"tune": {"finetune", "translate"}, "study": {"finetune", "translate"}}
 
 # Modules by their last name, and all of corpora: to be read, tested and used without a cluster.
-PURE = {"schema", "storage", "config", "presets", "whisper", "ctranslate2", "doctor", "audio", "encoder", "index"}
+PURE = {
+    "languages",
+    "schema",
+    "storage",
+    "config",
+    "presets",
+    "whisper",
+    "ctranslate2",
+    "doctor",
+    "audio",
+    "encoder",
+    "index",
+}
 PURE |= {"seqsim", "baselines", "ranking", "pairs", "tiles", "collect", "render", "plots"}
 PURE |= {"decoder", "shards", "metrics", "export", "decode", "comet", "keeping", "recipe", "pareto", "training"}
 PURE |= {"ewc", "loop", "batch", "learner", "examples", "board", "context"}

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from dataclasses import field
 from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
+from xlt_ray import languages
 from xlt_ray.errors import UserError
-from xlt_ray.schema import Direction
 
 MODES = ("f1", "mean", "recall", "precision")
 
@@ -247,9 +246,8 @@ class FinetuneConfig:
             raise UserError(f"--finetune.warmup is {self.warmup}; give a share of the steps, 0 to 1")
         if not self.directions:
             raise UserError("--finetune.directions is empty; give source-target, for example en-zh")
-        _check_directions("--finetune.directions", self.directions)
-        _check_directions("--finetune.keep", self.keep)
-        _check_directions("--finetune.evaluate", self.evaluate)
+        for name in ("directions", "keep", "evaluate"):
+            _read_directions(self, name, f"--finetune.{name}")
         self._check_keeping()
         if self.patience is not None and not self.evaluate_every:
             raise UserError("--finetune.patience needs dev BLEU; add --finetune.evaluate-every STEPS")
@@ -334,6 +332,20 @@ class TranslateConfig:
         _at_least("--translate.num-gpus", self.num_gpus, 0)
         if self.alpha != 1.0 and self.checkpoint is None:
             raise UserError("--translate.alpha lies between --model and a checkpoint; add --translate.checkpoint NAME")
+        _read_codes(self, "targets")
+        _read_codes(self, "hide")
+        if self.source_prompt is not None:
+            object.__setattr__(self, "source_prompt", _read_prompt(self.source_prompt))
+
+
+def _read_prompt(prompt: str) -> str:
+    """A source prompt with its language in our code."""
+    if prompt in ("related", *TranslateConfig.DETECTED):
+        return prompt
+    try:
+        return languages.read_as(prompt)
+    except UserError as error:
+        raise UserError(f"source prompt {prompt!r} is neither auto, soft nor related: {error}") from None
 
 
 SCALES: dict[str, Literal["log", "linear"]] = {
@@ -424,11 +436,25 @@ def _flag(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _check_directions(flag: str, directions: tuple[str, ...]) -> None:
-    for text in directions:
-        Direction.parse(text)
-    if len(set(directions)) < len(directions):
-        raise UserError(f"{flag} {','.join(directions)} names a direction twice")
+def _read_directions(config: Any, name: str, flag: str) -> None:
+    """Put the directions of a field in our codes."""
+    asked = getattr(config, name)
+    read = languages.directions(asked)
+    if len(set(read)) < len(read):
+        raise UserError(f"{flag} {','.join(asked)} names a direction twice: {','.join(read)}")
+    object.__setattr__(config, name, read)
+
+
+def _read_codes(config: Any, name: str) -> None:
+    """Put the languages of a field in our codes."""
+    object.__setattr__(config, name, languages.codes(getattr(config, name)))
+
+
+def _read_distinct_codes(config: Any, name: str, flag: str) -> None:
+    asked = getattr(config, name)
+    _read_codes(config, name)
+    if len(set(read := getattr(config, name))) < len(read):
+        raise UserError(f"{flag} {','.join(asked)} names a language twice: {','.join(read)}")
 
 
 def _check_name(name: str) -> None:
@@ -460,10 +486,7 @@ class Job:
         _check_name(self.name)
         if not self.languages:
             raise UserError("--languages is empty; give codes with commas between, for example en,fr")
-        if odd := [code for code in self.languages if not re.fullmatch(r"\w+", code)]:
-            raise UserError(f"language code {odd[0]!r} is not all letters, digits and _; write zh or zh_CN for zh-CN")
-        if len(set(self.languages)) < len(self.languages):
-            raise UserError(f"--languages {','.join(self.languages)} names a language twice")
+        _read_distinct_codes(self, "languages", "--languages")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -521,9 +544,8 @@ class TranslateJob(Job):
     def __post_init__(self) -> None:
         """Refuse prompts named twice, and languages hidden from a detection that does not happen."""
         Job.__post_init__(self)
+        object.__setattr__(self, "source_prompts", tuple(_read_prompt(prompt) for prompt in self.source_prompts))
         asked, single = self.source_prompts, self.translate.source_prompt
-        if odd := [prompt for prompt in asked if not re.fullmatch(r"\w+", prompt)]:
-            raise UserError(f"--source-prompts has {odd[0]!r}; give auto, soft, related or language codes")
         if len(set(asked)) < len(asked):
             raise UserError(f"--source-prompts {','.join(asked)} names a prompt twice")
         if asked and single:
@@ -575,12 +597,12 @@ class StudyConfig:
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         _at_least("--study.seed", self.seed, 0)
+        object.__setattr__(self, "target", languages.read_as(self.target))
+        _read_distinct_codes(self, "sources", "--study.sources")
         if self.target in self.sources:
             raise UserError(
                 f"--study.target {self.target} is among --study.sources; it can't be translated into itself"
             )
-        if len(set(self.sources)) < len(self.sources):
-            raise UserError(f"--study.sources {','.join(self.sources)} names a language twice")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
