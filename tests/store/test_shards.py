@@ -6,8 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from xlt_ray.errors import UserError
+from xlt_ray.languages import Direction
 from xlt_ray.store import artifacts, shards
-from xlt_ray.store.schema import Direction, Utterance, embedding_schema, utterance_table
+from xlt_ray.store.schema import Utterance, embedding_schema, utterance_table
 
 
 def frames_of(i):

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from xlt_ray import languages
 from xlt_ray.store.schema import HYPOTHESIS
 from xlt_ray.translate import results as tables
 from xlt_ray.translate import scores as results
@@ -318,7 +319,7 @@ def test_source_prompts_stand_side_by_side():
     chinese, exact = (["你好吗"], ["你很好吗"]), (WANTED, WANTED)
     first = by_prompt("auto", kea_en=(SAID, WANTED), zh_en=exact, kea_fr=exact, kea_kea=(SAID, WANTED), zh_zh=chinese)
     second = by_prompt("es", kea_en=exact, zh_en=(SAID, WANTED), kea_fr=exact, kea_kea=exact)
-    (table,) = tables.closing([first, second])
+    table, distances = tables.closing([first, second])
     low, high = first["directions"]["kea-en"]["bleu_ci95"]
     middling = [f"{bleu(SAID, WANTED):.1f}", f"({low:.1f}", "to", f"{high:.1f})"]
     best = ["100.0", "(100.0", "to", "100.0)"]
@@ -328,11 +329,15 @@ def test_source_prompts_stand_side_by_side():
     assert not any("kea-fr" in line for line in lines(table))
     heads = " ".join(lines(table)[:4])
     assert heads.index("auto") < heads.index("es ")
+    found = languages.LANGUAGES["kea"].typology
+    about = [found.nearest, f"{found.distance:.3f}", str(found.observed), "of", "289"]
+    assert line_of(distances, "kea-en") == ["kea-en", *about, f"{bleu(SAID, WANTED):.1f}", "100.0"]
+    assert not any(name in line for line in lines(distances) for name in ("zh-en", "kea-fr"))
 
 
 def test_four_source_prompts_fit_on_a_line():
     prompts = ("auto", "related", "en", "soft")
-    (table,) = tables.closing([by_prompt(of, kea_en=(SAID, WANTED), kea_kea=(SAID, WANTED)) for of in prompts])
+    table, _ = tables.closing([by_prompt(of, kea_en=(SAID, WANTED), kea_kea=(SAID, WANTED)) for of in prompts])
     assert len(line_of(table, "kea-en")) == 1 + len(prompts) * 5
 
 

@@ -6,11 +6,13 @@ order of `languages`. `--corpus` names one, with a place where there is a choice
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 
 from xlt_ray.corpora import asterisk, covost2, fleurs, manifest, mass
 from xlt_ray.errors import UserError
+from xlt_ray.languages import codes, read_as
 from xlt_ray.store import storage
 from xlt_ray.store.schema import Utterance
 
@@ -82,16 +84,31 @@ def read(spec: str, languages: Sequence[str], split: str | None) -> Iterator[Utt
 
     Args:
         spec: a `--corpus` value.
-        languages: codes in Whisper's spelling; at least one, each once.
+        languages: codes in any spelling; at least one, each once. In the rows all codes are as Whisper spells them.
         split: a split of the corpus; None for what the corpus does by default.
 
     Raises:
         UserError: from `parse`, for `languages`, and, once rows are asked for, from the reader.
     """
     reader, source = parse(spec)
-    if not languages or len(set(languages)) < len(languages):
+    chosen = codes(languages)
+    if not chosen or len(set(chosen)) < len(chosen):
         raise UserError(f"languages are {', '.join(languages) or 'empty'}; name at least one, and each once")
-    return reader(source, languages, split)
+    return map(_in_our_codes, reader(source, chosen, split))
+
+
+def _in_our_codes(row: Utterance) -> Utterance:
+    translations: dict[str, str] = {}
+    spelled: dict[str, str] = {}
+    for spelling, text in row.translations.items():
+        code = read_as(spelling)
+        if code in spelled:
+            raise UserError(
+                f"utterance {row.utterance_id!r} has translations {spelled[code]} and {spelling}, which are both read "
+                f"as {code}; keep one"
+            )
+        spelled[code], translations[code] = spelling, text
+    return dataclasses.replace(row, language=read_as(row.language), translations=translations)
 
 
 _SEPARATE = {"fleurs": ("train", "dev", "test"), "covost2": ("train", "dev", "test")}

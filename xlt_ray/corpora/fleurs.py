@@ -25,6 +25,7 @@ from xlt_ray.corpora.tables import (
     text_lines,
 )
 from xlt_ray.errors import UserError
+from xlt_ray.languages import code_of
 from xlt_ray.store import storage
 from xlt_ray.store.schema import Utterance
 
@@ -36,9 +37,8 @@ lv_lv mi_nz mk_mk ml_in mn_mn mr_in ms_my mt_mt my_mm nb_no ne_np nl_nl nso_za n
 ps_af pt_br ro_ro ru_ru sd_in sk_sk sl_si sn_zw so_so sr_rs sv_se sw_ke ta_in te_in tg_tj th_th tr_tr uk_ua umb_ao
 ur_pk uz_uz vi_vn wo_sn xh_za yo_ng yue_hant_hk zu_za
 """
-_WHISPER_SPELLING = {"cmn_hans_cn": "zh", "yue_hant_hk": "yue", "nb_no": "no", "fil_ph": "tl", "jv_id": "jw"}
 
-CODES = {config: _WHISPER_SPELLING.get(config, config.split("_")[0]) for config in _CONFIGS.split()}
+CODES = {config: code_of(config) for config in _CONFIGS.split()}
 """Language code, in Whisper's spelling, of each of the 102 configurations; 19 have no token there (`kea`, `ast`)."""
 
 

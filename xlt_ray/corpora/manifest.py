@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xlt_ray.errors import UserError
+from xlt_ray.languages import code_of
 from xlt_ray.store import storage
 from xlt_ray.store.schema import Utterance
 
@@ -39,7 +40,7 @@ def manifest(source: str, languages: Sequence[str], split: str | None) -> Iterat
 
     Args:
         source: path or URI of the manifest.
-        languages: codes as they stand in the manifest.
+        languages: codes as Whisper spells them; in the manifest they may be in any spelling.
         split: only rows of this split; None for all.
 
     Raises:
@@ -50,7 +51,7 @@ def manifest(source: str, languages: Sequence[str], split: str | None) -> Iterat
     _check(source, languages, split)
     for language in languages:
         for _, utterance in _utterances(source):
-            if utterance.language == language and split in (None, utterance.split):
+            if code_of(utterance.language) == language and split in (None, utterance.split):
                 yield utterance
 
 
@@ -64,7 +65,7 @@ def _check(source: str, languages: Iterable[str], split: str | None) -> None:
                 f"{source}, line {number}: utterance_id {utterance.utterance_id!r} occurs twice; it must be unique"
             )
         seen.add(utterance.utterance_id)
-        splits[utterance.language].add(utterance.split or "(none)")
+        splits[code_of(utterance.language)].add(utterance.split or "(none)")
     for language in languages:
         if language not in splits:
             raise UserError(f"{source} has no rows of language {language!r}; it has {_names(splits)}")
@@ -101,6 +102,8 @@ def _utterance(row: _Row, folder: str) -> Utterance:
             raise ValueError(f"{column} must be text, not {value!r}")
     if empty := [column for column in REQUIRED if not row[column]]:
         raise ValueError(f"{empty[0]} is empty")
+    for code in (row["language"], *translations):
+        code_of(code)
     present = {column: value for column, value in row.items() if value}
     return Utterance(**present | {"audio": storage.join(folder, row["audio"]), "translations": translations})
 

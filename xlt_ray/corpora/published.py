@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from xlt_ray.corpora import covost2, fleurs, mass
 from xlt_ray.corpora.tables import canonical_split, check_languages
 from xlt_ray.errors import UserError
-from xlt_ray.store.schema import Direction
+from xlt_ray.languages import Direction
 
 ALL = "all"
 

@@ -13,10 +13,10 @@ from xlt_ray.errors import RejectedRow, UserError
 from xlt_ray.job import cost
 from xlt_ray.job.cost import Cost, Speech
 from xlt_ray.job.settings import Job
+from xlt_ray.languages import Direction
 from xlt_ray.models import whisper
 from xlt_ray.models.size import ModelSize, model_size
 from xlt_ray.models.whisper import MAX_FRAMES
-from xlt_ray.store.schema import Direction
 
 FRAMES_PER_SECOND = whisper.SAMPLE_RATE // whisper.SAMPLES_PER_FRAME
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.errors import UserError
-from xlt_ray.job.settings import EXECUTION, Codes, Job, at_least, check_directions, flag
+from xlt_ray.job.settings import EXECUTION, Codes, Job, at_least, flag, read_directions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,9 +101,8 @@ class FinetuneConfig:
             raise UserError(f"--finetune.warmup is {self.warmup}; give a share of the steps, 0 to 1")
         if not self.directions:
             raise UserError("--finetune.directions is empty; give source-target, for example en-zh")
-        check_directions("--finetune.directions", self.directions)
-        check_directions("--finetune.keep", self.keep)
-        check_directions("--finetune.evaluate", self.evaluate)
+        for name in ("directions", "keep", "evaluate"):
+            read_directions(self, name, f"--finetune.{name}")
         self._check_keeping()
         if self.patience is not None and not self.evaluate_every:
             raise UserError("--finetune.patience needs dev BLEU; add --finetune.evaluate-every STEPS")

@@ -11,8 +11,8 @@ from xlt_ray.errors import UserError
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.job import cost
 from xlt_ray.job.cost import Cost, Speech
+from xlt_ray.languages import Direction
 from xlt_ray.models.size import ModelSize, model_size
-from xlt_ray.store.schema import Direction
 
 NUM_PROMPT = 4
 """Tokens of a prompt."""

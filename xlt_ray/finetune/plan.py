@@ -13,11 +13,11 @@ from xlt_ray.embed.plan import Embeddings
 from xlt_ray.errors import UserError
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.job.settings import identity
+from xlt_ray.languages import Direction
 from xlt_ray.models import whisper
 from xlt_ray.models.decoder import Prompter
 from xlt_ray.store import artifacts, shards
 from xlt_ray.store.artifacts import Artifact
-from xlt_ray.store.schema import Direction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from xlt_ray.charts.plane import Place, curve, path
-from xlt_ray.store.schema import Direction
+from xlt_ray.languages import Direction
 
 MAX_KNOTS = 60
 """Points of a curve: more than that can't be told apart at its size."""

@@ -28,9 +28,9 @@ from xlt_ray.finetune.ewc import Consolidation
 from xlt_ray.finetune.learner import Learner
 from xlt_ray.finetune.loop import Step, Training
 from xlt_ray.finetune.work import Work
+from xlt_ray.languages import Direction
 from xlt_ray.models import decoder, whisper
 from xlt_ray.store import artifacts, shards
-from xlt_ray.store.schema import Direction
 
 
 class RayContext:

@@ -7,14 +7,13 @@ done (`root`, pool sizes), never what comes out.
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import field
 from typing import Annotated, Any
 
 import tyro
 
+from xlt_ray import languages
 from xlt_ray.errors import UserError
-from xlt_ray.store.schema import Direction
 
 EXECUTION: dict[str, Any] = {"identity": False}
 
@@ -42,12 +41,26 @@ def flag(name: str) -> str:
     return name.replace("_", "-")
 
 
-def check_directions(flag: str, directions: tuple[str, ...]) -> None:
-    """Refuse what is no direction, and directions that a flag names twice."""
-    for text in directions:
-        Direction.parse(text)
-    if len(set(directions)) < len(directions):
-        raise UserError(f"{flag} {','.join(directions)} names a direction twice")
+def read_directions(config: Any, name: str, flag: str) -> None:
+    """Put the directions of a field in our codes; refuse what is no direction, and directions named twice."""
+    asked = getattr(config, name)
+    read = languages.directions(asked)
+    if len(set(read)) < len(read):
+        raise UserError(f"{flag} {','.join(asked)} names a direction twice: {','.join(read)}")
+    object.__setattr__(config, name, read)
+
+
+def read_codes(config: Any, name: str) -> None:
+    """Put the languages of a field in our codes."""
+    object.__setattr__(config, name, languages.codes(getattr(config, name)))
+
+
+def read_distinct_codes(config: Any, name: str, flag: str) -> None:
+    """The same; refuse languages named twice."""
+    asked = getattr(config, name)
+    read_codes(config, name)
+    if len(set(read := getattr(config, name))) < len(read):
+        raise UserError(f"{flag} {','.join(asked)} names a language twice: {','.join(read)}")
 
 
 def check_name(name: str) -> None:
@@ -80,10 +93,7 @@ class Job:
         check_name(self.name)
         if not self.languages:
             raise UserError("--languages is empty; give codes with commas between, for example en,fr")
-        if odd := [code for code in self.languages if not re.fullmatch(r"\w+", code)]:
-            raise UserError(f"language code {odd[0]!r} is not all letters, digits and _; write zh or zh_CN for zh-CN")
-        if len(set(self.languages)) < len(self.languages):
-            raise UserError(f"--languages {','.join(self.languages)} names a language twice")
+        read_distinct_codes(self, "languages", "--languages")
 
 
 def identity(config: Any) -> dict[str, Any]:

@@ -28,16 +28,13 @@ from transformers import (
 from transformers.models.whisper.tokenization_whisper import WhisperTokenizer
 
 from xlt_ray.errors import UserError
+from xlt_ray.languages import Direction, is_spaced
 from xlt_ray.models import whisper
-from xlt_ray.store.schema import Direction, language_of
 
 Scheme = Literal["src_translate", "tgt_transcribe", "tgt_translate"]
 
 MAX_POSITIONS = 448
 """Tokens that the decoder can hold, prompt included."""
-
-# Languages that Whisper writes without spaces; text in all others begins with one, as in the model's own output.
-_UNSPACED = {"zh", "cmn", "yue", "ja", "th", "lo", "my", "km"}
 
 _ATTENTION = "xlt_ray_frames"
 
@@ -109,9 +106,9 @@ class Prompter:
 
     def target(self, text: str, language: str) -> list[int]:
         """Tokens of a text in that language, the end token last."""
-        words = text.strip()
-        spaced = words if language_of(language) in _UNSPACED else f" {words}"
-        return [*self._tokenizer.encode(spaced, add_special_tokens=False), self.end]
+        # As in the model's own output, text begins with a space in the languages that have any.
+        words = f" {text.strip()}" if is_spaced(language) else text.strip()
+        return [*self._tokenizer.encode(words, add_special_tokens=False), self.end]
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of generated tokens, without special ones and outer spaces."""

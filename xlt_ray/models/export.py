@@ -17,9 +17,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from xlt_ray.errors import UserError
+from xlt_ray.languages import Direction
 from xlt_ray.models import whisper
 from xlt_ray.models.decoder import Prompter, Scheme
-from xlt_ray.store.schema import Direction
 
 _USE = """\
 import soundfile

@@ -31,8 +31,8 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from xlt_ray.errors import UserError
+from xlt_ray.languages import language_of
 from xlt_ray.models import ctranslate2
-from xlt_ray.store.schema import language_of
 
 if TYPE_CHECKING:
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -55,8 +55,8 @@ _NEEDED = (
     ("tokenizer.json", "vocab.json"),
 )
 
-# Codes of the corpora that Whisper spells otherwise; Cantonese has a token of its own since large-v3.
-_SPELLINGS = {"cmn": ("zh",), "fil": ("tl",), "jv": ("jw",), "nb": ("no",), "yue": ("yue", "zh")}
+# Cantonese has a token of its own since large-v3.
+_STAND_IN = {"yue": "zh"}
 
 
 def valid_frames(num_samples: int) -> int:
@@ -117,11 +117,11 @@ def language_token(language: str, known: Container[str]) -> str | None:
     """The token by which the model knows a language, or None where it has none.
 
     Args:
-        language: code of a corpus: `fr`, `zh-CN`, `cmn_hans_cn`; what follows the language itself is ignored.
+        language: code in any spelling: `fr`, `zh-CN`, `cmn_hans_cn`.
         known: the tokens of the model, as `language_ids` gives them.
     """
     code = language_of(language)
-    tokens = (f"<|{spelling}|>" for spelling in _SPELLINGS.get(code, (code,)))
+    tokens = (f"<|{name}|>" for name in (code, _STAND_IN.get(code)))
     return next((token for token in tokens if token in known), None)
 
 

@@ -15,6 +15,7 @@ from xlt_ray.charts.plane import path
 from xlt_ray.finetune.section import highest_dev, highest_loss
 from xlt_ray.report.collect import STAGES, Results
 from xlt_ray.study.section import predictor_name, scatter
+from xlt_ray.translate.distance import distance_correlation, distance_scatter, has_unseen, unseen_languages
 from xlt_ray.translate.pareto import pareto
 from xlt_ray.translate.recipe import general
 from xlt_ray.tune.section import objective_name, setting_name, setting_value, trial_plane
@@ -119,7 +120,9 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     filters = (percent, points, signed, decimal, times, count, duration, score_name, plot_caption, flatten, data_uri)
-    drawn = (path, pareto, trial_plane, scatter, highest_loss, highest_dev)
+    drawn = (path, pareto, trial_plane, scatter, highest_loss, highest_dev, distance_scatter)
     named = (general, objective_name, setting_name, setting_value, predictor_name)
-    environment.filters |= {function.__name__: function for function in (*filters, *drawn, *named)}
+    unseen = (unseen_languages, distance_correlation)
+    environment.filters |= {function.__name__: function for function in (*filters, *drawn, *named, *unseen)}
+    environment.tests["unseen"] = has_unseen
     return environment

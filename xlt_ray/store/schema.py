@@ -7,13 +7,10 @@ tables are part of the identity of its artifacts, so a new column of one table l
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
-
-from xlt_ray.errors import UserError
 
 VERSIONS = {
     "embedding": 2,
@@ -49,7 +46,7 @@ class Utterance:
     Attributes:
         utterance_id: unique in the corpus.
         sentence_id: the same for recordings and translations of the same sentence; this makes utterances parallel.
-        language: ISO 639 code, as Whisper spells it where it knows the language (`zh`, `kea`).
+        language: code as Whisper spells it where it knows the language (`zh`, `kea`); see `xlt_ray.languages`.
         audio: absolute path or URI of the file that holds the recording.
         member: "" when `audio` is a sound file; the row number when it is a Parquet file with an `audio` column;
             the member's name when it is a tar archive.
@@ -68,38 +65,6 @@ class Utterance:
     translations: dict[str, str] = dataclasses.field(default_factory=dict)
     speaker: str | None = None
     split: str | None = None
-
-
-def language_of(code: str) -> str:
-    """The language itself, in lower case, without what may follow it: `zh` for `zh-CN` and `zh_cn`."""
-    return re.split("[-_]", code.lower(), maxsplit=1)[0]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Direction:
-    """What is heard and what is written: `fr-zh`. With the same language twice, `fr-fr`, it is transcription."""
-
-    source: str
-    target: str
-
-    @classmethod
-    def parse(cls, text: str) -> Direction:
-        """The direction that `text` names.
-
-        Raises:
-            UserError: if it is not two language codes with a hyphen between.
-        """
-        if not re.fullmatch(r"\w+-\w+", text):
-            raise UserError(f"direction {text!r} is not two language codes with a hyphen between, such as fr-zh")
-        return cls(*text.split("-"))
-
-    @property
-    def is_native(self) -> bool:
-        """Whether Whisper was trained on such tasks: transcription, and translation into English."""
-        return self.target == self.source or language_of(self.target) == "en"
-
-    def __str__(self) -> str:
-        return f"{self.source}-{self.target}"
 
 
 UTTERANCE = pa.schema(

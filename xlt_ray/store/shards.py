@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from xlt_ray.errors import UserError
+from xlt_ray.languages import Direction
 from xlt_ray.store import storage
-from xlt_ray.store.schema import REJECTED, Direction
+from xlt_ray.store.schema import REJECTED
 
 TASK = pa.schema(
     [

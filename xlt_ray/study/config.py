@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import field
 
+from xlt_ray import languages
 from xlt_ray.errors import UserError
 from xlt_ray.finetune.config import FinetuneJob
-from xlt_ray.job.settings import Codes, at_least
+from xlt_ray.job.settings import Codes, at_least, read_distinct_codes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,12 +28,12 @@ class StudyConfig:
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         at_least("--study.seed", self.seed, 0)
+        object.__setattr__(self, "target", languages.read_as(self.target))
+        read_distinct_codes(self, "sources", "--study.sources")
         if self.target in self.sources:
             raise UserError(
                 f"--study.target {self.target} is among --study.sources; it can't be translated into itself"
             )
-        if len(set(self.sources)) < len(self.sources):
-            raise UserError(f"--study.sources {','.join(self.sources)} names a language twice")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,12 +7,10 @@ from collections.abc import Iterator, Mapping
 from statistics import fmean
 from typing import Any
 
-from xlt_ray.charts.plane import Axis, Frame, Label, axes, place_labels
+from xlt_ray.charts.plane import Axis, axes, place_labels
+from xlt_ray.charts.scatter import SCATTER, Dot, Scatter
 
 Figures = Mapping[str, Any]
-
-SCATTER = Frame(width=460, height=320, left=46, right=452, top=10, bottom=272)
-"""Of a gain against a predictor."""
 
 PREDICTORS = {"r1": "R@1 of retrieval", "fisher_distance": "Fisher distance"}
 _AXES = {
@@ -50,29 +48,6 @@ class Cell:
         """Of the interval of the gain, BLEU."""
         low, high = self.figures["gain_ci95"]
         return float(high - low) / 2
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Dot:
-    """A cell in the scatter; `low` and `high` are the ends of its interval."""
-
-    x: float
-    y: float
-    low: float
-    high: float
-    title: str
-    label: Label | None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Scatter:
-    """Gain in BLEU (y) against a predictor (x), in SVG units."""
-
-    frame: Frame
-    x: Axis
-    y: Axis
-    dots: list[Dot]
-    across: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

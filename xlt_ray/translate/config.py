@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import field
 from typing import ClassVar, Literal
 
+from xlt_ray import languages
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.errors import UserError
-from xlt_ray.job.settings import EXECUTION, Codes, Job, at_least, flag
+from xlt_ray.job.settings import EXECUTION, Codes, Job, at_least, flag, read_codes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +65,20 @@ class TranslateConfig:
         at_least("--translate.num-gpus", self.num_gpus, 0)
         if self.alpha != 1.0 and self.checkpoint is None:
             raise UserError("--translate.alpha lies between --model and a checkpoint; add --translate.checkpoint NAME")
+        read_codes(self, "targets")
+        read_codes(self, "hide")
+        if self.source_prompt is not None:
+            object.__setattr__(self, "source_prompt", _read_prompt(self.source_prompt))
+
+
+def _read_prompt(prompt: str) -> str:
+    """A source prompt with its language in our code."""
+    if prompt in ("related", *TranslateConfig.DETECTED):
+        return prompt
+    try:
+        return languages.read_as(prompt)
+    except UserError as error:
+        raise UserError(f"source prompt {prompt!r} is neither auto, soft nor related: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,9 +93,8 @@ class TranslateJob(Job):
     def __post_init__(self) -> None:
         """Refuse prompts named twice, and languages hidden from a detection that does not happen."""
         Job.__post_init__(self)
+        object.__setattr__(self, "source_prompts", tuple(_read_prompt(prompt) for prompt in self.source_prompts))
         asked, single = self.source_prompts, self.translate.source_prompt
-        if odd := [prompt for prompt in asked if not re.fullmatch(r"\w+", prompt)]:
-            raise UserError(f"--source-prompts has {odd[0]!r}; give auto, soft, related or language codes")
         if len(set(asked)) < len(asked):
             raise UserError(f"--source-prompts {','.join(asked)} names a prompt twice")
         if asked and single:

@@ -18,6 +18,7 @@ import torch
 from filelock import FileLock
 from torch.nn.functional import one_hot
 
+from xlt_ray.languages import Direction
 from xlt_ray.models.decoder import (
     FrameDecoder,
     Prompter,
@@ -30,7 +31,7 @@ from xlt_ray.models.decoder import (
 )
 from xlt_ray.store import shards, storage
 from xlt_ray.store.artifacts import Artifact
-from xlt_ray.store.schema import HYPOTHESIS, Direction
+from xlt_ray.store.schema import HYPOTHESIS
 from xlt_ray.translate import unseen
 from xlt_ray.translate.config import TranslateConfig
 

@@ -10,11 +10,11 @@ from xlt_ray.embed import plan as embed
 from xlt_ray.embed.plan import Embeddings
 from xlt_ray.errors import UserError
 from xlt_ray.job.settings import identity
+from xlt_ray.languages import Direction
 from xlt_ray.models import whisper
 from xlt_ray.models.decoder import Prompter, Scheme
 from xlt_ray.store import artifacts, shards
 from xlt_ray.store.artifacts import Artifact
-from xlt_ray.store.schema import Direction
 from xlt_ray.translate import unseen
 from xlt_ray.translate.config import TranslateConfig, TranslateJob
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 from rich.table import Table
 
 from xlt_ray.job.tracking import Tracker
-from xlt_ray.store.schema import Direction
+from xlt_ray.languages import Direction, by_distance
 from xlt_ray.translate.scores import Figures
 
 _LOGGED_ROWS = 200
@@ -58,10 +58,11 @@ def _prompt(figures: Figures) -> str:
 
 def closing(runs: Sequence[Figures]) -> list[Table]:
     """The tables that end a job: scores and comparison of one run, or several runs side by side."""
+    distances = [distance_table(runs)] if by_distance(runs[0]["directions"]) else []
     if len(runs) > 1:
-        return [prompts_table(runs)]
+        return [prompts_table(runs), *distances]
     (figures,) = runs
-    return [as_table(figures), *([kept_table(figures)] if figures["kept"] else [])]
+    return [as_table(figures), *([kept_table(figures)] if figures["kept"] else []), *distances]
 
 
 def as_table(figures: Figures) -> Table:
@@ -148,3 +149,20 @@ def _rate_cell(transcribed: Figures) -> str:
     rate = transcribed[transcribed["measure"]]
     shown = "" if rate is None else f"{100 * rate:.1f}"
     return f"CER {shown}" if shown and transcribed["measure"] == "cer" else shown
+
+
+def distance_table(runs: Sequence[Figures]) -> Table:
+    """BLEU into English of languages without a token, by distance to the nearest one with a token.
+
+    Args:
+        runs: of the same directions, each with a source prompt of its own.
+    """
+    table = Table(title="into English by distance to the nearest seen language", title_justify="left")
+    table.add_column("direction")
+    for column in ("nearest", "distance", "features", *(figures["source_prompt"] or "BLEU" for figures in runs)):
+        table.add_column(column, justify="right")
+    for name, distance in by_distance(runs[0]["directions"]).items():
+        scores = [figures["directions"][name]["bleu"] for figures in runs]
+        about = [distance.nearest, f"{distance.distance:.3f}", f"{distance.observed} of 289"]
+        table.add_row(name, *about, *(f"{bleu:.1f}" for bleu in scores))
+    return table

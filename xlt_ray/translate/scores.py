@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xlt_ray import metrics
-from xlt_ray.store.schema import HYPOTHESIS, Direction
+from xlt_ray.languages import Direction
+from xlt_ray.store.schema import HYPOTHESIS
 from xlt_ray.translate.comet import CometScores
 from xlt_ray.translate.decode import DETECTED
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from xlt_ray.store.schema import Direction
+from xlt_ray.languages import Direction
 from xlt_ray.translate.recipe import DIALS, PLAIN, Dial, Recipe
 
 KEPT_GOAL, GAIN_GOAL = 0.8, 0.8

@@ -2,27 +2,9 @@
 
 from __future__ import annotations
 
+from xlt_ray import languages
 from xlt_ray.errors import UserError
-from xlt_ray.store.schema import language_of
 from xlt_ray.translate.config import TranslateConfig
-
-RELATED = {
-    "kea": "pt",  # Kabuverdianu: a creole, most of its words are Portuguese
-    "ast": "es",  # Asturian: Ibero-Romance
-    "ceb": "tl",  # Cebuano: Central Philippine, as Tagalog
-    "ky": "kk",  # Kyrgyz: Kipchak Turkic, as Kazakh
-    "ckb": "fa",  # Sorani Kurdish: Western Iranian, as Persian
-    "ga": "cy",  # Irish: Celtic, of which Whisper knows Welsh and Breton
-    "sw": "sn",  # Swahili: Bantu, as Shona
-    "tr": "az",  # Turkish: Oghuz Turkic, as Azerbaijani
-    "vi": "km",  # Vietnamese: Austroasiatic, as Khmer
-    "en": "nl",  # English: West Germanic, as Dutch
-}
-"""For the languages of the preset `unseen`, a relative that has a token.
-
-The choice is this project's, by family: what the paper took could not be had. The last four have tokens of their own;
-they are controls, which say what is lost where a neighbour, rather than the language itself, stands in the prompt.
-"""
 
 
 def spoken(language: str, source_prompt: str | None) -> str | None:
@@ -33,15 +15,31 @@ def spoken(language: str, source_prompt: str | None) -> str | None:
         source_prompt: as `--translate.source-prompt`.
 
     Raises:
-        UserError: if a related language is asked for and the table has none.
+        UserError: if a related language is asked for and none is known.
     """
     if source_prompt in TranslateConfig.DETECTED:
         return None
     if source_prompt != "related":
         return source_prompt or language
-    if language_of(language) not in RELATED:
+    if (code := related(language)) is None:
         raise UserError(
-            f"source prompt 'related': no related language is known for {language!r}, only for {' '.join(RELATED)}; "
-            "name one with --translate.source-prompt CODE"
+            f"source prompt 'related': no related language is known for {language!r}; name one with "
+            "--translate.source-prompt CODE"
         )
-    return RELATED[language_of(language)]
+    return code
+
+
+def related(language: str) -> str | None:
+    """A language with a token that may stand for another: of its family, else the typologically nearest.
+
+    The choice is this project's: what the paper took could not be had. `sw`, `tr`, `vi` and `en`, which have tokens of
+    their own, have one too: they are controls of the preset `unseen`, and say what is lost where a neighbour, rather
+    than the language itself, stands in the prompt.
+
+    Returns:
+        None where none is known.
+    """
+    known = languages.find(language)
+    if known is None:
+        return None
+    return known.related or (known.typology.nearest if known.typology else None)

@@ -1,0 +1,294 @@
+"""Everything known about a language: its codes, its writing, its family, what Whisper knows of it.
+
+The facts are in two tables beside this file, `languages.tsv` and `typology.tsv`; their first lines say where they come
+from. A language is called by the code that Whisper uses for it (`zh`, `no`, `tl`, `jw`), everywhere in this package.
+
+Some of what other spellings say is not kept, because Whisper has one token for all of it: the region (`pt-BR` and
+`pt-PT` are both `pt`) and the script (`zh-TW` and `cmn_hant_tw` are `zh`, as `zh-CN` is; text of both is scored alike).
+Cantonese is `yue`, a language of its own, also where Common Voice calls it `zh-HK`.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import difflib
+import functools
+import re
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from typing import Any
+
+from xlt_ray.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Distance:
+    """How far a language without a token is from the nearest one with a token, by typological features.
+
+    Nearness is of grammar and sounds, not of descent. That Whisper has a token for the nearest language does not say
+    how much of it was in the training data.
+
+    Attributes:
+        nearest: code of that language.
+        distance: mean of the next three, 0 to 1: each kind counts alike, however many features it has.
+        syntax: 1 - cosine of the 103 features of syntax.
+        phonology: the same of 28 features.
+        inventory: the same of 158 features, the sounds that the language has.
+        observed: how many of the 289 features were described; the others are guessed from languages near by and akin,
+            so the distance of a language with few is that of its relatives.
+    """
+
+    nearest: str
+    distance: float
+    syntax: float
+    phonology: float
+    inventory: float
+    observed: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Language:
+    """One language.
+
+    Attributes:
+        code: as Whisper spells it.
+        iso639_3: of the individual language that is meant: `cmn`, `arb`, `swh`.
+        spellings: other codes for it, without region: ISO 639-1, 639-2, macrolanguage, those that corpora use.
+        name: in English.
+        script: ISO 15924 code of its usual writing; Norwegian is `Latn`, Odia `Orya`.
+        family: family and branch, such as `Niger-Congo, Bantu`.
+        has_token: whether Whisper has a token for it; for `yue` only since large-v3.
+        is_spaced: whether spaces stand between words.
+        related: code of a language of the same family that has a token, chosen for prompts; None where there is none,
+            or nobody needs it.
+        typology: None for languages with a token.
+    """
+
+    code: str
+    iso639_3: str
+    spellings: tuple[str, ...]
+    name: str
+    script: str
+    family: str
+    has_token: bool
+    is_spaced: bool
+    related: str | None
+    typology: Distance | None
+
+
+def _rows(table: str) -> Iterator[dict[str, str]]:
+    text = resources.files("xlt_ray").joinpath(table).read_text(encoding="utf-8")
+    yield from csv.DictReader((line for line in text.splitlines() if not line.startswith("#")), delimiter="\t")
+
+
+def _language(row: dict[str, str], typology: Distance | None) -> Language:
+    return Language(
+        code=row["code"],
+        iso639_3=row["iso639_3"],
+        spellings=tuple(row["spellings"].split()),
+        name=row["name"],
+        script=row["script"],
+        family=row["family"],
+        has_token=row["token"] == "yes",
+        is_spaced=row["spaces"] == "yes",
+        related=row["related"] or None,
+        typology=typology,
+    )
+
+
+def _distance(row: dict[str, Any]) -> Distance:
+    parts = {name: float(row[name]) for name in ("distance", "syntax", "phonology", "inventory")}
+    return Distance(nearest=row["nearest"], observed=int(row["observed"]), **parts)
+
+
+_DISTANCES = {row["code"]: _distance(row) for row in _rows("typology.tsv")}
+
+LANGUAGES = {row["code"]: _language(row, _DISTANCES.get(row["code"])) for row in _rows("languages.tsv")}
+"""Every language of the table by its code."""
+
+_CODES = {
+    spelling: language.code
+    for language in LANGUAGES.values()
+    for spelling in (language.code, language.iso639_3, *language.spellings)
+}
+_TAG = re.compile(r"[a-z]{2,3}(_[a-z0-9]{1,8})*")  # BCP 47 in its short forms, with _ for -
+
+# Regions where a language is written in another script than the table says.
+_SCRIPT_OF_REGION = {("zh", "tw"): "Hant", ("zh", "mo"): "Hant"}
+
+
+def code_of(spelling: str) -> str:
+    """The code that Whisper uses for a language, in whatever way a corpus or a user spells it.
+
+    Args:
+        spelling: `zh-CN`, `cmn_hans_cn`, `sv-SE`, `nb_no`, `fil_ph`, `eng`, `cmn`; of a language that is not in the
+            table any tag of BCP 47.
+
+    Returns:
+        The code; a tag that is not in the table in lower case and with `_`, so that it can stand in a direction:
+        `rm_sursilv` for `rm-sursilv`.
+
+    Raises:
+        UserError: if it is no such tag.
+    """
+    tag = _tag(spelling)
+    if found := _known(tag):
+        return found
+    if not _TAG.fullmatch(tag):
+        raise UserError(f"{spelling!r} is no language code{_near(tag)}; give one such as fr, zh-CN or kea")
+    return tag
+
+
+def language_of(code: str) -> str:
+    """The language itself, without what may follow it: `zh` for `zh-CN` and `cmn_hans_cn`, `rm` for `rm_sursilv`."""
+    tag = _tag(code)
+    return _known(tag) or tag.split("_")[0]
+
+
+def find(code: str) -> Language | None:
+    """What is known about a language, by any spelling; None for one that is not in the table."""
+    return LANGUAGES.get(language_of(code))
+
+
+def is_spaced(code: str) -> bool:
+    """Whether spaces stand between the words of a language; True for one that is not in the table."""
+    language = find(code)
+    return language is None or language.is_spaced
+
+
+def codes(spellings: Iterable[str]) -> tuple[str, ...]:
+    """The code of each language, where a user gives them; says once what is read otherwise than it was spelled.
+
+    Raises:
+        UserError: as `code_of`.
+    """
+    return tuple(read_as(spelling) for spelling in spellings)
+
+
+@functools.cache
+def read_as(spelling: str) -> str:
+    """As `code_of`, and says so, once, where the code is not the spelling.
+
+    Raises:
+        UserError: as `code_of`.
+    """
+    code = code_of(spelling)
+    if code != spelling:
+        print(f"{spelling} is read as {code}{_lost(spelling, code)}")
+    return code
+
+
+def _tag(spelling: str) -> str:
+    return spelling.strip().lower().replace("-", "_")
+
+
+@functools.lru_cache(maxsize=4096)
+def _known(tag: str) -> str | None:
+    """The code of a tag of the table; None for another."""
+    if tag in _CODES:
+        return _CODES[tag]
+    first, *rest = tag.split("_")
+    # BCP 47 allows zh-yue for yue: three letters in the second place are the language itself.
+    if rest and re.fullmatch("[a-z]{3}", rest[0]):
+        return _CODES.get(rest[0]) if first in _CODES else None
+    return _CODES.get(first) if _TAG.fullmatch(tag) else None
+
+
+def _near(tag: str) -> str:
+    names = {language.name.lower(): language for language in LANGUAGES.values()}
+    words = {word: language for name, language in names.items() for word in name.split()}
+    found = [(names | words)[name] for name in difflib.get_close_matches(tag, [*names, *words], cutoff=0.75)]
+    near = dict.fromkeys(f"{language.code} ({language.name})" for language in found)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _lost(spelling: str, code: str) -> str:
+    """What the code does not say: the script that a spelling names, if the language is usually written in another."""
+    subtags = _tag(spelling).split("_")[1:]
+    named = [part.title() for part in subtags if re.fullmatch("[a-z]{4}", part)]
+    named += [_SCRIPT_OF_REGION[code, part] for part in subtags if (code, part) in _SCRIPT_OF_REGION]
+    usual = LANGUAGES[code].script if code in LANGUAGES else None
+    if not (usual and named) or named[0] == usual:
+        return ""
+    return f"; the script {named[0]} is not kept, as Whisper has one token for all that is written in {code}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Direction:
+    """What is heard and what is written: `fr-zh`. With the same language twice, `fr-fr`, it is transcription."""
+
+    source: str
+    target: str
+
+    @classmethod
+    def parse(cls, text: str) -> Direction:
+        """The direction that `text` names, in the codes of `code_of`.
+
+        Hyphens within a code are understood where only one reading makes two languages of the table: `en-zh-CN`.
+
+        Raises:
+            UserError: if it is not two language codes with a hyphen between, or could be in two ways.
+        """
+        found = _readings(text)
+        if len(found) != 1:
+            hint = "; within a code write _, as in en-zh_CN" if text.count("-") > 1 else ""
+            raise UserError(f"direction {text!r} is not two language codes with a hyphen between, such as fr-zh{hint}")
+        ((source, target),) = found
+        return cls(code_of(source), code_of(target))
+
+    @property
+    def is_native(self) -> bool:
+        """Whether Whisper was trained on such tasks: transcription, and translation into English."""
+        return self.target == self.source or language_of(self.target) == "en"
+
+    def __str__(self) -> str:
+        return f"{self.source}-{self.target}"
+
+
+@functools.lru_cache(maxsize=4096)
+def _readings(text: str) -> tuple[tuple[str, str], ...]:
+    """The ways to read a direction as two languages, each with `_` where a hyphen is within a code."""
+    if not re.fullmatch(r"\w+(-\w+)+", text):
+        return ()
+    parts = text.split("-")
+    if len(parts) == 2:
+        return ((parts[0], parts[1]),)
+    splits = [("_".join(parts[:k]), "_".join(parts[k:])) for k in range(1, len(parts))]
+    return tuple(split for split in splits if all(_is_plain(side) for side in split))
+
+
+def _is_plain(tag: str) -> bool:
+    """Whether a tag is of a language of the table; CN and BR in capitals are regions, although br is Breton."""
+    first = tag.split("_")[0]
+    return not first.isupper() and _known(tag.lower()) is not None
+
+
+def directions(spellings: Iterable[str]) -> tuple[str, ...]:
+    """Each direction in the codes of `code_of`, where a user gives them; says once what is read otherwise.
+
+    Raises:
+        UserError: as `Direction.parse` and `code_of`.
+    """
+    return tuple(_direction_read_as(spelling) for spelling in spellings)
+
+
+@functools.cache
+def _direction_read_as(spelling: str) -> str:
+    direction = Direction.parse(spelling)
+    if str(direction) != spelling:
+        ((source, target),) = _readings(spelling)
+        lost = _lost(source, direction.source) + _lost(target, direction.target)
+        print(f"{spelling} is read as {direction}{lost}")
+    return str(direction)
+
+
+def by_distance(names: Iterable[str]) -> dict[str, Distance]:
+    """Of some directions those into English from languages without a token, the nearest to one with a token first."""
+    found = {}
+    for name in names:
+        direction = Direction.parse(name)
+        language = find(direction.source)
+        if language and language.typology and language_of(direction.target) == "en":
+            found[name] = language.typology
+    return dict(sorted(found.items(), key=lambda item: (item[1].distance, item[0])))

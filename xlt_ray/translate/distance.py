@@ -1,0 +1,94 @@
+"""What becomes of languages that Whisper has no token for, by their distance to the nearest one that has: BLEU into en.
+
+The distances are those of `xlt_ray.languages`, by features of grammar and sound.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from xlt_ray import metrics
+from xlt_ray.charts.plane import axes, place_labels
+from xlt_ray.charts.scatter import SCATTER, Dot, Scatter
+from xlt_ray.languages import LANGUAGES, Direction, Distance, Language, by_distance, language_of
+
+Figures = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Unseen:
+    """A language without a token in some runs.
+
+    Attributes:
+        nearest: the one with a token that is nearest by its features.
+        bleu: into en in each run, None where the run does not have it.
+    """
+
+    language: Language
+    distance: Distance
+    nearest: Language
+    bleu: tuple[float | None, ...]
+
+
+def unseen_languages(runs: Sequence[Figures]) -> list[Unseen]:
+    """The languages without a token of some runs, the nearest to a language with one first.
+
+    Args:
+        runs: content of metrics.json of translate runs.
+    """
+    found = by_distance(name for figures in runs for name in _translated(figures))
+    return [_unseen(name, distance, runs) for name, distance in found.items()]
+
+
+def has_unseen(figures: Figures) -> bool:
+    """Whether a run translates a language without a token into en."""
+    return bool(by_distance(_translated(figures)))
+
+
+def _translated(figures: Figures) -> Iterable[str]:
+    return [name for name, scores in figures["directions"].items() if "measure" not in scores]
+
+
+def _unseen(name: str, distance: Distance, runs: Sequence[Figures]) -> Unseen:
+    scores = [figures["directions"].get(name) for figures in runs]
+    return Unseen(
+        language=LANGUAGES[language_of(Direction.parse(name).source)],
+        distance=distance,
+        nearest=LANGUAGES[distance.nearest],
+        bleu=tuple(of and of["bleu"] for of in scores),
+    )
+
+
+def distance_correlation(figures: Figures) -> float | None:
+    """Spearman's rank correlation of distance and BLEU over the languages without a token; None for fewer than 3."""
+    found = by_distance(_translated(figures))
+    bleu = [figures["directions"][name]["bleu"] for name in found]
+    return metrics.rank_correlation([of.distance for of in found.values()], bleu) if len(bleu) > 2 else None
+
+
+def distance_scatter(figures: Figures) -> Scatter:
+    """Lay out BLEU into en (y) of a run against the distance (x): a dot a language, its line the 95% interval.
+
+    Args:
+        figures: of a run that has such a language.
+    """
+    found = by_distance(_translated(figures))
+    scores = [figures["directions"][name] for name in found]
+    distances = [distance.distance for distance in found.values()]
+    x, y = axes(SCATTER, [0.0, *distances], [0.0, *(end for of in scores for end in of["bleu_ci95"])])
+    marks = [(x.place(distance), y.place(of["bleu"])) for distance, of in zip(distances, scores, strict=True)]
+    bars = [[(mark[0], y.place(end)) for end in of["bleu_ci95"]] for mark, of in zip(marks, scores, strict=True)]
+    sources = [Direction.parse(name).source for name in found]
+    labels = place_labels(marks, sources, (), bars, SCATTER)
+    dots = [
+        Dot(x=mark[0], y=mark[1], low=bar[0][1], high=bar[1][1], title=_title(name, distance, of), label=label)
+        for name, distance, of, mark, bar, label in zip(found, distances, scores, marks, bars, labels, strict=True)
+    ]
+    return Scatter(frame=SCATTER, x=x, y=y, dots=dots, across="distance to the nearest language with a token")
+
+
+def _title(name: str, distance: float, scores: Figures) -> str:
+    low, high = scores["bleu_ci95"]
+    return f"{name}: distance {distance:.3f}; BLEU {scores['bleu']:.2f}, 95% interval {low:.1f} to {high:.1f}"
