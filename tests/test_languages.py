@@ -17,7 +17,9 @@ from xlt_ray import corpora, languages
 from xlt_ray.corpora import covost2, fleurs, manifest, mass
 from xlt_ray.errors import UserError
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
+from xlt_ray.job import cli
 from xlt_ray.languages import LANGUAGES, Direction, by_distance, code_of, find, is_spaced, language_of
+from xlt_ray.presets import PRESETS
 from xlt_ray.study.config import StudyConfig
 from xlt_ray.translate.config import TranslateConfig, TranslateJob
 

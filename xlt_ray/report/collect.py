@@ -18,6 +18,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from PIL import Image
 
+from xlt_ray.embed.section import Speech, read_speech
 from xlt_ray.errors import UserError
 from xlt_ray.finetune.section import Training, read_training
 from xlt_ray.retrieval.section import Retrieval, read_retrieval
@@ -74,6 +75,7 @@ class Results:
         created: when this was read, ISO time in UTC.
         artifacts: finished ones, by stage in the order of the data flow, then by name.
         unfinished: `{stage}/{name}` of directories without `manifest.json`.
+        speech: of each finished `embed` artifact, by name.
         retrieval: of each finished `retrieval` artifact, by name.
         training: of each finished `finetune` artifact, by name.
         searches: of each finished `tune` artifact, by name.
@@ -87,6 +89,7 @@ class Results:
     created: str
     artifacts: tuple[Artifact, ...]
     unfinished: tuple[str, ...]
+    speech: dict[str, Speech]
     retrieval: dict[str, Retrieval]
     training: dict[str, Training]
     searches: dict[str, Search]
@@ -119,6 +122,7 @@ def collect(root: str) -> Results:
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         artifacts=artifacts,
         unfinished=tuple(f"{stage}/{name}" for stage, name, uri in found if (stage, name, uri) not in finished),
+        speech={artifact.name: read_speech(artifact.metrics) for artifact in artifacts if artifact.stage == "embed"},
         retrieval={
             artifact.name: read_retrieval(artifact.metrics, _data_files(root, artifact))
             for artifact in artifacts
