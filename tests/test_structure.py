@@ -15,6 +15,7 @@ PACKAGE = "xlt_ray"
 TREES = (PACKAGE, "jobs", "benchmarks", "tests")
 
 SPINE = {"config", "presets", "schema", "errors", "storage", "artifacts", "runtime", "tracking", "whisper", "corpora"}
+SPINE |= {"adapter", "model_cache", "model_files", "model_shapes", "model_tokens", "model_write", "ctranslate2_file"}
 SPINE |= {"ctranslate2", "decoder", "shards", "metrics", "export", "figures", "estimate"}
 STAGES = {"embed", "retrieval", "finetune", "tune", "study", "translate", "report"}
 # Stages meet only in files. These two run another stage many times over, so they call it.
@@ -22,6 +23,7 @@ EXCEPTIONS = {"tune": {"finetune", "translate"}, "study": {"finetune", "translat
 
 # Modules by their last name, and all of corpora: to be read, tested and used without a cluster.
 PURE = {"schema", "storage", "config", "presets", "whisper", "ctranslate2", "doctor", "audio", "encoder", "index"}
+PURE |= {"adapter", "model_cache", "model_files", "model_shapes", "model_tokens", "model_write", "ctranslate2_file"}
 PURE |= {"seqsim", "baselines", "ranking", "pairs", "tiles", "collect", "render", "plots"}
 PURE |= {"decoder", "shards", "metrics", "export", "decode", "comet", "keeping", "recipe", "pareto", "training"}
 PURE |= {"ewc", "loop", "batch", "learner", "examples", "board", "context"}

@@ -30,6 +30,7 @@ from xlt_ray.decoder import (
     language_probabilities,
     load_decoder,
     read_weights,
+    set_weights,
 )
 from xlt_ray.schema import HYPOTHESIS, Direction
 from xlt_ray.translate import unseen
@@ -80,7 +81,7 @@ def load(model_dir: Path, checkpoint_dir: Path | None, alpha: float, device: str
     decoder = load_decoder(checkpoint_dir or model_dir, device)
     if checkpoint_dir is not None and alpha != 1.0:
         between = interpolate(read_weights(model_dir, device), read_weights(checkpoint_dir, device), alpha)
-        decoder.load_state_dict(between, strict=False)  # the output layer is not named: it is the token embedding
+        set_weights(decoder, between)
     return decoder
 
 
