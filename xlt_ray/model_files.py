@@ -70,6 +70,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def files(model_dir: Path) -> list[Path]:
+    """Every file of a Hugging Face directory that is read, weights first."""
+    small = sorted(name for name in _JSON | {"merges.txt"} if (model_dir / name).is_file())
+    return [*weight_files(model_dir), *(model_dir / name for name in small)]
+
+
 def weight_files(model_dir: Path) -> list[Path]:
     """The safetensors files of a model: one, or those that its index names."""
     single, index = (model_dir / name for name in WEIGHTS)
@@ -89,7 +95,7 @@ def tensors(model_dir: Path) -> dict[str, Stored]:
     """
     found: dict[str, Stored] = {}
     for path in weight_files(model_dir):
-        for name, stored in _header(path).items():
+        for name, stored in header(path).items():
             name = full_name(name)
             if name in found:
                 raise UserError(f"{path} and {found[name].path.name} both hold {name}; {COPY}")
@@ -102,7 +108,12 @@ def full_name(name: str) -> str:
     return re.sub(r"^(?=(?:en|de)coder\.)", "model.", name)
 
 
-def _header(path: Path) -> dict[str, Stored]:
+def header(path: Path) -> dict[str, Stored]:
+    """Every tensor of a safetensors file by its name there.
+
+    Raises:
+        UserError: with what the file is instead, or how much of it is there.
+    """
     if problem := fault(path):
         raise UserError(f"{path} {problem}")
     try:

@@ -49,6 +49,8 @@ def _require_sizes(path: Path, config: Mapping[str, Any]) -> None:
     for name in ("encoder_attention_heads", "decoder_attention_heads"):
         if config["d_model"] % config[name]:
             raise UserError(f"{path} says {name} {config[name]}, which does not divide d_model {config['d_model']}")
+    if (pad := config.get("pad_token_id") or 0) >= config["vocab_size"]:
+        raise UserError(f"{path} says pad_token_id {pad}, which is beyond vocab_size {config['vocab_size']}; {COPY}")
 
 
 def expected_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

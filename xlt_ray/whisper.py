@@ -94,11 +94,11 @@ def files_to_see(spec: str) -> list[str]:
     local = _local(spec) if spec != ctranslate2.WHEELS else None
     if local is None:
         return []
-    paths = [path for path in local.iterdir() if path.suffix in (".json", ".txt", ".safetensors")]
     if ctranslate2.is_model(local):
-        paths = ctranslate2.files(local)
-    seen = sorted(str(path) for path in paths)
-    return seen + files_to_see(adapter.base_of(local)) if adapter.is_adapter(local) else seen
+        return [str(path) for path in ctranslate2.files(local)]
+    if adapter.is_adapter(local):
+        return [*map(str, adapter.files(local)), *files_to_see(adapter.base_of(local))]
+    return [str(path) for path in model_files.files(local)]
 
 
 def _local(spec: str) -> Path | None:
