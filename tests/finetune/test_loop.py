@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -293,3 +294,30 @@ def test_sampled_labels_follow_the_models_own_odds(model_dir):
         share = torch.bincount(drawn[:, place], minlength=odds.shape[1]) / len(drawn)
         likely = odds[place].topk(5).indices
         torch.testing.assert_close(share[likely], odds[place][likely], atol=0.035, rtol=0)
+
+
+@pytest.mark.parametrize("settings", [{"train_embeddings": True}, {}, {"lora_rank": 2}])
+def test_an_output_layer_of_its_own_trains_with_the_embeddings(model_dir, tmp_path, settings):
+    model = WhisperForConditionalGeneration.from_pretrained(model_dir)
+    model.config.tie_word_embeddings = False
+    model.proj_out.weight = torch.nn.Parameter(model.proj_out.weight.flip(0).clone())
+    shutil.copytree(model_dir, tmp_path / "untied")
+    model.save_pretrained(tmp_path / "untied")
+    own = learner(tmp_path / "untied", **settings)
+    trains = settings.get("train_embeddings", FinetuneConfig().train_embeddings)
+    assert {"proj_out.weight", EMBEDDINGS} & own.trained.keys() == (
+        {"proj_out.weight", EMBEDDINGS} if trains else set()
+    )
+    trained = {name: weight.detach() + 1 for name, weight in own.trained.items()}
+    out = tuned_weights(tmp_path / "untied", FinetuneConfig(**settings), trained)
+    stored = load_file(tmp_path / "untied" / "model.safetensors")["proj_out.weight"]
+    assert torch.equal(out["proj_out.weight"], stored + 1 if trains else stored)
+
+
+def test_weights_of_another_run_are_refused(model_dir):
+    trained = {name: weight.detach() for name, weight in learner(model_dir).trained.items()}
+    name, weight = trained.popitem()
+    with pytest.raises(ValueError, match=f"not the weights that were trained: {name} on one side alone"):
+        tuned_weights(model_dir, FinetuneConfig(), trained)
+    with pytest.raises(ValueError, match="extra on one side alone"):
+        tuned_weights(model_dir, FinetuneConfig(), trained | {name: weight, "extra": weight})

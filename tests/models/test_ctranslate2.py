@@ -2,7 +2,9 @@
 
 import difflib
 import importlib.resources
+import json
 import re
+import shutil
 import struct
 import sys
 import threading
@@ -13,12 +15,14 @@ import numpy as np
 import pytest
 import torch
 from ctranslate2.converters import TransformersConverter
+from published import SIZES, published_whisper, tokenizer
 from safetensors.torch import load_file
 from tiny import CODES, IDS, tiny_whisper
 from transformers import (
     AutoProcessor,
     GenerationConfig,
     WhisperConfig,
+    WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
     WhisperProcessor,
 )
@@ -123,13 +127,82 @@ def test_the_settings_are_those_of_the_original(original, converted):
     assert type(AutoProcessor.from_pretrained(model_dir)) is WhisperProcessor
 
 
-def test_an_english_only_model(converted, monkeypatch):
-    num_tokens = WhisperConfig.from_pretrained(whisper.resolve_model(str(converted(None)))).vocab_size
-    monkeypatch.setattr(ctranslate2, "_ENGLISH_ONLY_VOCABULARY", num_tokens)
-    monkeypatch.setattr(ctranslate2, "_CONVERSION", -1)
-    model_dir = whisper.resolve_model(str(converted(None)))
+def convert(source, target, quantization="float16"):
+    TransformersConverter(str(source), copy_files=["tokenizer.json"]).convert(str(target), quantization=quantization)
+    return target
+
+
+def test_an_english_only_model(tmp_path):
+    source = convert(published_whisper(tmp_path / "hf", "en"), tmp_path / "ct2")
+    model_dir = whisper.resolve_model(str(source))
     assert GenerationConfig.from_pretrained(model_dir).is_multilingual is False
     assert whisper.language_ids(model_dir) == {}
+
+
+@pytest.mark.parametrize("kind", ["v2", "v3"])
+def test_older_conversions_suppress_nothing(tmp_path, kind):
+    source = convert(published_whisper(tmp_path / "hf", kind), tmp_path / "ct2")
+    (source / "config.json").write_text("{}")
+    settings = GenerationConfig.from_pretrained(whisper.resolve_model(str(source)))
+    assert (settings.suppress_tokens, settings.begin_suppress_tokens) == (None, None)
+    assert settings.lang_to_id == GenerationConfig.from_pretrained(tmp_path / "hf").lang_to_id
+
+
+@pytest.mark.parametrize(("weights", "tokens"), [("v3", "v2"), ("v2", "v3"), ("v2", "en"), ("en", "v2")])
+@pytest.mark.parametrize("quantization", ["float16", "int8"])
+def test_the_tokenizer_of_another_model_is_refused(tmp_path, cache, weights, tokens, quantization):
+    source = convert(published_whisper(tmp_path / "hf", weights), tmp_path / "ct2", quantization)
+    tokenizer(tokens, timestamps=False).save(str(source / "tokenizer.json"))
+    sizes = f"of a model with {SIZES[tokens]:,} tokens and the weights have {SIZES[weights]:,}"
+    with pytest.raises(UserError, match=f"{sizes}|is a language"):
+        whisper.resolve_model(str(source))
+    assert [path.name for path in cache.iterdir() if path.suffix != ".lock"] == []
+    (source / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=sizes):
+        whisper.resolve_model(str(source))
+
+
+def test_a_language_that_is_none_is_refused(converted, tmp_path):
+    settings = json.loads((converted("float16") / "config.json").read_text())
+    settings["lang_ids"].append(IDS["<|translate|>"])
+    source = copy_of(converted("float16"), tmp_path / "ct2", config=json.dumps(settings).encode())
+    with pytest.raises(UserError, match=f"config.json says {IDS['<|translate|>']} is a language"):
+        whisper.resolve_model(source)
+
+
+def test_the_front_end_of_another_model_is_refused(converted, tmp_path):
+    source = Path(copy_of(converted("float16"), tmp_path / "ct2"))
+    WhisperFeatureExtractor(feature_size=80).save_pretrained(source)
+    assert whisper.resolve_model(str(source))
+    WhisperFeatureExtractor(feature_size=128).save_pretrained(source)
+    with pytest.raises(UserError, match=r"preprocessor_config.json makes 128 mels and the weights take 80"):
+        whisper.resolve_model(str(source))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "model.bin is a git-lfs pointer"),
+        (b"<html>", "model.bin is a web page"),
+        (b"", "model.bin is empty"),
+        (b"GGUF" + bytes(99), "model.bin is not of CTranslate2"),
+    ],
+)
+def test_a_model_bin_that_is_something_else(converted, tmp_path, content, message):
+    with pytest.raises(UserError, match=message):
+        whisper.resolve_model(copy_of(converted(None), tmp_path / "ct2", model=content))
+
+
+@pytest.mark.parametrize(("name", "message"), [("config", "is no valid JSON"), ("tokenizer", "is no valid JSON")])
+def test_json_that_is_cut_short(converted, tmp_path, name, message):
+    content = (converted(None) / f"{name}.json").read_bytes()[:30]
+    with pytest.raises(UserError, match=rf"{name}.json {message} \(.*line"):
+        whisper.resolve_model(copy_of(converted(None), tmp_path / "ct2", **{name: content}))
+
+
+def test_what_every_node_must_see(converted):
+    names = ("model.bin", "config.json", "tokenizer.json")
+    assert whisper.files_to_see(str(converted("int8"))) == [str(converted("int8") / name) for name in names]
 
 
 def mel_of(waveform, model_dir):
@@ -192,13 +265,18 @@ def test_a_changed_model_is_converted_anew(converted, tmp_path):
 
 def test_a_failed_conversion_leaves_nothing_behind(converted, cache, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(ctranslate2, "_save_configs", lambda *_: 1 / 0)
+        patch.setattr(ctranslate2, "_save_configs", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             whisper.resolve_model(str(converted("float16")))
-        assert not [path for path in cache.iterdir() if path.is_dir() and path.suffix != ".partial"]
+        (lock,) = cache.iterdir()
+    # A run that is killed can remove nothing.
+    killed = cache / lock.with_suffix(".partial").name
+    killed.mkdir()
+    (killed / "stale").touch()
     model_dir = whisper.resolve_model(str(converted("float16")))
     assert WhisperConfig.from_pretrained(model_dir).d_model == 32
     assert not list(cache.glob("*.partial"))
+    assert not (model_dir / "stale").exists()
 
 
 def test_many_ask_at_once_and_one_converts(converted, monkeypatch):
@@ -256,15 +334,37 @@ def test_a_missing_file_is_named(converted, tmp_path, name):
         whisper.resolve_model(copy_of(converted(None), tmp_path / "part", **{name: None}))
 
 
-def test_an_untied_output_layer_is_refused(converted, tmp_path):
+def test_an_output_layer_of_another_shape_is_refused(converted, tmp_path):
     source = copy_of(converted("float32"), tmp_path / "untied")
     content = (tmp_path / "untied" / "model.bin").read_bytes()
     assert content.endswith(string("decoder/projection/weight") + string("decoder/embeddings/weight"))
     alias = content.rindex(string("decoder/embeddings/weight"))
     other = string("decoder/position_encodings/encodings")
     (tmp_path / "untied" / "model.bin").write_bytes(content[:alias] + other)
-    with pytest.raises(UserError, match="has an output layer of its own"):
+    with pytest.raises(UserError, match=r"holds proj_out.weight as \(448, 32\) and .* asks for \(1864, 32\)"):
         whisper.resolve_model(source)
+
+
+def untied_whisper(source, target):
+    """The same model with an output layer of its own."""
+    model = WhisperForConditionalGeneration.from_pretrained(source)
+    model.config.tie_word_embeddings = False
+    torch.manual_seed(1)
+    model.proj_out.weight = torch.nn.Parameter(0.2 * torch.randn(model.proj_out.weight.shape))
+    shutil.copytree(source, target)
+    model.save_pretrained(target)
+    return target
+
+
+def test_an_output_layer_of_its_own(original, tmp_path):
+    hf_dir = untied_whisper(original, tmp_path / "hf")
+    model_dir = whisper.resolve_model(str(convert(hf_dir, tmp_path / "ct2", "float32")))
+    weights, expected = (load_file(path / "model.safetensors") for path in (model_dir, hf_dir))
+    assert weights.keys() == expected.keys()
+    assert "proj_out.weight" in weights
+    assert [name for name in expected if not torch.equal(weights[name], expected[name])] == []
+    model = WhisperForConditionalGeneration.from_pretrained(model_dir)
+    assert torch.equal(model.proj_out.weight, expected["proj_out.weight"])
 
 
 def test_wheels_that_are_not_installed(monkeypatch):

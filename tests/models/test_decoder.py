@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -66,8 +67,6 @@ def test_a_language_without_a_token_is_named(model_dir):
     prompter = Prompter(model_dir)
     with pytest.raises(UserError, match=r"direction kea-zh: the model has no token for language 'kea'; it knows .* zh"):
         prompter.prompt(Direction.parse("kea-zh"), "src_translate")
-    with pytest.raises(UserError, match="English-only"):
-        Prompter(english_only(model_dir))
 
 
 def test_another_language_can_stand_for_the_source_of_whispers_own_tasks(model_dir):
@@ -91,18 +90,6 @@ def test_languages_and_their_tokens(model_dir):
         assert prompter.language(IDS[f"<|{code}|>"]) == code
     assert prompter.language_id("zh-CN") == IDS["<|zh|>"]
     assert prompter.language_id("kea") is None
-
-
-def english_only(model_dir):
-    import json
-    import shutil
-
-    copy = model_dir.parent / "english"
-    shutil.copytree(model_dir, copy)
-    path = copy / "generation_config.json"
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps({key: value for key, value in config.items() if key != "lang_to_id"}))
-    return copy
 
 
 @pytest.mark.parametrize("text", ["fr", "fr-", "-zh", "fr-zh-en", "fr zh", ""])
@@ -281,3 +268,31 @@ def test_between_two_models_lies_a_line():
     assert decoder.interpolate(start, end, 1.0)["w"].tolist() == [4.0, 0.0]
     with pytest.raises(ValueError, match="do not have the same weights"):
         decoder.interpolate(start, {"w": torch.zeros(3)}, 0.5)
+
+
+def test_an_output_layer_of_its_own_is_used(model_dir, tmp_path):
+    """Against the whole model of transformers, whose output layer was drawn anew."""
+    folder = shutil.copytree(model_dir, tmp_path / "untied")
+    model = WhisperForConditionalGeneration.from_pretrained(model_dir)
+    model.config.tie_word_embeddings = False
+    torch.manual_seed(1)
+    model.proj_out.weight = torch.nn.Parameter(torch.randn(model.proj_out.weight.shape))
+    model.save_pretrained(folder)
+    own = load_decoder(folder)
+    assert read_weights(folder).keys() - read_weights(model_dir).keys() == {"proj_out.weight"}
+    assert torch.equal(own.proj_out.weight, model.proj_out.weight)
+    assert torch.equal(own.get_input_embeddings().weight, model.model.decoder.embed_tokens.weight)
+    tokens = torch.tensor([[257, 260, 358, 363, 5, 9]])
+    padded, _ = pad_frames(frames(30))
+    with torch.no_grad():
+        theirs = model.eval()(decoder_input_ids=tokens, encoder_outputs=(padded,)).logits
+        assert torch.equal(own(tokens, padded).logits, theirs)
+
+
+def test_weights_that_do_not_fit_are_refused(model_dir):
+    own, weights = decoder.empty_decoder(model_dir), read_weights(model_dir)
+    gone = {name: weight for name, weight in weights.items() if name != "model.decoder.layer_norm.bias"}
+    with pytest.raises(UserError, match=r"model.decoder.layer_norm.bias on one side alone"):
+        decoder.set_weights(own, gone)
+    with pytest.raises(UserError, match="extra on one side alone"):
+        decoder.set_weights(own, weights | {"extra": torch.zeros(1)})

@@ -24,6 +24,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from xlt_ray.corpora import asterisk, audio
 from xlt_ray.errors import UserError
 from xlt_ray.models import ctranslate2, decoder, export, whisper
+from xlt_ray.models import write as model_write
 from xlt_ray.models.export import Card, Metric
 
 torch.set_num_threads(1)
@@ -153,8 +154,8 @@ def test_shards(base, tuned, tmp_path, monkeypatch):
     require_holds(folder, load_file(base / "model.safetensors"), tuned)
     assert [path.name for path in folder.glob("model*")] == ["model.safetensors"]
 
-    smaller = functools.partial(export.save_torch_state_dict, max_shard_size="100KB")
-    monkeypatch.setattr(export, "save_torch_state_dict", smaller)
+    smaller = functools.partial(model_write.save_torch_state_dict, max_shard_size="100KB")
+    monkeypatch.setattr(model_write, "save_torch_state_dict", smaller)
     export.save_model(folder, source, tuned)
     names = {path.name for path in folder.glob("model*")}
     assert "model.safetensors" not in names
@@ -167,7 +168,7 @@ def test_shards(base, tuned, tmp_path, monkeypatch):
 
 
 def test_the_limit_of_a_shard_is_5_gb():
-    split = export.save_torch_state_dict.__globals__["split_torch_state_dict_into_shards"]
+    split = model_write.save_torch_state_dict.__globals__["split_torch_state_dict_into_shards"]
     state = {str(i): torch.empty(2_000_000_000, dtype=torch.int8, device="meta") for i in range(5)}
     assert [len(names) for names in split(state).filename_to_tensors.values()] == [2, 2, 1]
 
@@ -184,13 +185,41 @@ def test_a_base_with_other_names(base, tuned, tmp_path):
     require_holds(tmp_path / "model", weights, tuned)
 
 
-def test_the_output_layer_is_said_to_be_tied(base, tuned, tmp_path):
-    source = tmp_path / "base"
-    shutil.copytree(base, source)
-    config = json.loads((source / "config.json").read_text()) | {"tie_word_embeddings": False}
-    (source / "config.json").write_text(json.dumps(config))
+@pytest.fixture
+def untied(base, tmp_path):
+    """The base with an output layer of its own."""
+    folder = shutil.copytree(base, tmp_path / "untied")
+    weights = load_file(base / "model.safetensors")
+    output = weights["model.decoder.embed_tokens.weight"].flip(0).contiguous()
+    save_file(weights | {"proj_out.weight": output}, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": False}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_an_output_layer_of_its_own_is_kept(untied, tuned, tmp_path):
+    output = 2 * load_file(untied / "model.safetensors")["proj_out.weight"]
+    with pytest.raises(ValueError, match=r"proj_out.weight is missing"):
+        export.save_model(tmp_path / "model", untied, tuned)
+    export.save_model(tmp_path / "model", untied, tuned | {"proj_out.weight": output})
+    assert whisper.resolve_model(str(tmp_path / "model")) == tmp_path / "model"
+    model = WhisperForConditionalGeneration.from_pretrained(tmp_path / "model")
+    assert torch.equal(model.proj_out.weight, output)
+    assert torch.equal(model.model.decoder.embed_tokens.weight, tuned["model.decoder.embed_tokens.weight"])
+    assert torch.equal(decoder.load_decoder(tmp_path / "model").proj_out.weight, output)
+    export.to_ctranslate2(tmp_path / "model", tmp_path / "ct2", "float32")
+    again = load_file(whisper.resolve_model(str(tmp_path / "ct2")) / "model.safetensors")
+    assert torch.equal(again["proj_out.weight"], output)
+
+
+def test_an_outdated_generation_config_is_completed(base, tuned, tmp_path):
+    source = shutil.copytree(base, tmp_path / "base")
+    expected = json.loads((base / "generation_config.json").read_text())
+    gone = ("lang_to_id", "task_to_id", "is_multilingual")
+    outdated = {name: value for name, value in expected.items() if name not in gone}
+    (source / "generation_config.json").write_text(json.dumps(outdated))
     export.save_model(tmp_path / "model", source, tuned)
-    require_holds(tmp_path / "model", load_file(source / "model.safetensors"), tuned)
+    assert json.loads((tmp_path / "model" / "generation_config.json").read_text()) == expected
 
 
 def test_weights_that_are_not_those_of_the_decoder(base, tuned, tmp_path):
@@ -469,12 +498,13 @@ def test_a_mistake_stops_before_any_work(saved, tmp_path, monkeypatch):
         export.to_ctranslate2(saved, tmp_path / "other")
 
 
-def test_a_killed_export_is_made_anew(saved, tmp_path, monkeypatch):
+def test_a_failed_export_leaves_nothing_behind(saved, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(export, "_save_processor", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             export.to_ctranslate2(saved, tmp_path / "ct2")
-    assert [path.name for path in tmp_path.iterdir()] == ["ct2.partial"]
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "ct2.partial").mkdir()  # as a run leaves it that is killed
     (tmp_path / "ct2.partial" / "stale").touch()
     export.to_ctranslate2(saved, tmp_path / "ct2")
     assert [path.name for path in tmp_path.iterdir()] == ["ct2"]

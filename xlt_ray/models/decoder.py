@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +28,10 @@ from transformers.models.whisper.tokenization_whisper import WhisperTokenizer
 
 from xlt_ray.errors import UserError
 from xlt_ray.languages import Direction, is_spaced
+from xlt_ray.models import shapes as model_shapes
+from xlt_ray.models import tokens as model_tokens
 from xlt_ray.models import whisper
+from xlt_ray.models.files import full_name, read_json, weight_files
 
 Scheme = Literal["src_translate", "tgt_transcribe", "tgt_translate"]
 
@@ -53,14 +55,14 @@ class Prompter:
     """
 
     def __init__(self, model_dir: str | os.PathLike[str]) -> None:
-        config = GenerationConfig.from_pretrained(model_dir)
-        self._languages = whisper.language_ids(model_dir)
-        if not self._languages:
+        settings = model_tokens.generation(Path(model_dir))
+        if not settings["is_multilingual"]:
             raise UserError(f"model {model_dir} is English-only; choose a multilingual --model")
-        self._tasks: dict[str, int] = config.task_to_id
-        self._start: int = config.decoder_start_token_id
-        self._no_timestamps: int = config.no_timestamps_token_id
-        self.end: int = config.eos_token_id
+        self._languages: dict[str, int] = settings["lang_to_id"]
+        self._tasks: dict[str, int] = settings["task_to_id"]
+        self._start: int = settings["decoder_start_token_id"]
+        self._no_timestamps: int = settings["no_timestamps_token_id"]
+        self.end: int = settings["eos_token_id"]
         self._tokenizer: PreTrainedTokenizerFast = WhisperTokenizer.from_pretrained(model_dir)
 
     def prompt(self, direction: Direction, scheme: Scheme, spoken: str | None = None) -> list[int]:
@@ -101,7 +103,7 @@ class Prompter:
 
     def language(self, token: int) -> str:
         """The code of the language that a token stands for."""
-        (name,) = (name for name, of in self._languages.items() if of == token)
+        (name,) = (name for name, id_ in self._languages.items() if id_ == token)
         return name.strip("<|>")
 
     def target(self, text: str, language: str) -> list[int]:
@@ -193,23 +195,40 @@ def empty_decoder(model_dir: str | os.PathLike[str]) -> FrameDecoder:
 def load_decoder(model_dir: str | os.PathLike[str], device: str | torch.device = "cpu") -> FrameDecoder:
     """The decoder of a model in float32 and eval mode; the weights of the encoder are not read."""
     decoder = empty_decoder(model_dir)
-    decoder.load_state_dict(read_weights(model_dir, device), assign=True, strict=False)
-    decoder.tie_weights()
-    if missing := [name for name, value in decoder.named_parameters() if value.is_meta]:
-        raise UserError(f"model {model_dir} lacks weights of its decoder: {', '.join(missing[:3])}")
-    decoder.generation_config = GenerationConfig.from_pretrained(model_dir)
+    set_weights(decoder, read_weights(model_dir, device))
+    decoder.generation_config = GenerationConfig.from_dict(model_tokens.generation(Path(model_dir)))
     decoder.eval()
     return decoder
 
 
+def set_weights(decoder: FrameDecoder, weights: Mapping[str, Tensor]) -> None:
+    """Give a decoder all of its weights; only an output layer that is the token embedding is not named.
+
+    Raises:
+        UserError: if a weight is missing or unknown.
+    """
+    is_tied = model_shapes.is_tied({"tie_word_embeddings": decoder.config.tie_word_embeddings})
+    left_out = {model_shapes.OUTPUT} if is_tied else set()
+    wrong = (weights.keys() | left_out) ^ decoder.state_dict().keys()
+    if wrong:
+        raise UserError(f"not the weights of this decoder: {', '.join(sorted(wrong)[:3])} on one side alone")
+    decoder.load_state_dict(weights, assign=True, strict=not is_tied)
+    decoder.tie_weights()
+
+
 def read_weights(model_dir: str | os.PathLike[str], device: str | torch.device = "cpu") -> dict[str, Tensor]:
-    """The decoder's weights in float32 by their names in transformers, `model.decoder.layers.0.fc1.weight`."""
+    """The decoder's weights in float32 by their names in transformers, `model.decoder.layers.0.fc1.weight`.
+
+    The output layer, `proj_out.weight`, is among them only where it is not the token embedding.
+    """
+    has_output = not model_shapes.is_tied(read_json(Path(model_dir) / "config.json"))
     state: dict[str, Tensor] = {}
-    for path in whisper.weight_files(Path(model_dir)):
+    for path in weight_files(Path(model_dir)):
         with safe_open(path, framework="pt", device=str(device)) as weights:
             for name in weights.keys():  # noqa: SIM118 - it is no dictionary
-                if found := re.fullmatch(r"(?:model\.)?(decoder\..+)", name):
-                    state[f"model.{found[1]}"] = weights.get_tensor(name).float()
+                full = full_name(name)
+                if full.startswith("model.decoder.") or (has_output and full == model_shapes.OUTPUT):
+                    state[full] = weights.get_tensor(name).float()
     return state
 
 
@@ -293,6 +312,6 @@ def interpolate(start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: f
     Raises:
         ValueError: if the two do not have the same weights.
     """
-    if {name: of.shape for name, of in start.items()} != {name: of.shape for name, of in end.items()}:
+    if {name: w.shape for name, w in start.items()} != {name: w.shape for name, w in end.items()}:
         raise ValueError("the two models do not have the same weights, so nothing lies between them")
-    return {name: torch.lerp(of, end[name], alpha) for name, of in start.items()}
+    return {name: torch.lerp(weight, end[name], alpha) for name, weight in start.items()}

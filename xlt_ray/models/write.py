@@ -1,0 +1,56 @@
+"""A model that was made from another: its weights beside all else of the base, as a Hugging Face directory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from huggingface_hub import save_torch_state_dict
+from safetensors import safe_open
+from torch import Tensor
+
+from xlt_ray.models import tokens as model_tokens
+from xlt_ray.models.files import full_name, read_json, weight_files
+from xlt_ray.models.shapes import OUTPUT
+
+
+def read_weights(model_dir: Path) -> dict[str, Tensor]:
+    """The weights by their names in `WhisperForConditionalGeneration`; the memory is that of the mapped files."""
+    state: dict[str, Tensor] = {}
+    for path in weight_files(model_dir):
+        with safe_open(path, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 - it is no dictionary
+                state[full_name(name)] = weights.get_tensor(name)
+    return state
+
+
+def write_model(folder: Path, base_dir: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write a Hugging Face directory, in shards of 5 GB where it is larger.
+
+    `config.json` asks for float32, which holds every precision exactly, so loading gives back the values that were
+    saved. A generation config that is older than the ids of languages and tasks is written with them.
+
+    Args:
+        folder: made where it is missing; weights that lie there are replaced.
+        base_dir: its JSON and text files are copied, its README is not: it is about another model.
+        weights: all of them, each in its own precision; with an output layer only where it is not the embedding.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in base_dir.iterdir():
+        if path.suffix in (".json", ".txt") and not path.name.endswith(".index.json"):
+            shutil.copyfile(path, folder / path.name)
+    config = read_json(base_dir / "config.json")
+    config.pop("torch_dtype", None)  # the former name of `dtype`
+    _write_json(folder / "config.json", config | {"dtype": "float32", "tie_word_embeddings": OUTPUT not in weights})
+    generation = model_tokens.generation(base_dir)
+    if generation != read_json(base_dir / "generation_config.json"):
+        _write_json(folder / "generation_config.json", generation)
+    save_torch_state_dict(dict(weights), folder)
+    for path in weight_files(folder):
+        shutil.copymode(folder / "config.json", path)  # safetensors lets nobody but the owner read
+
+
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
