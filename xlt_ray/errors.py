@@ -1,4 +1,4 @@
-"""The two ways a run says no: a mistake of the user, and a recording that cannot be used."""
+"""The ways a run says no: a mistake of the user, a recording that cannot be used, a file that cannot be reached."""
 
 
 class UserError(ValueError):
@@ -10,3 +10,23 @@ class UserError(ValueError):
 
 class RejectedRow(Exception):  # noqa: N818 - not an error of the program
     """One recording cannot be used; the message is the reason that goes into `rejected.parquet`."""
+
+
+class Unreachable(Exception):  # noqa: N818 - says nothing about the recording
+    """A file cannot be read from here: it is not there, may not be read, or its store does not answer.
+
+    Whether that is the fault of the row or of the place that looks for it cannot be known here: another node may see
+    the file. So it is not a `RejectedRow`.
+
+    Attributes:
+        path: the path or URI.
+        reason: what the system says.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)  # both, so that a pickled copy is made again
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot read {self.path}: {self.reason}"

@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from rich.table import Table
@@ -365,7 +366,7 @@ def counted(rows: pa.Table) -> Speech:
     Raises:
         UserError: where none of them can be decoded.
     """
-    table = rows.select(["language", "split", "audio", "member"]).to_pylist()
+    table = rows.select(["language", "split", *audio.Place._fields]).to_pylist()
     num = Counter((row["language"], row["split"]) for row in table)
     heard = {code: [row for row in table if row["language"] == code][:NUM_SAMPLED] for code, _ in num}
     seconds = {code: _mean_seconds(first) for code, first in heard.items()}
@@ -375,14 +376,14 @@ def counted(rows: pa.Table) -> Speech:
     return Speech(num, known, f"counted; length by {NUM_SAMPLED} recordings a language")
 
 
-def _mean_seconds(rows: Sequence[Mapping[str, str]]) -> float | None:
+def _mean_seconds(rows: Sequence[Mapping[str, Any]]) -> float | None:
     """Mean length of the recordings that can be decoded, None for none."""
     lengths = []
-    locators = [(row["audio"], row["member"]) for row in rows]
-    for (file, member), data in zip(locators, audio.read_recordings(locators), strict=True):
+    places = [audio.Place(*(row[field] for field in audio.Place._fields)) for row in rows]
+    for place, recording in zip(places, audio.try_recordings(places), strict=True):
         with contextlib.suppress(RejectedRow):
-            if not isinstance(data, RejectedRow):
-                lengths.append(len(audio.decode(data, member or file)) / audio.SAMPLE_RATE)
+            if not isinstance(recording, Exception):
+                lengths.append(len(audio.decode(recording, place.name)) / audio.SAMPLE_RATE)
     return sum(lengths) / len(lengths) if lengths else None
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from xlt_ray import storage
 from xlt_ray.corpora import asterisk, covost2, fleurs, manifest, mass
+from xlt_ray.corpora.text import composed
 from xlt_ray.errors import UserError
 from xlt_ray.schema import Utterance
 
@@ -73,7 +74,7 @@ def fetch(spec: str) -> None:
 
 
 def read(spec: str, languages: Sequence[str], split: str | None) -> Iterator[Utterance]:
-    """Rows of a corpus, language by language in the order of `languages`.
+    """Rows of a corpus, language by language in the order of `languages`; their text is in NFC.
 
     Args:
         spec: a `--corpus` value.
@@ -83,6 +84,11 @@ def read(spec: str, languages: Sequence[str], split: str | None) -> Iterator[Utt
     Raises:
         UserError: from `parse`, for `languages`, and, once rows are asked for, from the reader.
     """
+    return map(composed, read_as_written(spec, languages, split))
+
+
+def read_as_written(spec: str, languages: Sequence[str], split: str | None) -> Iterator[Utterance]:
+    """As `read`, with text as it stands in the corpus; for the doctor, who counts what `read` changes."""
     reader, source = parse(spec)
     if not languages or len(set(languages)) < len(languages):
         raise UserError(f"languages are {', '.join(languages) or 'empty'}; name at least one, and each once")

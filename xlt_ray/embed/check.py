@@ -14,7 +14,7 @@ _BATCH_SIZE = 64
 
 def check_corpus(job: EmbedJob) -> CorpusCheck:
     """What is missing, undecodable, silent, too long, duplicate or mis-paired, by language. Needs a running Ray."""
-    rows = list(corpora.read(job.corpus, job.languages, job.embed.split))
+    rows = list(corpora.read_as_written(job.corpus, job.languages, job.embed.split))
     check = ray.remote(_fetch_and_check)
     waiting = [
         check.remote(job.corpus, rows[first : first + _BATCH_SIZE]) for first in range(0, len(rows), _BATCH_SIZE)

@@ -17,7 +17,17 @@ from xlt_ray.schema import UTTERANCE, Utterance, utterance_table
 INDEX = UTTERANCE.append(pa.field("unit", pa.string(), nullable=False))
 """A recording and the shard that it goes to."""
 
-_IDENTITY = ("utterance_id", "sentence_id", "language", "text", "translations", "speaker", "split")
+_IDENTITY = (
+    "utterance_id",
+    "sentence_id",
+    "language",
+    "start",
+    "duration",
+    "text",
+    "translations",
+    "speaker",
+    "split",
+)
 
 
 def collect(utterances: Iterable[Utterance], languages: Sequence[str]) -> pa.Table:

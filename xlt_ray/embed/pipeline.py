@@ -174,23 +174,27 @@ def decode_unit(unit: dict[str, Any], corpus: str, split_long: bool) -> dict[str
 
 
 def decode(rows: pa.Table, split_long: bool) -> pa.Table:
-    """Rows of INDEX in, rows of DECODED out, none lost: each with its sound, or the reason why there is none."""
-    locators = list(zip(rows["audio"].to_pylist(), rows["member"].to_pylist(), strict=True))
+    """Rows of INDEX in, rows of DECODED out, none lost: each with its sound, or the reason why there is none.
+
+    Raises:
+        Unreachable: a file cannot be read from here.
+    """
+    places = audio.places_of(rows)
     sounds: list[bytes | None] = []
     reasons: list[str | None] = []
-    for (file, member), data in zip(locators, audio.read_recordings(locators), strict=True):
-        sound, reason = _decode(data, member or file, split_long)
+    for place, recording in zip(places, audio.read_recordings(places), strict=True):
+        sound, reason = _decode(recording, place.name, split_long)
         sounds.append(sound)
         reasons.append(reason)
     columns = [*rows.columns, pa.array(sounds, pa.large_binary()), pa.array(reasons, pa.string())]
     return pa.table(columns, schema=DECODED)
 
 
-def _decode(data: audio.Recording, name: str, split_long: bool) -> tuple[bytes | None, str | None]:
+def _decode(recording: audio.Recording, name: str, split_long: bool) -> tuple[bytes | None, str | None]:
     try:
-        if isinstance(data, RejectedRow):
-            raise data
-        pcm = audio.decode(data, name)
+        if isinstance(recording, RejectedRow):
+            raise recording
+        pcm = audio.decode(recording, name)
         if len(pcm) > audio.MAX_SAMPLES and not split_long:
             raise RejectedRow(
                 f"too long: {len(pcm) / audio.SAMPLE_RATE:.1f} s, more than 30 s (see --embed.split-long)"
