@@ -64,7 +64,9 @@ def read_examples() -> tuple[list[Example], dict[str, float]]:
     rows = list(corpora.read("asterisk", ["en"], "train"))[: BATCH * STEPS]
     sound = [
         audio.decode(data, row.audio)
-        for data, row in zip(audio.read_recordings([(row.audio, row.member) for row in rows]), rows, strict=True)
+        for data, row in zip(
+            audio.read_recordings([audio.Place(row.audio, row.member) for row in rows]), rows, strict=True
+        )
     ]
     seconds, frames = {}, {}
     for kind, margin in (("all", None), ("200", 200)):

@@ -94,7 +94,7 @@ def _index(unit: str, shard: pa.Table) -> pa.Table:
     return pa.table(columns, schema=INDEX)
 
 
-class Killed(Exception):
+class Killed(Exception):  # noqa: N818 - stands for a signal
     """Stands for the end of a run that is killed."""
 
 

@@ -22,8 +22,24 @@ class NoResources(UserError):  # noqa: N818 - as the state is called
     exit_code = 4
 
 
-class Unreachable(Exception):  # noqa: N818 - reads as a state
-    """A file or store can't be read from here: a fault of the place, not of the row. The job stops."""
+class Unreachable(Exception):  # noqa: N818 - says nothing about the recording
+    """A file cannot be read from here: it is not there, may not be read, or its store does not answer.
+
+    Whether that is the fault of the row or of the place that looks for it cannot be known here: another node may see
+    the file. So it is not a `RejectedRow`.
+
+    Attributes:
+        path: the path or URI.
+        reason: what the system says.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)  # both, so that a pickled copy is made again
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot read {self.path}: {self.reason}"
 
 
 class RejectedRow(Exception):  # noqa: N818 - not an error of the program

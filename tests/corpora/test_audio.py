@@ -1,9 +1,12 @@
 """Decoding against closed-form tones and scipy; containers against bytes that the test put there."""
 
 import io
+import itertools
+import pickle
 import struct
 import tarfile
 import tempfile
+import types
 from pathlib import Path
 
 import av
@@ -17,9 +20,9 @@ import soundfile as sf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from xlt_ray.corpora import audio
-from xlt_ray.corpora.audio import MAX_SAMPLES, SAMPLE_RATE, decode, decode_native, read_recordings, split_long
-from xlt_ray.errors import RejectedRow
+from xlt_ray.corpora import audio, decoding, recordings
+from xlt_ray.corpora.audio import MAX_SAMPLES, SAMPLE_RATE, Place, decode, decode_native, read_recordings, split_long
+from xlt_ray.errors import RejectedRow, Unreachable
 from xlt_ray.store import storage
 
 
@@ -132,13 +135,35 @@ def test_channels_are_averaged():
     assert decode_native(encoded(np.stack([left, right], axis=1), 8000), "a.wav")[0].shape == (SAMPLE_RATE, 2)
 
 
+@pytest.mark.parametrize("gain", [-1.0, -0.98, -0.7])
+def test_channels_that_cancel_are_not_averaged(gain):
+    """A balanced cable in a stereo input: the average is silence, or next to it."""
+    one = speech()
+    decoded = decode(encoded(np.stack([one * gain, one], axis=1), subtype="FLOAT"), "a.wav")
+    assert np.array_equal(np.abs(decoded), np.abs(one))
+
+
+@pytest.mark.parametrize(("right", "loudest"), [(0.0, 0.5), (-0.3, 0.35)])
+def test_a_dead_or_weak_channel_is_averaged(right, loudest):
+    one = speech()
+    decoded = decode(encoded(np.stack([one, one * right], axis=1), subtype="FLOAT"), "a.wav")
+    assert np.abs(decoded - loudest * one).max() < 1e-6
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 12), st.integers(0, 2**32 - 1))
+def test_unrelated_channels_are_averaged(num_channels, seed):
+    noise = np.random.default_rng(seed).normal(scale=0.1, size=(4000, num_channels)).astype(np.float32)
+    assert np.abs(audio.to_speech(noise, SAMPLE_RATE) - noise.mean(axis=1)).max() < 1e-6
+
+
 def test_ffmpeg_keeps_channels_apart_and_integers_scaled(monkeypatch):
     both = np.stack([tone(), tone(hz=700.0)], axis=1)
 
     def unavailable(_data):
         raise sf.SoundFileError("not this time")
 
-    monkeypatch.setattr(audio, "_decode_libsndfile", unavailable)
+    monkeypatch.setattr(decoding, "_decode_libsndfile", unavailable)
     for subtype, error in [("PCM_U8", 2**-7), ("PCM_16", 2**-15), ("PCM_24", 2**-23), ("FLOAT", 0), ("DOUBLE", 0)]:
         native, rate = decode_native(encoded(both, 22_050, subtype=subtype), "a.wav")
         assert rate == 22_050
@@ -213,12 +238,12 @@ def test_a_recording_that_would_fill_the_memory_is_rejected(monkeypatch):
     endless[21:26] = b"\xff" * 5  # promises 2 ** 36 - 1 samples: 256 GiB
     with pytest.raises(RejectedRow, match=r"^too long: "):
         decode_native(bytes(endless), "a.flac")
-    monkeypatch.setattr(audio, "_MAX_VALUES", 2 * SAMPLE_RATE - 1)
+    monkeypatch.setattr(decoding, "_MAX_VALUES", 2 * SAMPLE_RATE - 1)
     for name in ("a.webm", "a.g722"):
         with pytest.raises(RejectedRow, match=r"^too long: "):
             decode_native(SPEECH_FILES[name], name)
     slow = encoded(tone(1.0, 1000, hz=10.0), 1000)  # 1000 samples, that become 16,000
-    monkeypatch.setattr(audio, "_MAX_VALUES", SAMPLE_RATE - 1)
+    monkeypatch.setattr(decoding, "_MAX_VALUES", SAMPLE_RATE - 1)
     with pytest.raises(RejectedRow, match=r"^too long: "):
         decode(slow, "a.wav")
 
@@ -257,14 +282,43 @@ def test_files_cut_between_packets_are_rejected(name):
             decode(data[:end], name)
 
 
+def pages(data):
+    starts = [i for i in range(len(data)) if data.startswith(b"OggS", i)]
+    return [data[start:end] for start, end in itertools.pairwise([*starts, len(data)])]
+
+
 @pytest.mark.parametrize("name", ["a.ogg", "a.opus"])
-def test_ogg_cut_between_pages_is_rejected(name):
-    data = SPEECH_FILES[name]
-    starts = [i for i in range(1, len(data)) if data.startswith(b"OggS", i)]
-    assert len(starts) >= 3
-    for start in starts:
+def test_ogg_that_stops_inside_a_packet_is_rejected(name):
+    *before, last = pages(SPEECH_FILES[name])
+    sizes = bytes([*last[27 : 27 + last[26]][:-1], 255])  # the last packet goes on where nothing follows
+    open_end = last[:27] + sizes + last[27 + len(sizes) :] + bytes(255 - last[26 + len(sizes)])
+    for end in (open_end, last[:-1], last[:20], last[:27]):
         with pytest.raises(RejectedRow, match=r"^truncated: "):
-            decode(data[:start], name)
+            decode(b"".join([*before, end]), name)
+
+
+@pytest.mark.parametrize("name", ["a.ogg", "a.opus"])
+def test_ogg_without_the_mark_of_its_end_is_whole(name):
+    """As phones and live streams write it: flag 4 of the last page is not set, and its checksum is right."""
+    *before, last = pages(SPEECH_FILES[name])
+    unmarked = bytearray(last)
+    unmarked[5] &= ~4
+    unmarked[22:26] = bytes(4)
+    unmarked[22:26] = ogg_checksum(unmarked).to_bytes(4, "little")
+    decoded = decode(b"".join([*before, bytes(unmarked)]), name)
+    whole = decode(SPEECH_FILES[name], name)
+    # Without the mark the last page does not say how much of its last block is padding.
+    assert 0 <= len(decoded) - len(whole) < 1024
+    assert np.corrcoef(decoded[: len(whole)], whole)[0, 1] > 0.99
+
+
+def ogg_checksum(page):
+    value = 0
+    for byte in page:
+        value ^= byte << 24
+        for _ in range(8):
+            value = (value << 1 ^ (0x04C11DB7 if value & 0x80000000 else 0)) & 0xFFFFFFFF
+    return value
 
 
 def test_a_header_that_counts_itself_as_data_is_no_truncation():
@@ -332,17 +386,15 @@ def test_plain_files_come_in_the_order_asked_for(tmp_path):
     for name in "abc":
         (tmp_path / name).write_bytes(name.encode())
     (tmp_path / "empty").touch()
-    names = ["c", "empty", "a", "nowhere", "b", "a"]
-    read = list(read_recordings([(str(tmp_path / name), "") for name in names]))
-    assert [read[i] for i in (0, 2, 4, 5)] == [b"c", b"a", b"b", b"a"]
+    names = ["c", "empty", "a", "b", "a"]
+    read = list(read_recordings([Place(str(tmp_path / name)) for name in names]))
+    assert [read[i] for i in (0, 2, 3, 4)] == [b"c", b"a", b"b", b"a"]
     assert isinstance(read[1], RejectedRow)
-    assert isinstance(read[3], RejectedRow)
     assert str(read[1]).startswith("empty: ")
-    assert str(read[3]).startswith("missing: ")
 
 
 def test_a_folder_is_not_a_recording(tmp_path):
-    [read] = read_recordings([(str(tmp_path), "")])
+    [read] = read_recordings([Place(str(tmp_path))])
     assert str(read).startswith("missing: ")
 
 
@@ -354,11 +406,15 @@ def write_parquet(path, column, row_group_size=4):
 @pytest.mark.parametrize("as_struct", [True, False])
 def test_parquet_rows(tmp_path, as_struct):
     sounds = [bytes([i]) * (i + 1) for i in range(10)] + [b"", None]
-    column = [{"bytes": sound, "path": "x.wav"} for sound in sounds] if as_struct else pa.array(sounds, pa.binary())
+    column = (
+        [{"bytes": sound, "path": sound and "x.wav"} for sound in sounds]
+        if as_struct
+        else pa.array(sounds, pa.binary())
+    )
     path = str(tmp_path / "a.parquet")
     write_parquet(path, column)
     members = ["9", "0", "3", "4", "0", "12", "-1", "x", "10", "11"]
-    read = list(read_recordings([(path, member) for member in members]))
+    read = list(read_recordings([Place(path, member) for member in members]))
     assert read[:5] == [sounds[9], sounds[0], sounds[3], sounds[4], sounds[0]]
     assert [str(value).partition(":")[0] for value in read[5:]] == ["missing"] * 3 + ["empty"] * 2
 
@@ -377,11 +433,11 @@ def test_parquet_is_opened_once_and_only_the_needed_part_of_it_is_read(tmp_path,
             asked.append((i, columns))
             return super().read_row_group(i, columns=columns)
 
-    monkeypatch.setattr(audio.pq, "ParquetFile", Recorded)
-    read = list(read_recordings([(path, str(row)) for row in (8, 9, 10, 20, 21)]))
+    monkeypatch.setattr(recordings.pq, "ParquetFile", Recorded)
+    read = list(read_recordings([Place(path, str(row)) for row in (8, 9, 10, 20, 21)]))
     assert [sound[0] for sound in read] == [8, 9, 10, 20, 21]
     assert len(opened) == 1
-    assert asked == [(2, ["audio.bytes"]), (5, ["audio.bytes"])]
+    assert asked == [(2, ["audio"]), (5, ["audio"])]
 
 
 def test_parquet_without_sound_or_damaged_is_missing(tmp_path):
@@ -391,8 +447,8 @@ def test_parquet_without_sound_or_damaged_is_missing(tmp_path):
     damaged = bytearray((tmp_path / "whole.parquet").read_bytes())
     damaged[4 : len(damaged) // 2] = b"\xff" * (len(damaged) // 2 - 4)
     (tmp_path / "c.parquet").write_bytes(damaged)
-    for name in ("a", "b", "c", "nowhere"):
-        [read] = read_recordings([(str(tmp_path / f"{name}.parquet"), "0")])
+    for name in ("a", "b", "c"):
+        [read] = read_recordings([Place(str(tmp_path / f"{name}.parquet"), "0")])
         assert str(read).startswith("missing: ")
 
 
@@ -409,7 +465,7 @@ def test_tar_members(tmp_path, suffix, mode):
     path = str(tmp_path / f"a.{suffix}")
     write_tar(path, {"test/1.wav": b"one", "./test/2.wav": b"two", "test/3.wav": b"", "test/4.wav": b"four"}, mode)
     members = ["test/4.wav", "test/1.wav", "test/5.wav", "test/2.wav", "test/3.wav", "test/1.wav"]
-    read = list(read_recordings([(path, member) for member in members]))
+    read = list(read_recordings([Place(path, member) for member in members]))
     assert [read[i] for i in (0, 1, 3, 5)] == [b"four", b"one", b"two", b"one"]
     assert str(read[2]).startswith("missing: ")
     assert str(read[4]).startswith("empty: ")
@@ -420,9 +476,9 @@ def test_tar_is_read_in_one_pass_and_no_further_than_needed(tmp_path, monkeypatc
     write_tar(path, {f"{i}.wav": bytes([i]) for i in range(50)})
     passes, seen = [], []
     real_open, real_next = tarfile.open, tarfile.TarFile.next
-    monkeypatch.setattr(audio.tarfile, "open", lambda **kwargs: passes.append(1) or real_open(**kwargs))
+    monkeypatch.setattr(recordings.tarfile, "open", lambda **kwargs: passes.append(1) or real_open(**kwargs))
     monkeypatch.setattr(tarfile.TarFile, "next", lambda self: seen.append(1) or real_next(self))
-    read = list(read_recordings([(path, f"{i}.wav") for i in (7, 3, 9, 5)]))
+    read = list(read_recordings([Place(path, f"{i}.wav") for i in (7, 3, 9, 5)]))
     assert read == [bytes([7]), bytes([3]), bytes([9]), bytes([5])]
     assert len(passes) == 1
     assert len(seen) <= 12
@@ -434,7 +490,7 @@ def test_a_cut_archive_gives_what_is_before_the_cut(tmp_path):
     write_tar(path, {"1.wav": noise, "2.wav": noise, "3.wav": noise})
     path.write_bytes(path.read_bytes()[:150_000])
     for order in ([1, 2, 3], [3, 2, 1], [2, 1, 3]):
-        read = dict(zip(order, read_recordings([(str(path), f"{i}.wav") for i in order]), strict=True))
+        read = dict(zip(order, read_recordings([Place(str(path), f"{i}.wav") for i in order]), strict=True))
         assert read[1] == noise
         assert str(read[2]).startswith("missing: ")
         assert str(read[3]).startswith("missing: ")
@@ -447,7 +503,7 @@ def test_a_damaged_archive_is_no_crash(tmp_path, place):
     content = bytearray((tmp_path / "a.tar.gz").read_bytes())
     content[place : place + 300] = bytes(300)
     (tmp_path / "a.tar.gz").write_bytes(content)
-    [read] = read_recordings([(str(tmp_path / "a.tar.gz"), "2.wav")])
+    [read] = read_recordings([Place(str(tmp_path / "a.tar.gz"), "2.wav")])
     assert isinstance(read, bytes) or str(read).startswith("missing: ")
 
 
@@ -456,7 +512,7 @@ def test_containers_may_alternate(tmp_path):
     write_parquet(tmp_path / "b.parquet", pa.array([b"b0", b"b1"], pa.binary()))
     (tmp_path / "c").write_bytes(b"c")
     a, b, c = (str(tmp_path / name) for name in ("a.tar", "b.parquet", "c"))
-    read = list(read_recordings([(a, "2"), (b, "1"), (c, ""), (b, "0"), (a, "1")]))
+    read = list(read_recordings([Place(a, "2"), Place(b, "1"), Place(c), Place(b, "0"), Place(a, "1")]))
     assert read == [b"a2", b"b1", b"c", b"b0", b"a1"]
 
 
@@ -467,19 +523,31 @@ def test_object_stores_are_read_like_folders(tmp_path, monkeypatch):
     bucket = pafs.SubTreeFileSystem(str(tmp_path.parent), pafs.LocalFileSystem())
     monkeypatch.setattr(storage, "_remote_filesystem", lambda _scheme, _authority: bucket)
     root = f"s3://{tmp_path.name}"
-    locators = [("a.tar.gz", "1"), ("b.parquet", "0"), ("c.wav", ""), ("nowhere.wav", "")]
-    read = list(read_recordings([(f"{root}/{name}", member) for name, member in locators]))
-    assert read[:3] == [b"a1", b"b0", b"c"]
-    assert str(read[3]).startswith("missing: ")
+    locators = [("a.tar.gz", "1"), ("b.parquet", "0"), ("c.wav", "")]
+    read = list(read_recordings([Place(f"{root}/{name}", member) for name, member in locators]))
+    assert read == [b"a1", b"b0", b"c"]
+    with pytest.raises(Unreachable, match=r"nowhere\.wav"):
+        list(read_recordings([Place(f"{root}/nowhere.wav")]))
 
 
-def test_trouble_of_the_machine_is_no_fault_of_the_recording(tmp_path, monkeypatch):
-    def fails(_uri):
-        raise PermissionError(13, "no")
+@pytest.mark.parametrize("name", ["a.wav", "a.parquet", "a.tar"])
+@pytest.mark.parametrize("member", ["", "0"])
+def test_trouble_of_the_machine_is_no_fault_of_the_recording(tmp_path, monkeypatch, name, member):
+    with pytest.raises(Unreachable) as error:
+        list(read_recordings([Place(str(tmp_path / name), member)]))
+    assert error.value.path == str(tmp_path / name)
+    assert error.value.reason == "No such file or directory"
+    assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
 
-    monkeypatch.setattr(audio.storage, "read_bytes", fails)
-    with pytest.raises(PermissionError):
-        list(read_recordings([(str(tmp_path / "a.wav"), "")]))
+    def fails(*_args, **_kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / name).write_bytes(SPEECH_FILES["a.wav"])
+    no_access = types.SimpleNamespace(open_input_stream=fails, open_input_file=fails)
+    monkeypatch.setattr(storage, "locate", lambda path: (no_access, path))
+    for segment in ((None, None), (0.5, 1.0)):
+        with pytest.raises(Unreachable, match="Permission denied"):
+            list(read_recordings([Place(str(tmp_path / name), member, *segment)]))
 
 
 def test_long_recordings_are_cut_in_their_pauses():
@@ -534,5 +602,5 @@ def test_a_piece_has_at_least_one_sample():
 
 @pytest.mark.parametrize("path", ["/" + 300 * "x" + ".wav", "/etc/hostname/x.wav", "/etc"])
 def test_a_path_that_cannot_be_is_the_fault_of_its_row(path):
-    (recording,) = read_recordings([(path, "")])
+    (recording,) = read_recordings([Place(path)])
     assert str(recording).startswith("missing")

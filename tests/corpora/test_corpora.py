@@ -1,11 +1,14 @@
 """`--corpus` values: which reader, which place, and every mistake."""
 
 import json
+import unicodedata
 
 import pytest
+import soundfile
+from trees import sine_wave
 
 from xlt_ray import corpora
-from xlt_ray.corpora import asterisk, covost2, fleurs, manifest, mass
+from xlt_ray.corpora import asterisk, covost2, doctor, fleurs, manifest, mass
 from xlt_ray.errors import UserError
 
 
@@ -85,3 +88,25 @@ def test_fetch_brings_only_the_demo_corpus(monkeypatch):
     assert fetched == []
     corpora.fetch("asterisk")
     assert fetched == ["asterisk"]
+
+
+def test_text_of_every_corpus_is_composed(tmp_path):
+    """macOS writes accents as letters of their own; the doctor says of how many rows."""
+    cafe, nfd = "café", unicodedata.normalize("NFD", "café")
+    rows = [
+        {"text": nfd, "translations": {"en": "coffee"}},
+        {"text": cafe, "translations": {"en": nfd, "de": cafe}},
+        {"text": cafe, "translations": {"en": cafe}},
+        {},
+    ]
+    for number, row in enumerate(rows):
+        soundfile.write(tmp_path / f"{number}.wav", sine_wave(0.5, frequency=300 + number), 16_000)
+        row |= {"utterance_id": f"a{number}", "sentence_id": str(number), "language": "fr", "audio": f"{number}.wav"}
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = f"manifest:{tmp_path}/m.jsonl"
+    read = list(corpora.read(spec, ["fr"], None))
+    assert [row.text for row in read] == [cafe, cafe, cafe, None]
+    assert [row.translations for row in read[:2]] == [{"en": "coffee"}, {"en": cafe, "de": cafe}]
+    [note] = doctor.check(corpora.read_as_written(spec, ["fr"], None)).problems
+    assert (note.kind, note.where, note.num, note.example, note.is_note) == ("decomposed text", "fr", 2, "a0", True)
+    assert doctor.check(read).problems == []

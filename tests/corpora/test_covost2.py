@@ -329,3 +329,24 @@ def test_published_tables_are_merged_as_by_the_script_of_covost(voices, translat
         (p, without_outer_quotes(s), without_outer_quotes(t), c) for p, s, t, c in _official(folder, "fr_en", split)
     ]
     assert found == expected
+
+
+def test_a_missing_sentence_or_translation_is_no_text_of_a_row(tmp_path):
+    """As in copies on the Hub that were joined with a left join."""
+    fr = [*FR[:2], dataclasses.replace(FR[2], translation=None)]
+    en = [dataclasses.replace(EN[0], sentence=None), EN[1], dataclasses.replace(EN[2], speaker=None)]
+    write_covost2_parquet(tmp_path, "fr_en", "test", fr)
+    write_covost2_parquet(tmp_path, "en_de", "test", en)
+    write_covost2_parquet(tmp_path, "en_zh-CN", "test", [dataclasses.replace(row, translation=None) for row in en])
+    rows = {
+        row.utterance_id.removeprefix("covost2-common_voice_"): row
+        for row in covost2(str(tmp_path), ["fr", "en"], "test")
+    }
+    assert len(rows) == 6
+    assert rows["fr_13"].translations == {}
+    assert rows["fr_13"].text == "Dors bien."
+    assert rows["en_1"].text is None
+    assert rows["en_1"].translations == {"de": '5" Schnee'}
+    assert rows["en_3"].speaker is None
+    assert len({row.sentence_id for row in rows.values()}) == 5  # fr_12 says what en_3 says
+    assert rows["fr_12"].sentence_id == rows["en_3"].sentence_id

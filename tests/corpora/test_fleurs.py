@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
@@ -253,3 +255,17 @@ def test_whatever_text_and_whatever_ids_are_missing(tables, tmp_path_factory):
             expected.append((code, f"fleurs-{id}", first[config][id], translations))
     rows = fleurs(str(root), ["en", "fr", "no"], "test")
     assert [(row.language, row.sentence_id, row.text, row.translations) for row in rows] == expected
+
+
+def test_a_missing_text_is_no_text_of_a_row(tmp_path):
+    for config, text in (("en_us", None), ("fr_fr", "Bonjour.")):
+        rows = [dataclasses.replace(fleurs_row(1, 0, "x"), raw="x")]
+        [path] = write_fleurs_parquet(tmp_path, config, "test", rows)
+        table = pq.read_table(path)
+        column = pa.array([text], pa.string())
+        pq.write_table(
+            table.set_column(table.schema.get_field_index("raw_transcription"), "raw_transcription", column), path
+        )
+    english, french = fleurs(str(tmp_path), ["en", "fr"], "test")
+    assert (english.text, english.translations) == (None, {"fr": "Bonjour."})
+    assert (french.text, french.translations) == ("Bonjour.", {})

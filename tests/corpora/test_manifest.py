@@ -1,5 +1,6 @@
 """Manifests in all three formats, written by hand, and every mistake that a user can make in one."""
 
+import csv
 import dataclasses
 import json
 
@@ -17,6 +18,8 @@ FULL = {
     "sentence_id": "1",
     "language": "en",
     "audio": "clips/1.wav",
+    "start": 1.25,
+    "duration": 3.0,
     "text": 'He said "hello".\u2028Then he left.',
     "translations": {"zh": "他说“你好”。", "fr": "Il a dit « bonjour »."},
     "speaker": "s1",
@@ -35,8 +38,15 @@ def write_jsonl(path, rows):
 def write_tsv(path, rows):
     columns = list(FULL)
     cells = [[row.get(column, "") for column in columns] for row in rows]
-    cells = [[json.dumps(cell) if isinstance(cell, dict) else cell for cell in line] for line in cells]
+    cells = [[cell if isinstance(cell, str) else json.dumps(cell) for cell in line] for line in cells]
     path.write_text("".join("\t".join(line) + "\n" for line in [columns, *cells]), encoding="utf-8")
+
+
+def write_csv(path, rows):
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(FULL))
+        writer.writeheader()
+        writer.writerows(row | {"translations": json.dumps(row.get("translations", {}))} for row in rows)
 
 
 def write_parquet(path, rows):
@@ -58,6 +68,7 @@ def write_parquet_with_struct(path, rows):
 FORMATS = [
     (".jsonl", write_jsonl),
     (".tsv", write_tsv),
+    (".csv", write_csv),
     (".parquet", write_parquet),
     (".parquet", write_parquet_with_json),
     (".parquet", write_parquet_with_struct),
@@ -107,7 +118,7 @@ def test_parquet_may_hold_the_sound(tmp_path, binary):
     rows = list(manifest(str(path), ["fr", "en"], None))
     assert [row.utterance_id for row in rows] == [f"utterance_id{i}" for i in (1, 3, 0, 2, 4)]
     assert {row.audio for row in rows} == {str(path)}
-    read = audio.read_recordings([(row.audio, row.member) for row in rows])
+    read = audio.read_recordings([audio.Place(row.audio, row.member) for row in rows])
     assert list(read) == [sounds[i] for i in (1, 3, 0, 2, 4)]
 
 
@@ -150,6 +161,13 @@ GOOD = line(utterance_id="en/0", language="en")
         (line(translations=["zh"]), ["translations must be an object of texts by language code, not ['zh']"]),
         (line(translations={"zh": 1}), ["translations must be an object of texts by language code, not {'zh': 1}"]),
         (line(utterance_id="en/0"), ["utterance_id 'en/0' occurs twice"]),
+        (line(start=-0.1), ["start must be a number of seconds, at least 0, not -0.1"]),
+        (line(duration=0), ["duration must be a number of seconds, greater than 0, not 0"]),
+        (line(duration=-1.5), ["duration must be", "not -1.5"]),
+        (line(start=True), ["start must be a number of seconds, at least 0, not True"]),
+        (line(start="soon"), ["start must be", "not 'soon'"]),
+        (line(duration=[1]), ["duration must be", "not [1]"]),
+        (line(start=float("nan")), ["start must be", "not nan"]),
     ],
 )
 def test_a_broken_json_line_is_named(tmp_path, bad, parts):
@@ -190,6 +208,44 @@ def test_a_broken_tsv_line_is_named(tmp_path, bad, parts):
     refused(tmp_path / "m.tsv", "line 3: ", *parts)
 
 
+@pytest.mark.parametrize("suffix", ["tsv", "csv"])
+@pytest.mark.parametrize("bad", ["-1{s}2", "1{s}0", "x{s}2", "1{s}inf"])
+def test_a_segment_that_cannot_be_is_named(tmp_path, suffix, bad):
+    s = {"tsv": "\t", "csv": ","}[suffix]
+    lines = ["utterance_id,sentence_id,language,audio,start,duration", "a,1,en,a.wav,,", "b,2,en,a.wav,0,0.5"]
+    text = "\n".join([*(line.replace(",", s) for line in lines), f"c{s}3{s}en{s}a.wav{s}{bad.format(s=s)}"])
+    (tmp_path / f"m.{suffix}").write_text(text + "\n")
+    refused(tmp_path / f"m.{suffix}", "line 4: ", "must be a number of seconds")
+
+
+def test_whole_numbers_and_nulls_are_times_too(tmp_path):
+    columns = {"utterance_id": ["a", "b"], "sentence_id": ["1", "2"], "language": ["en", "en"], "audio": ["x", "y"]}
+    pq.write_table(pa.table(columns | {"start": [3, None], "duration": [None, 2.5]}), tmp_path / "m.parquet")
+    rows = list(manifest(str(tmp_path / "m.parquet"), ["en"], None))
+    assert [(row.start, row.duration) for row in rows] == [(3.0, None), (None, 2.5)]
+
+
+def test_csv_cells_may_hold_commas_quotes_and_lines(tmp_path):
+    text = (
+        'utterance_id,sentence_id,language,audio,text\r\na,1,en,"a,b.wav","two\nlines, ""so"""\r\n\r\nb,,en,c.wav,\r\n'
+    )
+    (tmp_path / "m.csv").write_bytes(text.encode("utf-8-sig"))
+    refused(tmp_path / "m.csv", "line 5: sentence_id is empty")
+    (tmp_path / "m.csv").write_bytes(text.replace("b,,", "b,2,").encode())
+    first, second = manifest(str(tmp_path / "m.csv"), ["en"], None)
+    assert (first.audio, first.text) == (f"{tmp_path}/a,b.wav", 'two\nlines, "so"')
+    assert second.text is None
+
+
+@pytest.mark.parametrize(
+    ("end", "parts"), [("b,1,en", ["3 cells, but 4 columns"]), ('b,1,en,"x', ["unexpected end"]), ("b,1,en,\xff", [])]
+)
+def test_a_broken_csv_line_is_named(tmp_path, end, parts):
+    text = f"utterance_id,sentence_id,language,audio\na,1,en,a.wav\n{end}\n"
+    (tmp_path / "m.csv").write_bytes(text.encode("latin-1"))
+    refused(tmp_path / "m.csv", *parts)
+
+
 def test_broken_parquet_is_named(tmp_path):
     path = tmp_path / "m.parquet"
     path.write_bytes(b"no Parquet")
@@ -217,9 +273,9 @@ def test_unknown_languages_formats_and_files_are_named(tmp_path):
     refused(tmp_path / "m.jsonl", "no rows of language 'de'; it has en, fr", languages=["en", "de"])
     (tmp_path / "empty.jsonl").touch()
     refused(tmp_path / "empty.jsonl", "no rows of language 'en'; it has no rows at all")
-    (tmp_path / "m.csv").touch()
-    refused(tmp_path / "m.csv", "suffix '.csv'", ".jsonl, .tsv, .parquet")
-    for suffix in ("jsonl", "tsv", "parquet"):
+    (tmp_path / "m.txt").touch()
+    refused(tmp_path / "m.txt", "suffix '.txt'", ".jsonl, .tsv, .csv, .parquet")
+    for suffix in ("jsonl", "tsv", "csv", "parquet"):
         refused(tmp_path / f"nowhere.{suffix}", "there is no manifest")
 
 

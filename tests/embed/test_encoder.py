@@ -180,7 +180,9 @@ def test_states_beyond_float16_are_stored_as_its_limit(model_dir, dtype):
 def test_the_real_model():
     model_dir = whisper.resolve_model("wheels:whisper-base")
     rows = list(asterisk.asterisk("", ["it"], "test"))[:2]
-    waveforms = [audio.decode(next(audio.read_recordings([(row.audio, row.member)])), row.audio) for row in rows]
+    waveforms = [
+        audio.decode(next(audio.read_recordings([audio.Place(row.audio, row.member)])), row.audio) for row in rows
+    ]
     exact = SpeechEncoder(model_dir, encoding="exact", layers=(3,)).encode(waveforms)
     for waveform, encoded in zip(waveforms, exact, strict=True):
         states = reference(model_dir, waveform)

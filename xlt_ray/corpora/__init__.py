@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 from xlt_ray.corpora import asterisk, covost2, fleurs, manifest, mass
+from xlt_ray.corpora.text import composed
 from xlt_ray.errors import UserError
 from xlt_ray.languages import codes, read_as
 from xlt_ray.store import storage
@@ -62,12 +64,13 @@ def parse(spec: str) -> tuple[Reader, str]:
 
 def attribution(spec: str) -> str | None:
     """What must be said of a model that was trained on a corpus; None where nothing is known."""
-    return _ATTRIBUTIONS.get(spec.partition(":")[0])
+    known = [_ATTRIBUTIONS.get(part.partition(":")[0]) for part in parts(spec)]
+    return " ".join(text for text in known if text) or None
 
 
 def is_fetched(spec: str) -> bool:
     """Whether each machine brings the recordings to its own cache, by `fetch`."""
-    return spec == "asterisk"
+    return "asterisk" in parts(spec)
 
 
 def fetch(spec: str) -> None:
@@ -75,12 +78,12 @@ def fetch(spec: str) -> None:
 
     Workers on other machines than the driver's call it before they read.
     """
-    if spec == "asterisk":
+    if "asterisk" in parts(spec):
         asterisk.fetch()
 
 
 def read(spec: str, languages: Sequence[str], split: str | None) -> Iterator[Utterance]:
-    """Rows of a corpus, language by language in the order of `languages`.
+    """Rows of a corpus, language by language in the order of `languages`; their text is in NFC.
 
     Args:
         spec: a `--corpus` value.
@@ -90,6 +93,11 @@ def read(spec: str, languages: Sequence[str], split: str | None) -> Iterator[Utt
     Raises:
         UserError: from `parse`, for `languages`, and, once rows are asked for, from the reader.
     """
+    return map(composed, read_as_written(spec, languages, split))
+
+
+def read_as_written(spec: str, languages: Sequence[str], split: str | None) -> Iterator[Utterance]:
+    """As `read`, with text as it stands in the corpus; for the doctor, who counts what `read` changes."""
     reader, source = parse(spec)
     chosen = codes(languages)
     if not chosen or len(set(chosen)) < len(chosen):
@@ -115,23 +123,63 @@ _SEPARATE = {"fleurs": ("train", "dev", "test"), "covost2": ("train", "dev", "te
 """Splits of the corpora that keep each in files of its own, so that one is read without the others."""
 
 
+def parts(spec: str) -> list[str]:
+    """The corpora that a `--corpus` value joins with `+`, such as `mustc:PATH+asterisk`."""
+    return re.split(rf"\+(?=(?:{'|'.join(CORPORA)})(?:[:+]|$))", spec)
+
+
 def read_splits(spec: str, languages: Sequence[str], splits: Sequence[str]) -> Iterator[Utterance]:
-    """Rows of some splits of a corpus, and of others where it keeps them in the same files.
+    """Rows of some splits of a corpus, and of others where it keeps them in the same files; their text is in NFC.
+
+    Of corpora that are joined, each is read in the languages that it has.
 
     Args:
-        spec: as in `read`.
+        spec: as in `read`, or several of them with `+` between.
         languages: as in `read`.
         splits: what is needed; none: all.
+
+    Raises:
+        UserError: as `read`; of joined corpora, for a language that none of them has.
     """
+    return map(composed, read_splits_as_written(spec, languages, splits))
+
+
+def read_splits_as_written(spec: str, languages: Sequence[str], splits: Sequence[str]) -> Iterator[Utterance]:
+    """As `read_splits`, with text as it stands in the corpus."""
+    joined = parts(spec)
+    if len(joined) == 1:
+        yield from _read_one(spec, languages, splits)
+        return
+    chosen = codes(languages)
+    there = {part: [code for code in chosen if _lacks(part, code, splits) is None] for part in joined}
+    for code in chosen:
+        if not any(code in known for known in there.values()):
+            raise UserError(f"none of the joined corpora has {code}: {_lacks(joined[0], code, splits)}")
+    for part, known in there.items():
+        if known:
+            yield from _read_one(part, known, splits)
+
+
+def _lacks(spec: str, language: str, splits: Sequence[str]) -> UserError | None:
+    """Why a corpus has no row of a language; None where it has one."""
+    try:
+        next(iter(_read_one(spec, [language], splits)), None)
+    except UserError as error:
+        return error
+    return None
+
+
+def _read_one(spec: str, languages: Sequence[str], splits: Sequence[str]) -> Iterator[Utterance]:
     kind = spec.partition(":")[0]
     if kind not in _SEPARATE:
-        yield from read(spec, languages, None)
+        yield from read_as_written(spec, languages, None)
         return
     for split in splits or _SEPARATE[kind]:
-        yield from read(spec, languages, split)
+        yield from read_as_written(spec, languages, split)
 
 
 def identity(spec: str) -> dict[str, str]:
     """What tells a corpus from others: its kind and its place."""
-    _, source = parse(spec)
-    return {"kind": spec.partition(":")[0], "source": source}
+    joined = parts(spec)
+    kinds = "+".join(part.partition(":")[0] for part in joined)
+    return {"kind": kinds, "source": "+".join(parse(part)[1] for part in joined)}

@@ -15,11 +15,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
-import hashlib
 import itertools
 import logging
 import posixpath
-import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -29,6 +27,7 @@ from xlt_ray.corpora.tables import (
     check_languages,
     parquet_rows,
     parquet_shards,
+    sentence_id,
     text_lines,
 )
 from xlt_ray.errors import UserError
@@ -52,7 +51,7 @@ def covost2(source: str, languages: Sequence[str], split: str | None) -> Iterato
     A clip is one row, however many language pairs have it: English has up to 15 `translations`, the others have
     English. Clips stand in the order of the first pair's file (of `validated.tsv`, where it is merged here); as in
     CoVoST's script, a translation of a clip that `validated.tsv` lacks is not a row; a warning counts them. Clips that
-    are empty or absent are rows.
+    are empty or absent are rows, and so are those without a sentence or a translation.
 
     `sentence_id` is a hash of the English side (transcript or translation) without case, punctuation and quotation
     marks. So utterances with the same English text are parallel, in whatever language they are spoken.
@@ -75,8 +74,8 @@ def covost2(source: str, languages: Sequence[str], split: str | None) -> Iterato
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Clip:
     name: str
-    sentence: str
-    speaker: str
+    sentence: str | None
+    speaker: str | None
     audio: str
     member: str = ""
 
@@ -86,7 +85,7 @@ class _Pair:
     """What one language pair adds: (clip name, translation), and where its clips are described."""
 
     target: str
-    translations: Callable[[], Iterator[tuple[str, str]]]
+    translations: Callable[[], Iterator[tuple[str, str | None]]]
     clips: Callable[[], Iterator[_Clip]]
 
 
@@ -95,7 +94,9 @@ def _utterances(language: str, pairs: Iterable[_Pair], split: str) -> Iterator[U
     translations: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for pair in pairs:
         for name, text in pair.translations():
-            translations[name][pair.target] = without_outer_quotes(text)
+            known = translations[name]  # a clip whose translation is missing is a row all the same
+            if text:
+                known[pair.target] = without_outer_quotes(text)
     for clips in dict.fromkeys(pair.clips for pair in pairs):
         if not translations:
             return  # after the first table, as all pairs of a source have the same clips in CoVoST 2
@@ -112,10 +113,11 @@ def _utterances(language: str, pairs: Iterable[_Pair], split: str) -> Iterator[U
 
 
 def _utterance(language: str, clip: _Clip, translations: dict[str, str], split: str) -> Utterance:
-    text = without_outer_quotes(clip.sentence)
+    text = without_outer_quotes(clip.sentence) if clip.sentence else None
+    english = text if language == "en" else translations.get("en")
     return Utterance(
         utterance_id=f"covost2-{clip.name}",
-        sentence_id=_sentence_id(text if language == "en" else translations["en"], clip.name),
+        sentence_id=sentence_id("covost2", english, clip.name),
         language=language,
         audio=clip.audio,
         member=clip.member,
@@ -124,14 +126,6 @@ def _utterance(language: str, clip: _Clip, translations: dict[str, str], split: 
         speaker=clip.speaker or None,
         split=split,
     )
-
-
-def _sentence_id(english: str, name: str) -> str:
-    """16 hexadecimal digits: 1.8 million clips collide with a probability of 1e-7. No English text: the clip's own."""
-    folded = unicodedata.normalize("NFKC", english).casefold()
-    words = "".join(character if character.isalnum() else " " for character in folded).split()
-    key = " ".join(words) if words else name
-    return f"covost2-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
 def without_outer_quotes(text: str) -> str:
@@ -211,7 +205,7 @@ def _clips(tsv: str) -> Iterator[_Clip]:
         yield _Clip(name, row["sentence"], row["client_id"], storage.join(clips, row["path"]))
 
 
-def _parquet_translations(shards: Iterable[str]) -> Iterator[tuple[str, str]]:
+def _parquet_translations(shards: Iterable[str]) -> Iterator[tuple[str, str | None]]:
     for shard in shards:
         for row in parquet_rows(shard, ("id", "translation")):
             yield row["id"], row["translation"]

@@ -18,8 +18,10 @@ import rich.box
 import rich.console
 import rich.table
 
-from xlt_ray.corpora.audio import MAX_SAMPLES, SAMPLE_RATE, Recording, decode_native, read_recordings, to_speech
-from xlt_ray.errors import RejectedRow
+from xlt_ray.corpora.audio import MAX_SAMPLES, SAMPLE_RATE, Place, Recording, decode_native, to_speech, try_recordings
+from xlt_ray.corpora.decoding import Native
+from xlt_ray.corpora.text import composed
+from xlt_ray.errors import RejectedRow, Unreachable
 from xlt_ray.store.schema import Utterance
 
 _BATCH_SIZE = 64
@@ -42,6 +44,7 @@ class Finding:
         num_samples: length at 16 kHz; 0 where it cannot be decoded.
         sample_rate: as recorded, in Hz; 0 where it cannot be decoded.
         num_channels: as recorded; 0 where it cannot be decoded.
+        is_decomposed: whether its text is not in NFC as it was written.
     """
 
     utterance_id: str
@@ -52,6 +55,7 @@ class Finding:
     num_samples: int = 0
     sample_rate: int = 0
     num_channels: int = 0
+    is_decomposed: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +64,8 @@ class Problem:
 
     Attributes:
         kind: a kind of `xlt_ray.corpora.audio` (`missing`, `truncated`, ...), or one of `too long`, `duplicate id`,
-            `duplicate sound`, `one language only`, `odd duration`; as a note `resampled` or `several channels`.
+            `duplicate sound`, `one language only`, `odd duration`; as a note `resampled`, `several channels` or
+            `decomposed text` (accents as letters of their own, which `corpora.read` composes).
         where: a language, or a pair such as `en-fr`.
         num: how many recordings; for `one language only` sentences, and for `odd duration` pairs of recordings.
         example: the first utterance_id in the alphabet; of both for a pair and for `duplicate sound`.
@@ -118,20 +123,29 @@ def check(utterances: Iterable[Utterance]) -> CorpusCheck:
 
 
 def check_batch(rows: Sequence[Utterance]) -> list[Finding]:
-    """What each of some recordings is like, in their order."""
-    recordings = read_recordings([(row.audio, row.member) for row in rows])
-    return [_examine(row, recording) for row, recording in zip(rows, recordings, strict=True)]
+    """What each of some recordings is like, in their order; text is looked at as it was written."""
+    places = [Place(row.audio, row.member, row.start, row.duration) for row in rows]
+    recordings = try_recordings(places)
+    return [_examine(row, place, found) for row, place, found in zip(rows, places, recordings, strict=True)]
 
 
-def _examine(row: Utterance, recording: Recording) -> Finding:
-    finding = Finding(utterance_id=row.utterance_id, sentence_id=row.sentence_id, language=row.language)
+def _examine(row: Utterance, place: Place, recording: Recording | Unreachable) -> Finding:
+    finding = Finding(
+        utterance_id=row.utterance_id,
+        sentence_id=row.sentence_id,
+        language=row.language,
+        is_decomposed=composed(row) != row,
+    )
+    if isinstance(recording, Unreachable):
+        return dataclasses.replace(finding, rejected=f"missing: {recording.reason}")
     if isinstance(recording, RejectedRow):
         return dataclasses.replace(finding, rejected=str(recording))
-    finding = dataclasses.replace(finding, content=hashlib.blake2b(recording, digest_size=16).digest())
+    content = recording.samples.tobytes() if isinstance(recording, Native) else recording
+    finding = dataclasses.replace(finding, content=hashlib.blake2b(content, digest_size=16).digest())
     try:
-        native, rate = decode_native(recording, row.member or row.audio)
-        finding = dataclasses.replace(finding, sample_rate=rate, num_channels=native.shape[1])
-        return dataclasses.replace(finding, num_samples=len(to_speech(native, rate)))
+        native = recording if isinstance(recording, Native) else decode_native(recording, place.name)
+        finding = dataclasses.replace(finding, sample_rate=native.rate, num_channels=native.samples.shape[1])
+        return dataclasses.replace(finding, num_samples=len(to_speech(*native)))
     except RejectedRow as reason:
         return dataclasses.replace(finding, rejected=str(reason))
 
@@ -164,6 +178,8 @@ def _of_each(found: Sequence[Finding]) -> Iterator[_Place]:
             yield True, "resampled", *place
         if finding.num_channels > 1:
             yield True, "several channels", *place
+        if finding.is_decomposed:
+            yield True, "decomposed text", *place
 
 
 def _duplicates(found: Sequence[Finding]) -> Iterator[_Place]:

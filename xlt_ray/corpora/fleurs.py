@@ -72,7 +72,7 @@ def fleurs(source: str, languages: Sequence[str], split: str | None) -> Iterator
 class _Recording:
     sentence: str
     file: str
-    text: str
+    text: str | None
     audio: str
     member: str
 
@@ -84,7 +84,7 @@ def _utterances(tables: Mapping[str, _Table], split: str) -> Iterator[Utterance]
     # All text of all languages is read before the first row: 102 languages x 1,500 training sentences = 50 MB.
     texts = {code: {row.sentence: row.text for row in table()} for code, table in tables.items()}
     for code, table in tables.items():
-        others = [(other, text) for other, text in texts.items() if other != code]
+        others = [(other, known) for other, known in texts.items() if other != code]
         for row in table():
             yield Utterance(
                 utterance_id=f"fleurs-{code}-{split}-{posixpath.splitext(row.file)[0]}",
@@ -93,7 +93,7 @@ def _utterances(tables: Mapping[str, _Table], split: str) -> Iterator[Utterance]
                 audio=row.audio,
                 member=row.member,
                 text=row.text,
-                translations={other: text[row.sentence] for other, text in others if row.sentence in text},
+                translations={other: text for other, known in others if (text := known.get(row.sentence))},
                 split=split,
             )
 
@@ -125,7 +125,7 @@ def _from_parquet(shards: Iterable[str]) -> Iterator[_Recording]:
         for number, row in enumerate(rows):
             # `path` is where the file lay when the branch was written; only its last part means anything.
             file = posixpath.basename(row["path"])
-            yield _Recording(str(row["id"]), file, row["raw_transcription"], shard, str(number))
+            yield _Recording(str(row["id"]), file, row["raw_transcription"] or None, shard, str(number))
 
 
 def _from_tsv(tsv: str, sound: str, split: str) -> Iterator[_Recording]:

@@ -1,20 +1,25 @@
-"""A corpus that the user describes: one row a recording, in a .jsonl, .tsv or .parquet file.
+"""A corpus that the user describes: one row an utterance, in a .jsonl, .tsv, .csv or .parquet file.
 
-The columns are those of a corpus row: `utterance_id`, `sentence_id`, `language` and `audio` in every row; `text`,
-`translations`, `speaker` and `split` where they are known. `audio` is a path or URI, relative to the manifest.
+The columns are those of a corpus row: `utterance_id`, `sentence_id`, `language` and `audio` in every row; `start` and
+`duration` in seconds where the utterance is a segment of a longer recording; `text`, `translations`, `speaker` and
+`split` where they are known. `audio` is a path or URI, relative to the manifest.
 
     .jsonl    one JSON object a line
     .tsv      a header line, then one row a line; tabs separate, quotes mean nothing; `translations` is a JSON object
-    .parquet  string columns; `translations` is a map, a struct or a JSON object; `audio` may hold the sound itself, as
-              binary or as the struct {bytes, path} of Hugging Face datasets
+    .csv      a header line, then rows as spreadsheets write them (RFC 4180); `translations` is a JSON object
+    .parquet  string columns, and numbers for `start` and `duration`; `translations` is a map, a struct or a JSON
+              object; `audio` may hold the sound itself, as binary or as the struct {bytes, path} of Hugging Face
+              datasets
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import csv
 import io
 import json
+import math
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -22,13 +27,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xlt_ray.corpora import places
 from xlt_ray.errors import UserError
 from xlt_ray.languages import code_of
 from xlt_ray.store import storage
 from xlt_ray.store.schema import Utterance
 
 REQUIRED = ("utterance_id", "sentence_id", "language", "audio")
-OPTIONAL = ("text", "translations", "speaker", "split")
+SECONDS = ("start", "duration")
+OPTIONAL = (*SECONDS, "text", "translations", "speaker", "split")
 
 _Row = dict[str, Any]
 
@@ -80,7 +87,7 @@ def _names(values: Iterable[str]) -> str:
 def _utterances(source: str) -> Iterator[tuple[int, Utterance]]:
     """Line numbers and rows, each checked."""
     suffix = posixpath.splitext(source)[1]
-    readers = {".jsonl": _read_jsonl, ".tsv": _read_tsv, ".parquet": _read_parquet}
+    readers = {".jsonl": _read_jsonl, ".tsv": _read_tsv, ".csv": _read_csv, ".parquet": _read_parquet}
     if suffix not in readers:
         raise UserError(f"{source!r} has suffix {suffix!r}; a manifest has one of {', '.join(readers)}")
     try:
@@ -97,6 +104,7 @@ def _utterances(source: str) -> Iterator[tuple[int, Utterance]]:
 def _utterance(row: _Row, folder: str) -> Utterance:
     """Check the values of a row, whose columns are known to be right."""
     translations = _translations(row.pop("translations", None))
+    segment = {name: seconds(name, row.pop(name, None)) for name in SECONDS}
     for column, value in row.items():
         if not isinstance(value, str | None):
             raise ValueError(f"{column} must be text, not {value!r}")
@@ -105,7 +113,26 @@ def _utterance(row: _Row, folder: str) -> Utterance:
     for code in (row["language"], *translations):
         code_of(code)
     present = {column: value for column, value in row.items() if value}
-    return Utterance(**present | {"audio": storage.join(folder, row["audio"]), "translations": translations})
+    audio = row["audio"] if "member" in row else places.resolve(folder, row["audio"])
+    return Utterance(**present | segment | {"audio": audio, "translations": translations})
+
+
+def seconds(name: str, value: Any) -> float | None:
+    """A time in seconds, from a number or its text; None where there is none.
+
+    Raises:
+        ValueError: not a number, or not a time: `start` must be at least 0, `duration` greater than 0.
+    """
+    if value is None or value == "":
+        return None
+    try:
+        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or number < 0 or (name == "duration" and not number):
+        least = "greater than 0" if name == "duration" else "at least 0"
+        raise ValueError(f"{name} must be a number of seconds, {least}, not {value!r}")
+    return number
 
 
 def _translations(value: Any) -> dict[str, str]:
@@ -168,6 +195,37 @@ def _read_tsv(source: str) -> Iterator[tuple[int, _Row]]:
         if len(cells) != len(columns):
             raise UserError(f"{source}, line {number}: {len(cells)} cells, but {len(columns)} columns in the header")
         yield number, dict(zip(columns, cells, strict=True))
+
+
+def _read_csv(source: str) -> Iterator[tuple[int, _Row]]:
+    filesystem, path = storage.locate(source)
+    with (
+        filesystem.open_input_stream(path, compression=None) as stream,
+        io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", newline="") as lines,
+    ):
+        reader = csv.reader(lines, strict=True)
+        number = 1
+        while True:
+            with _at_line(source, number):
+                cells = _next_cells(reader)
+                if number == 1:
+                    columns = cells or []
+                    _check_columns(columns)
+                elif cells and len(cells) != len(columns):
+                    raise ValueError(f"{len(cells)} cells, but {len(columns)} columns in the header")
+            if cells is None:
+                return
+            if cells and number > 1:
+                yield number, dict(zip(columns, cells, strict=True))
+            number = reader.line_num + 1
+
+
+def _next_cells(reader: Iterator[list[str]]) -> list[str] | None:
+    """The next row, [] for an empty line, None at the end."""
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
 
 
 def _read_parquet(source: str) -> Iterator[tuple[int, _Row]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import io
 import posixpath
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -41,6 +43,23 @@ def canonical_split(split: str | None) -> str:
     if split not in names:
         raise UserError(f"no split {split!r}; valid are train, dev (or validation) and test")
     return names[split]
+
+
+def sentence_id(corpus: str, text: str | None, otherwise: str) -> str:
+    """The identifier of a sentence that is known by a text: utterances whose text there is the same are parallel.
+
+    Case, punctuation and quotation marks do not count. 16 hexadecimal digits: 1.8 million sentences collide with a
+    probability of 1e-7.
+
+    Args:
+        corpus: what the identifier begins with.
+        text: of the sentence in the language that ties the others together.
+        otherwise: a name of its own, where there is no text or no word in it.
+    """
+    folded = unicodedata.normalize("NFKC", text or "").casefold()
+    words = "".join(character if character.isalnum() else " " for character in folded).split()
+    key = " ".join(words) if words else otherwise
+    return f"{corpus}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
 def text_lines(uri: str) -> Iterator[str]:

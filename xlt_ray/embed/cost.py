@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from xlt_ray.corpora import audio, published
 from xlt_ray.embed.config import EmbedConfig
@@ -53,7 +54,7 @@ def counted(embeddings: Embeddings) -> Speech:
     Raises:
         UserError: where none of them can be decoded.
     """
-    rows = embeddings.all_rows.select(["language", "audio", "member"]).to_pylist()
+    rows = embeddings.all_rows.select(["language", *audio.Place._fields]).to_pylist()
     num = {
         (code, split): count
         for split in embeddings.splits
@@ -68,14 +69,14 @@ def counted(embeddings: Embeddings) -> Speech:
     return Speech(num, missing, known, f"counted; length by {NUM_SAMPLED} recordings a language")
 
 
-def _mean_seconds(rows: Sequence[Mapping[str, str]]) -> float | None:
+def _mean_seconds(rows: Sequence[Mapping[str, Any]]) -> float | None:
     """Mean length of the recordings that can be decoded, None for none."""
     lengths = []
-    locators = [(row["audio"], row["member"]) for row in rows]
-    for (file, member), data in zip(locators, audio.read_recordings(locators), strict=True):
+    places = [audio.Place(*(row[field] for field in audio.Place._fields)) for row in rows]
+    for place, recording in zip(places, audio.try_recordings(places), strict=True):
         with contextlib.suppress(RejectedRow):
-            if not isinstance(data, RejectedRow):
-                lengths.append(len(audio.decode(data, member or file)) / audio.SAMPLE_RATE)
+            if not isinstance(recording, Exception):
+                lengths.append(len(audio.decode(recording, place.name)) / audio.SAMPLE_RATE)
     return sum(lengths) / len(lengths) if lengths else None
 
 

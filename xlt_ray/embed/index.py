@@ -18,7 +18,10 @@ import pyarrow.compute as pc
 from xlt_ray.errors import UserError
 from xlt_ray.store.schema import INDEX, UTTERANCE, Utterance, utterance_table
 
-_IDENTITY = ("utterance_id", "sentence_id", "language", "text", "translations", "speaker", "split")
+_IDENTITY = (
+    *("utterance_id", "sentence_id", "language", "start", "duration"),
+    *("text", "translations", "speaker", "split"),
+)
 _BATCH = 10_000  # rows that exist as Python objects at a time
 
 Indices = npt.NDArray[np.int64]

@@ -133,25 +133,27 @@ def decode(rows: pa.Table, split_long: bool) -> pa.Table:
     """Rows of INDEX in, rows of DECODED out, none lost: each with its sound, or the reason why there is none.
 
     A row without `bytes` was not there when the job started; it is not looked for again.
+
+    Raises:
+        Unreachable: a file that was there cannot be read from here.
     """
+    places = audio.places_of(rows)
     there = pc.is_valid(rows["bytes"]).to_pylist()
-    locators = list(zip(rows["audio"].to_pylist(), rows["member"].to_pylist(), strict=True))
-    wanted = [place for place, is_there in zip(locators, there, strict=True) if is_there]
-    read = iter(audio.read_recordings(wanted))
+    read = iter(audio.read_recordings([place for place, is_there in zip(places, there, strict=True) if is_there]))
     decoded = [
-        _decode(next(read), member or file, split_long) if is_there else (None, f"missing: no file {file}")
-        for (file, member), is_there in zip(locators, there, strict=True)
+        _decode(next(read), place.name, split_long) if is_there else (None, f"missing: no file {place.audio}")
+        for place, is_there in zip(places, there, strict=True)
     ]
     sounds, reasons = zip(*decoded, strict=True)
     columns = [*rows.columns, pa.array(sounds, pa.large_binary()), pa.array(reasons, pa.string())]
     return pa.table(columns, schema=DECODED)
 
 
-def _decode(data: audio.Recording, name: str, split_long: bool) -> tuple[bytes | None, str | None]:
+def _decode(recording: audio.Recording, name: str, split_long: bool) -> tuple[bytes | None, str | None]:
     try:
-        if isinstance(data, RejectedRow):
-            raise data
-        pcm = audio.decode(data, name)
+        if isinstance(recording, RejectedRow):
+            raise recording
+        pcm = audio.decode(recording, name)
         if len(pcm) > audio.MAX_SAMPLES and not split_long:
             raise RejectedRow(
                 f"too long: {len(pcm) / audio.SAMPLE_RATE:.1f} s, more than 30 s (see --embed.split-long)"

@@ -80,7 +80,7 @@ class Job:
     name: str = field(default="demo", metadata=EXECUTION)
     """Name of this run: results are in ROOT/STAGE/NAME."""
     corpus: str = field(default="asterisk", metadata=EXECUTION)
-    """asterisk, fleurs[:PATH], covost2[:PATH], mass:PATH or manifest:PATH."""
+    """asterisk, fleurs[:PATH], covost2[:PATH], mass:PATH or manifest:PATH; several with + between."""
     languages: Codes = ("en", "es", "fr", "it", "ru")
     """Language codes with commas between, for example en,fr,zh."""
     model: str = field(default="wheels:whisper-base", metadata=EXECUTION)

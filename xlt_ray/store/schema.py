@@ -48,8 +48,11 @@ class Utterance:
         sentence_id: the same for recordings and translations of the same sentence; this makes utterances parallel.
         language: code as Whisper spells it where it knows the language (`zh`, `kea`); see `xlt_ray.languages`.
         audio: absolute path or URI of the file that holds the recording.
-        member: "" when `audio` is a sound file; the row number when it is a Parquet file with an `audio` column;
+        member: "" when `audio` is a sound file; the row number when it is a Parquet or Arrow file, with the name of
+            the column behind it where that is not `audio` (`17:speech`);
             the member's name when it is a tar archive.
+        start: where the utterance begins in the recording, in seconds; None: at its beginning.
+        duration: how long it lasts, in seconds; None: to the end of the recording.
         text: transcript, where there is one.
         translations: the sentence in other languages, by language code.
         speaker: who speaks, where it is known.
@@ -61,6 +64,8 @@ class Utterance:
     language: str
     audio: str
     member: str = ""
+    start: float | None = None
+    duration: float | None = None
     text: str | None = None
     translations: dict[str, str] = dataclasses.field(default_factory=dict)
     speaker: str | None = None
@@ -74,6 +79,8 @@ UTTERANCE = pa.schema(
         pa.field("language", pa.string(), nullable=False),
         pa.field("audio", pa.string(), nullable=False),
         pa.field("member", pa.string(), nullable=False),
+        pa.field("start", pa.float64()),
+        pa.field("duration", pa.float64()),
         pa.field("text", pa.string()),
         pa.field("translations", pa.map_(pa.string(), pa.string()), nullable=False),
         pa.field("speaker", pa.string()),

@@ -1,0 +1,90 @@
+"""Where a recording is said to be, and where it is: the cell of a table becomes the path or URI of a file.
+
+A cell is a path, absolute or relative to its table, or a URI. Some cells cannot name a file here (a web address, a
+Windows path); others name one in another spelling than the disk has (composed and decomposed letters, a space at the
+end). The latter are only looked for where the path as written is not there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import re
+import stat
+import unicodedata
+import urllib.parse
+from collections.abc import Iterator
+
+from xlt_ray.errors import RejectedRow, Unreachable
+from xlt_ray.store import storage
+
+BAD_PATH = (errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR)
+"""What is wrong with the path of one recording, not with the machine."""
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+
+
+def resolve(folder: str, cell: str) -> str:
+    """The path or URI that a cell names; a relative one is relative to `folder`.
+
+    `file://` addresses are unquoted (`%20`), and `~` is the user's home. What cannot be a file here stays as it is.
+    """
+    if cell.startswith("file:/"):
+        return urllib.parse.unquote(urllib.parse.urlsplit(cell).path)
+    if _SCHEME.match(cell) or _WINDOWS.match(cell):
+        return cell
+    if cell.startswith("~"):
+        return os.path.expanduser(cell)
+    return posixpath.join(folder, cell.removeprefix("./"))
+
+
+def find(audio: str) -> str:
+    """The file at a place, in the spelling that the disk has.
+
+    Raises:
+        RejectedRow: the place is none that a file could be at, or there is something else.
+        Unreachable: there is no such file.
+    """
+    if storage.is_remote(audio):
+        return audio
+    if _SCHEME.match(audio):
+        raise RejectedRow("missing: a web address; only files and object stores (s3, gs, hf) are read")
+    if _WINDOWS.match(audio):
+        raise RejectedRow("missing: a path of Windows, which is none on this machine")
+    try:
+        path = next((path for path in (audio, *_spellings(audio)) if os.path.lexists(path)), audio)
+        _check_kind(os.stat(path).st_mode)
+    except (OSError, ValueError) as error:
+        raise unreadable(audio, error) from error
+    return path
+
+
+def unreadable(audio: str, error: OSError | ValueError) -> RejectedRow | Unreachable:
+    """What an error of the file system means: the path itself is wrong, or the file is out of reach."""
+    if isinstance(error, ValueError) or (not storage.is_remote(audio) and error.errno in BAD_PATH):
+        return RejectedRow("missing: not the path of a file")
+    return Unreachable(audio, error.strerror or str(error) or type(error).__name__)
+
+
+def _check_kind(mode: int) -> None:
+    """Reading a pipe never ends where nobody writes to it, so it is not tried."""
+    if stat.S_ISDIR(mode):
+        raise RejectedRow("missing: a folder, not a file")
+    if not stat.S_ISREG(mode):
+        raise RejectedRow("missing: a pipe, a socket or a device, not a file")
+
+
+def _spellings(path: str) -> Iterator[str]:
+    """The path with each part as the disk spells it, if it does at all; looked for only when this is asked."""
+    if path.isascii() and path == path.strip():
+        return
+    here = "/"
+    for part in os.path.abspath(path).split("/"):
+        forms = [part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD")), part.strip()]
+        found = next((form for form in forms if os.path.lexists(os.path.join(here, form))), None)
+        if found is None:
+            return
+        here = os.path.join(here, found)
+    yield here

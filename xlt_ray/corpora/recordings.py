@@ -1,0 +1,238 @@
+"""The content of recordings, wherever it lies: sound files, rows of Parquet and Arrow files, members of archives."""
+
+from __future__ import annotations
+
+import collections
+import io
+import posixpath
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xlt_ray.corpora import places
+from xlt_ray.corpora.decoding import Native
+from xlt_ray.corpora.segments import Segment, read_segments
+from xlt_ray.errors import RejectedRow, Unreachable
+from xlt_ray.store import storage
+
+Recording = bytes | Native | RejectedRow
+"""The bytes of a sound file; the samples, where only a segment of it was asked for; or why there is neither."""
+
+
+class Place(NamedTuple):
+    """Where a recording is: the columns of a corpus row that say so."""
+
+    audio: str
+    member: str = ""
+    start: float | None = None
+    duration: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that the sound file has."""
+        return self.member or self.audio
+
+    @property
+    def segment(self) -> Segment:
+        """The part of the recording that is meant."""
+        return Segment(self.start, self.duration)
+
+
+def places_of(rows: pa.Table) -> list[Place]:
+    """Where the recordings of rows with the schema UTTERANCE are."""
+    return [Place(*values) for values in zip(*(rows[name].to_pylist() for name in Place._fields), strict=True)]
+
+
+def read_recordings(wanted: Sequence[Place]) -> Iterator[Recording]:
+    """The content of recordings, in the order asked for; a file is opened once and read only as far as needed.
+
+    Recordings wait in memory only where the order differs from that of their file, so rows of one Parquet file,
+    members of one archive and segments of one recording cost least in the order in which they lie there.
+
+    Args:
+        wanted: where they are.
+
+    Yields:
+        The content, or a RejectedRow as a value where it is missing in its container, empty, or not at this segment.
+
+    Raises:
+        Unreachable: a file is not there or cannot be read from here; this says nothing about the recording.
+    """
+    for recording in try_recordings(wanted):
+        if isinstance(recording, Unreachable):
+            raise recording
+        yield recording
+
+
+_Key = tuple[str, Segment]
+"""Member of a container, and which part of it."""
+
+_Found = tuple[_Key, Recording | Unreachable]
+
+
+def try_recordings(wanted: Sequence[Place]) -> Iterator[Recording | Unreachable]:
+    """As `read_recordings`, with Unreachable as a value too."""
+    uses_left = collections.Counter(wanted)
+    keys: dict[str, set[_Key]] = collections.defaultdict(set)
+    for place in wanted:
+        keys[place.audio].add((place.member, place.segment))
+    containers: dict[str, Iterator[_Found]] = {}
+    found: dict[Place, Recording | Unreachable] = {}
+
+    def take(audio: str) -> bool:
+        item = next(containers[audio], None)
+        if item:
+            (member, segment), recording = item
+            found.setdefault(Place(audio, member, *segment), recording or RejectedRow("empty: 0 bytes"))
+        return item is not None
+
+    last = ""
+    for place in wanted:
+        audio = place.audio
+        if audio not in containers:
+            containers[audio] = _read_container(audio, keys[audio])
+        if last not in ("", audio) and all(not member for member, _ in keys[last]):
+            while take(last):  # so that at most one sound file is open, and each is decoded once
+                pass
+        last = audio
+        while place not in found:
+            if not take(audio):
+                found[place] = RejectedRow("missing: not in its container")
+        yield found[place]
+        uses_left[place] -= 1
+        if not uses_left[place]:
+            del found[place]
+
+
+def _read_container(audio: str, keys: set[_Key]) -> Iterator[_Found]:
+    """Members in the order of the container, without those that it does not hold; where it breaks off, all again."""
+    try:
+        path = places.find(audio)
+        if all(not member for member, _ in keys):
+            yield from _read_sound(path, {segment for _, segment in keys})
+        elif path.endswith((".parquet", ".arrow")):
+            yield from _read_rows(path, keys)
+        else:
+            yield from _cut_members(_read_tar(path, {member for member, _ in keys}), keys)
+    except (RejectedRow, Unreachable) as reason:
+        yield from ((key, reason) for key in sorted(keys, key=repr))
+    except Exception as error:
+        why = _why(audio, error)
+        yield from ((key, why) for key in sorted(keys, key=repr))
+
+
+_DAMAGED = (tarfile.TarError, zlib.error, EOFError, pa.ArrowException, KeyError, ValueError)
+
+
+def _why(audio: str, error: Exception) -> RejectedRow | Unreachable:
+    """What an error in the middle of a container means; one that says nothing of it or of the store is a fault."""
+    # pyarrow reports damaged pages as an OSError without errno; with one it is mostly the machine that failed.
+    is_damage = isinstance(error, OSError) and error.errno is None and not storage.is_remote(audio)
+    if is_damage or (isinstance(error, _DAMAGED) and not isinstance(error, OSError)):
+        return RejectedRow("missing: its file cannot be read that far")
+    if isinstance(error, OSError):
+        return places.unreadable(audio, error)
+    if storage.is_remote(audio):  # the clients of stores fail in the ways of whatever they are built on
+        return Unreachable(audio, f"{type(error).__name__}: {error}")
+    raise error
+
+
+def _read_sound(path: str, segments: set[Segment]) -> Iterator[_Found]:
+    """A sound file as it is, or segments of it."""
+    cuts = segments - {Segment()}
+    if Segment() in segments:
+        yield ("", Segment()), storage.read_bytes(path)
+    if not cuts:
+        return
+    filesystem, inner = storage.locate(path)
+    with filesystem.open_input_file(inner) as file:
+        if not file.size():
+            raise RejectedRow("empty: 0 bytes")
+        # libsndfile asks for some kilobytes at a time; an object store would answer each with a request.
+        stream = io.BufferedReader(file, 2**20 if storage.is_remote(path) else 2**16)
+        for segment, recording in read_segments(stream, path, cuts):
+            yield ("", segment), recording
+
+
+def _cut_members(members: Iterator[tuple[str, Recording | Unreachable]], keys: set[_Key]) -> Iterator[_Found]:
+    segments: dict[str, set[Segment]] = collections.defaultdict(set)
+    for member, segment in keys:
+        segments[member].add(segment)
+    for member, content in members:
+        whole = segments[member] & {Segment()}
+        if not isinstance(content, bytes) or not content:
+            whole = segments[member]
+        yield from (((member, segment), content) for segment in whole)
+        if (cuts := segments[member] - whole) and isinstance(content, bytes):
+            yield from (((member, cut), part) for cut, part in read_segments(io.BytesIO(content), member, cuts))
+
+
+def _read_rows(path: str, keys: set[_Key]) -> Iterator[_Found]:
+    """Rows of a Parquet or Arrow file; a member is the number of the row, and its column where that is not `audio`."""
+    read = _read_parquet if path.endswith(".parquet") else _read_arrow
+    rows: dict[str, list[int]] = collections.defaultdict(list)
+    for member in {member for member, _ in keys}:
+        number, _, column = member.partition(":")
+        if number.isdecimal():
+            rows[column].append(int(number))
+    for column, numbers in rows.items():
+        found = read(path, column or "audio", sorted(numbers))
+        named = ((f"{number}:{column}" if column else str(number), _content(path, cell)) for number, cell in found)
+        yield from _cut_members(named, keys)
+
+
+def _read_parquet(path: str, column: str, numbers: Sequence[int]) -> Iterator[tuple[int, pa.Scalar]]:
+    filesystem, inner = storage.locate(path)
+    with filesystem.open_input_file(inner) as source, pq.ParquetFile(source) as file:
+        first = 0
+        for group in range(file.num_row_groups):
+            end = first + file.metadata.row_group(group).num_rows
+            rows = [number - first for number in numbers if first <= number < end]
+            if rows:
+                cells = file.read_row_group(group, columns=[column]).column(column)
+                yield from ((first + row, cells[row]) for row in rows)
+            first = end
+
+
+def _read_arrow(path: str, column: str, numbers: Sequence[int]) -> Iterator[tuple[int, pa.Scalar]]:
+    """Rows of an Arrow stream, as `save_to_disk` writes it; on a local disk only the pages of these rows are read."""
+    filesystem, inner = storage.locate(path)
+    source = filesystem.open_input_stream(inner, compression=None) if storage.is_remote(path) else pa.memory_map(inner)
+    with source, pa.ipc.open_stream(source) as batches:
+        first = 0
+        for batch in batches:
+            end = first + batch.num_rows
+            yield from ((row, batch.column(column)[row - first]) for row in numbers if first <= row < end)
+            first = end
+            if end > numbers[-1]:
+                return
+
+
+def _content(path: str, cell: pa.Scalar) -> Recording | Unreachable:
+    """The sound in a cell: binary, or the struct {bytes, path} of Hugging Face datasets, which may only name a file."""
+    value = cell.as_py()
+    if not isinstance(value, dict):
+        return value or RejectedRow("empty: no sound in its row")
+    if value["bytes"] is not None or not value.get("path"):
+        return value["bytes"] or RejectedRow("empty: no sound in its row")
+    linked = places.resolve(posixpath.dirname(path), value["path"])
+    return next(recording for _, recording in _read_container(linked, {("", Segment())})) or RejectedRow(
+        "empty: 0 bytes"
+    )
+
+
+def _read_tar(path: str, members: set[str]) -> Iterator[tuple[str, bytes]]:
+    filesystem, inner = storage.locate(path)
+    with (
+        filesystem.open_input_stream(inner, compression=None) as stream,
+        tarfile.open(fileobj=stream, mode="r|*") as archive,
+    ):
+        for info in archive:
+            name = info.name.removeprefix("./")
+            content = archive.extractfile(info) if name in members else None
+            if content is not None:
+                yield name, content.read()

@@ -1,0 +1,193 @@
+"""Segments of longer recordings: opened once, read from front to back, and decoded no further than needed.
+
+A segment has exactly the samples that the whole recording has there. Where libsndfile seeks to the very sample and
+decodes the same from there (PCM, FLAC, ALAC), it seeks. MP3, Vorbis and Opus are not the same to the last bit behind a
+seek, and what FFmpeg reads has no exact places: there the recording is decoded once, from its beginning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, NamedTuple, Protocol
+
+import numpy as np
+import soundfile as sf
+
+from xlt_ray.corpora.decoding import (
+    NO_SAMPLES,
+    TOLERANCE_S,
+    TRUNCATED,
+    UNKNOWN_LENGTH,
+    Native,
+    Samples,
+    check_size,
+    ffmpeg_blocks,
+    headerless,
+)
+from xlt_ray.errors import RejectedRow
+
+_EXACT_SEEK = ("PCM_", "ALAC_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+"""Subtypes in which a seek gives the samples of a reading from the beginning (FLAC's are `PCM_*`)."""
+
+_BLOCK = 2**16
+"""Samples that are decoded at once where libsndfile reads from the beginning."""
+
+BEYOND = "beyond the end: the segment reaches more than 0.1 s behind the end of its recording"
+
+
+class Segment(NamedTuple):
+    """A part of a recording in seconds; both None: all of it."""
+
+    start: float | None = None
+    duration: float | None = None
+
+
+def read_segments(
+    stream: BinaryIO, name: str, segments: Iterable[Segment]
+) -> Iterator[tuple[Segment, Native | RejectedRow]]:
+    """Segments of one recording, each with its samples as they were recorded, by their start.
+
+    Args:
+        stream: the content of a sound file; it must be able to seek.
+        name: its name, for formats without a header.
+        segments: any, in any order; they may overlap.
+    """
+    ordered = sorted(segments, key=lambda segment: (segment.start or 0.0, segment.duration or 0.0))
+    try:
+        with _opened(stream, name) as sound:
+            for segment in ordered:
+                yield segment, _cut(sound, segment)
+                ordered = ordered[1:]
+    except RejectedRow as reason:
+        yield from ((segment, reason) for segment in ordered)
+
+
+def _cut(sound: _Sound, segment: Segment) -> Native | RejectedRow:
+    start, rate = segment.start or 0.0, sound.rate
+    first = round(start * rate)
+    end = None if segment.duration is None else round((start + segment.duration) * rate)
+    try:
+        samples = sound.read(first, end)
+    except RejectedRow as reason:
+        return reason
+    missing = 0 if end is None else end - first - len(samples)
+    if not len(samples) or missing > TOLERANCE_S * rate:
+        was_promised = (end or first + 1) <= sound.num_promised
+        return RejectedRow(TRUNCATED if was_promised else BEYOND)
+    return Native(samples, rate)
+
+
+class _Sound(Protocol):
+    """An open recording.
+
+    Attributes:
+        rate: samples a second.
+        num_promised: samples that its header promises; 0 where it does not say.
+    """
+
+    rate: int
+    num_promised: int
+
+    def read(self, first: int, end: int | None) -> Samples:
+        """Samples from `first` to `end`, fewer at the end of the recording; `first` never falls from call to call."""
+
+
+@contextlib.contextmanager
+def _opened(stream: BinaryIO, name: str) -> Iterator[_Sound]:
+    demuxer = headerless(name)
+    if demuxer:
+        yield _Streamed(ffmpeg_blocks(stream, demuxer), 0)
+        return
+    try:
+        file = _File(stream)
+    except sf.SoundFileError:
+        stream.seek(0)
+        yield _Streamed(ffmpeg_blocks(stream, None), 0)
+        return
+    with file:
+        if file.frames >= UNKNOWN_LENGTH:
+            stream.seek(0)
+            yield _Streamed(ffmpeg_blocks(stream, None), 0)
+        elif file.seekable() and file.subtype.startswith(_EXACT_SEEK):
+            yield _Seekable(file)
+        else:
+            file.is_streamed = True
+            yield _Streamed(_libsndfile_blocks(file), file.frames)
+
+
+class _File(sf.SoundFile):  # type: ignore[misc]
+    """An open file that seeks only where it is told to: soundfile itself seeks to where it is behind every reading."""
+
+    is_streamed = False
+
+    def seekable(self) -> bool:
+        return not self.is_streamed and bool(super().seekable())
+
+
+class _Seekable:
+    def __init__(self, file: sf.SoundFile) -> None:
+        self._file = file
+        self.rate: int = file.samplerate
+        self.num_promised: int = file.frames
+
+    def read(self, first: int, end: int | None) -> Samples:
+        end = self.num_promised if end is None else min(end, self.num_promised)
+        num_samples = max(end - first, 0)
+        check_size(num_samples * self._file.channels)
+        try:
+            self._file.seek(min(first, self.num_promised))
+            samples: Samples = self._file.read(num_samples, dtype="float32", always_2d=True)
+        except sf.SoundFileError as error:
+            raise RejectedRow(TRUNCATED) from error
+        return samples
+
+
+class _Streamed:
+    """Decodes from the beginning; holds what it has decoded from the start of the last segment on."""
+
+    def __init__(self, blocks: Iterator[Native], num_promised: int) -> None:
+        self._blocks = blocks
+        first = next(blocks, None)
+        if first is None:
+            raise RejectedRow(NO_SAMPLES)
+        self.rate = first.rate
+        self.num_promised = num_promised
+        self._held = [first.samples]
+        self._held_from = 0
+        self._held_to = len(first.samples)
+        self._broken: RejectedRow | None = None
+
+    def read(self, first: int, end: int | None) -> Samples:
+        while end is None or self._held_to < end:
+            self._forget(first)
+            block = self._next()
+            if block is None:
+                break
+            self._held.append(block.samples)
+            self._held_to += len(block.samples)
+            check_size((min(self._held_to, end or self._held_to) - first) * block.samples.shape[1])
+        self._forget(first)
+        place = first - self._held_from
+        return np.concatenate(self._held)[place : None if end is None else place + end - first]
+
+    def _next(self) -> Native | None:
+        """The next block; where the recording breaks off, all that need more of it are told so."""
+        try:
+            if self._broken is None:
+                return next(self._blocks, None)
+        except RejectedRow as reason:
+            self._broken = reason
+        raise self._broken
+
+    def _forget(self, first: int) -> None:
+        while len(self._held) > 1 and self._held_from + len(self._held[0]) <= first:
+            self._held_from += len(self._held.pop(0))
+
+
+def _libsndfile_blocks(file: sf.SoundFile) -> Iterator[Native]:
+    try:
+        while len(samples := file.read(_BLOCK, dtype="float32", always_2d=True)):
+            yield Native(samples, file.samplerate)
+    except sf.SoundFileError as error:
+        raise RejectedRow(TRUNCATED) from error
