@@ -5,9 +5,10 @@ r"""What does speech become in writing? Translations and transcripts with BLEU, 
   between the two    python jobs/translate.py --name half --translate.checkpoint zh --translate.alpha 0.5
   your own speech    python jobs/translate.py --corpus manifest:corpus.tsv --languages en,fr --root runs --name mine
   languages that     python jobs/translate.py --preset unseen             (FLEURS: one run for each of four prompts,
-  Whisper never saw                                                        compared in one table)
+  Whisper never saw                                                        compared in one table; unseen_wide: all 19)
   the paper's        python jobs/translate.py --preset transfer_test_large_v2 --dry-run    (what it will cost; then
-                     without --dry-run, after jobs/finetune.py --preset transfer_large_v2; ja_zh_test_large_v2 alike)
+                     without --dry-run, after jobs/finetune.py --preset transfer_large_v2; ja_zh_test_large_v2 and
+                     transfer_test_wide_large_v2 alike)
   on a cluster       ray job submit --working-dir . -- python jobs/translate.py \
                          --preset fleurs_large_v2 --root s3://bucket/runs --embed.num-gpus 1 --translate.num-gpus 1
 
