@@ -243,8 +243,8 @@ def test_a_region_is_understood_in_every_setting():
         ),
         (lambda: FinetuneConfig(keep=("en-zh-CN",), ewc_lambda=1), "en-zh is in --finetune.directions and in"),
         (
-            lambda: TranslateConfig(source_prompt="relatd"),
-            "source prompt 'relatd' is neither auto, soft nor related: 'relatd' is no language code",
+            lambda: TranslateConfig(source_prompt="cousin"),
+            "source prompt 'cousin' is neither auto, soft nor related: 'cousin' is no language code",
         ),
     ],
 )

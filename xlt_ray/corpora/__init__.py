@@ -106,6 +106,7 @@ def read_as_written(spec: str, languages: Sequence[str], split: str | None) -> I
 
 
 def _in_our_codes(row: Utterance) -> Utterance:
+    """The row with the codes of `languages.code_of`, however the corpus spells them."""
     translations: dict[str, str] = {}
     spelled: dict[str, str] = {}
     for spelling, text in row.translations.items():
