@@ -194,8 +194,8 @@ def _require_layers(job: Job, config: EmbedConfig, model_dir: Path) -> None:
 
 
 def _read_of(splits: Sequence[str]) -> tuple[str, ...]:
-    """The splits that have to be read; none: all."""
-    return () if selection.ALL in splits else tuple(splits)
+    """The splits that have to be read, each once; none: all."""
+    return () if selection.ALL in splits else tuple(dict.fromkeys(splits))
 
 
 def _as_index(rows: pa.Table) -> pa.Table:
