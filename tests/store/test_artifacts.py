@@ -145,7 +145,7 @@ def test_a_root_that_can_no_longer_be_written_is_a_mistake_of_the_user(tmp_path)
     """What planning found may have changed until the work starts."""
     artifact = planned(tmp_path / "runs")
     (tmp_path / "runs").write_text("")
-    with pytest.raises(UserError, match="can't be written .*; choose another --root"):
+    with pytest.raises(UserError, match=r"can't be written .*; choose another --root"):
         artifact.begin()
 
 
