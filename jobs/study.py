@@ -7,10 +7,10 @@ r"""Which source language is best to fine-tune on? One run for each, scored on a
                          --model openai/whisper-large-v2 --root s3://bucket/runs --name study \
                          --embed.num-gpus 1 --finetune.num-gpus 1 --finetune.num-workers 8
 
-Reads ROOT/embed/NAME and ROOT/retrieval/NAME-test, and makes them first where they are missing. For each source it makes
-ROOT/fisher, ROOT/finetune and ROOT/translate of NAME-SOURCE-TARGET: ordinary artifacts, so what is done is not done
-again after a crash. Writes ROOT/study/NAME: data/cells.parquet, metrics.json (the matrix with intervals, R@1 and Fisher
-distance, their rank correlation with the transfer), plots/, manifest.json.
+Reads ROOT/embed/NAME and ROOT/retrieval/NAME-test, and makes them first where they are missing. For each source it
+makes ROOT/fisher, ROOT/finetune and ROOT/translate of NAME-SOURCE-TARGET: ordinary artifacts, so what is done is not
+done again after a crash. Writes ROOT/study/NAME: data/cells.parquet, metrics.json (the matrix with intervals, R@1 and
+Fisher distance, their rank correlation with the transfer), plots/, manifest.json.
 """
 
 from xlt_ray.embed.cost import counted, public_speech

@@ -163,7 +163,7 @@ def test_the_retrieval_that_a_study_makes_is_that_of_jobs_retrieval():
 
 
 def test_a_retrieval_of_all_rows_is_not_in_the_way(tmp_path, model):
-    """As the demo leaves it: of a corpus without splits jobs/retrieval.py reads every row, a study those of its test."""
+    """As the demo leaves it: of a corpus without splits jobs/retrieval.py reads every row, a study its test split."""
     embed(tmp_path, model)
     every = RetrievalConfig(embeddings="speech", split="all")
     asked = RetrievalJob(root=str(tmp_path), name="mine", languages=("en", "fr"), model=str(model), retrieval=every)

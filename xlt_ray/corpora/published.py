@@ -76,8 +76,7 @@ def find(corpus: str, split: str, *, divide: bool = False) -> Published:
     if (corpus, ALL) in PUBLISHED:
         whole = PUBLISHED[corpus, ALL]
         share = SHARES[canonical_split(split)] if divide and split != ALL else 1.0
-        counts = (round(share * count) for count in (whole.num_recordings, whole.num_sentences))
-        return Published(*counts, whole.mean_seconds)
+        return Published(round(share * whole.num_recordings), round(share * whole.num_sentences), whole.mean_seconds)
     if split == ALL:
         sizes = [PUBLISHED[corpus, part] for part in splits_of(corpus)]
         return Published(
