@@ -8,7 +8,7 @@ r"""Which source language is best to fine-tune on? One run for each, scored on a
                          --embed.num-gpus 1 --finetune.num-gpus 1 --finetune.num-workers 8
 
 Reads the embeddings of this corpus, model and encoding under ROOT/embed, whatever their name, and encodes what they
-lack; makes ROOT/retrieval/NAME too. For each source it makes ROOT/fisher, ROOT/finetune and ROOT/translate of
+lack; makes ROOT/retrieval/NAME-test too. For each source it makes ROOT/fisher, ROOT/finetune and ROOT/translate of
 NAME-SOURCE-TARGET: ordinary artifacts, so what is done is not done again after a crash. Writes ROOT/study/NAME:
 data/cells.parquet, metrics.json (the matrix with intervals, R@1 and Fisher distance, their rank correlation with the
 transfer), plots/, manifest.json.

@@ -27,7 +27,6 @@ def write(
     config: EmbedConfig | None = None,
     num_silent: int = 0,
     rows_per_unit: int = 32,
-    row_group_size: int = 1,
 ) -> Artifact:
     """A finished artifact of these rows, language by language, of frames that are given.
 
@@ -52,7 +51,7 @@ def write(
     index = [INDEX.empty_table()]
     for unit, members in units.items():
         shard = _shard(members, [frames_of(row) for row in members], num_silent, config.layers)
-        artifact.write_table(f"data/{unit}.parquet", shard, row_group_size=row_group_size)
+        artifact.write_table(f"data/{unit}.parquet", shard, row_group_size=1)
         index.append(_index(unit, shard))
     artifact.write_table("index.parquet", pa.concat_tables(index))
     artifact.merge_rejected()
@@ -94,7 +93,7 @@ def _index(unit: str, shard: pa.Table) -> pa.Table:
     return pa.table(columns, schema=INDEX)
 
 
-class Killed(Exception):  # noqa: N818 - stands for a signal
+class Killed(Exception):  # noqa: N818 - as the state is called
     """Stands for the end of a run that is killed."""
 
 

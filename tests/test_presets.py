@@ -5,14 +5,14 @@ import importlib
 import runpy
 import socket
 
+import embedded
 import pytest
 import ray
 from ray_speech import row, write_manifest, write_rows
 from tiny import tiny_whisper
 
-from xlt_ray.embed import cost
+from xlt_ray.embed import cost, plan
 from xlt_ray.embed.config import EmbedJob
-from xlt_ray.embed.cost import public_speech
 from xlt_ray.errors import UserError
 from xlt_ray.finetune.config import FinetuneJob
 from xlt_ray.finetune.cost import learned
@@ -20,11 +20,6 @@ from xlt_ray.job import cli
 from xlt_ray.presets import PRESETS
 from xlt_ray.retrieval.config import RetrievalJob
 from xlt_ray.translate.config import TranslateJob
-
-
-def embed_costs(settings, speech):
-    return cost.embed_costs(settings, settings.embed, None, speech)
-
 
 JOBS = {"embed": EmbedJob, "retrieval": RetrievalJob, "finetune": FinetuneJob, "translate": TranslateJob}
 MEANT = dict.fromkeys(("demo", "plain", "asterisk", "asterisk_100"), tuple(JOBS)) | {
@@ -59,6 +54,22 @@ def nothing_at_hand(monkeypatch):
     monkeypatch.setattr(ray, "init", refuse)
 
 
+def splits_of(job, settings):
+    """The splits that a job reads."""
+    return {
+        "embed": lambda: settings.splits,
+        "retrieval": lambda: [settings.retrieval.split],
+        "finetune": lambda: settings.finetune.splits,
+        "translate": lambda: [settings.translate.split],
+    }[job]()
+
+
+def stages(output):
+    """The stages that stand in the table of a dry run."""
+    cells = [line.strip("│┃ ").split("│")[0].strip() for line in output.splitlines()]
+    return [cell for cell in cells if cell in JOBS]
+
+
 def run(job, settings):
     runpy.run_path(f"jobs/{job}.py")["main"](settings)
 
@@ -77,9 +88,12 @@ def test_every_preset_builds(preset, job):
 @pytest.mark.parametrize(("preset", "job"), LARGE)
 def test_large_presets_are_estimated_from_published_sizes(nothing_at_hand, preset, job):
     settings = parsed(preset, job)
-    costs = embed_costs if job == "embed" else importlib.import_module(f"xlt_ray.{job}.cost").costs
     directions = learned(settings) if job == "finetune" else ()
-    found = costs(settings, public_speech(settings, settings.embed, None, directions))
+    speech = cost.public_speech(settings, settings.embed, splits_of(job, settings), None, directions)
+    if job == "embed":
+        found = cost.costs(settings, settings.embed, speech)
+    else:
+        found = importlib.import_module(f"xlt_ray.{job}.cost").costs(settings, speech)
     assert list(found) == (["embed"] if job == "embed" else ["embed", job])
     assert all(spent.gpu_hours > 0 and spent.num_bytes > 0 for spent in found.values())
 
@@ -119,12 +133,28 @@ def world(tmp_path_factory):
     return ["--corpus", f"manifest:{manifest}", "--languages", "en,fr", "--model", tiny_whisper(folder / "model")]
 
 
-@pytest.mark.parametrize("job", ["embed", "retrieval", "finetune"])
-def test_ones_own_corpus_is_counted_and_nothing_is_left(nothing_at_hand, tmp_path, capsys, world, job):
-    run(job, parsed("plain", job, *world, "--root", tmp_path / "runs", "--dry-run"))
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [("embed", []), ("retrieval", ["--retrieval.split", "all"]), ("finetune", [])],
+)
+def test_ones_own_corpus_is_counted_and_nothing_is_left(nothing_at_hand, tmp_path, capsys, world, job, words):
+    run(job, parsed("plain", job, *world, "--root", tmp_path / "runs", "--dry-run", *words))
     output = capsys.readouterr().out
     assert "recordings counted" in output
+    assert stages(output) == list(dict.fromkeys(("embed", job)))
     assert not (tmp_path / "runs").exists()
+
+
+def test_nothing_more_is_said_to_be_encoded_than_is_missing(nothing_at_hand, tmp_path, capsys, world):
+    """The embeddings of one job serve the dry run of another, under any name."""
+    asked = parsed("plain", "embed", *world, "--root", tmp_path / "runs", "--name", "first")
+    embedded.encode(plan.prepare(asked, asked.embed, asked.splits))
+    capsys.readouterr()
+    run("finetune", parsed("plain", "finetune", *world, "--root", tmp_path / "runs", "--dry-run"))
+    output = capsys.readouterr().out
+    assert "embeddings: first (same corpus, model and encoding)" in output
+    assert stages(output) == ["finetune"]
+    assert not (tmp_path / "runs/finetune").exists()
 
 
 @pytest.mark.parametrize(
@@ -133,8 +163,9 @@ def test_ones_own_corpus_is_counted_and_nothing_is_left(nothing_at_hand, tmp_pat
         ("embed", ["--languages", "en,de"], "has no rows of language 'de'"),
         ("embed", ["--model", "nowhere"], "no model 'nowhere'"),
         ("retrieval", ["--retrieval.embeddings", "no"], "no finished embed artifact 'no'"),
-        ("finetune", ["--finetune.directions", "en-de"], "direction en-de: no en recording has a de text"),
-        ("finetune", ["--finetune.split", "test"], "direction en-zh: no en recording is of split 'test'"),
+        ("retrieval", [], "no recording is of split 'test'; the corpus has train; give its name .* or all for every"),
+        ("finetune", ["--finetune.directions", "en-de"], "direction en-de: no en recording .* has a de text"),
+        ("finetune", ["--finetune.split", "test"], "no recording is of split 'test'; the corpus has train"),
     ],
 )
 def test_a_dry_run_makes_the_checks_of_the_run(nothing_at_hand, tmp_path, world, job, words, message):
@@ -145,8 +176,8 @@ def test_a_dry_run_makes_the_checks_of_the_run(nothing_at_hand, tmp_path, world,
 
 def test_a_dry_run_sees_a_name_that_is_taken(nothing_at_hand, tmp_path, world):
     settings = parsed("plain", "embed", *world, "--root", tmp_path)
-    runpy.run_path("jobs/embed.py")["check"](settings, settings.root)
+    plan.prepare(settings, settings.embed, settings.splits).artifact.begin()
     run("embed", dataclasses.replace(settings, dry_run=True))
     other = parsed("plain", "embed", *world, "--root", tmp_path, "--dry-run", "--embed.keep-margin", "7")
-    with pytest.raises(UserError, match=r"embed\.keep_margin: 200 there, 7 asked"):
+    with pytest.raises(UserError, match=r"encoding\.keep_margin: 200 there, 7 asked"):
         run("embed", other)

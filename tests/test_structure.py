@@ -53,7 +53,6 @@ def test_names_say_what_is_inside():
 def test_every_stage_has_the_same_rooms():
     for stage in ("embed", "retrieval", "finetune", "tune", "translate", "study"):
         there = {path.name for path in (ROOT / "xlt_ray" / stage).iterdir()}
-        assert there >= {
-            *("config.py", "plan.py", "pipeline.py", "cost.py", "results.py"),
-            *("section.py", "section.html.jinja"),
-        }, stage
+        rooms = {"config.py", "plan.py", "pipeline.py", "cost.py", "results.py", "section.html.jinja"}
+        # The section of embed shows its metrics.json as it is.
+        assert there >= rooms | ({"section.py"} if stage != "embed" else set()), stage

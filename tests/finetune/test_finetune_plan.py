@@ -1,18 +1,18 @@
 """Every mistake of a user stops before Ray starts, in one line that names the value and what to do."""
 
-import pyarrow as pa
+import embedded
 import pytest
 from safetensors.torch import load_file, save_file
 from tiny import tiny_whisper
 
 from xlt_ray.errors import UserError
 from xlt_ray.finetune.config import FinetuneJob
-from xlt_ray.finetune.plan import prepare
+from xlt_ray.finetune.plan import plan_fisher, prepare
 from xlt_ray.job import cli
 from xlt_ray.models import whisper
 from xlt_ray.presets import PRESETS
-from xlt_ray.store import artifacts, shards
-from xlt_ray.store.schema import Utterance, embedding_schema, utterance_table
+from xlt_ray.store import artifacts
+from xlt_ray.store.schema import Utterance
 
 FISHER = {
     "keep": ["fr-en"],
@@ -22,7 +22,6 @@ FISHER = {
     "prompt": "tgt_transcribe",
     "seed": 7,
 }
-MADE_WITH = {"encoding": "exact", "keep_margin": 200, "context_margin": 100}
 
 
 @pytest.fixture(scope="module")
@@ -44,39 +43,27 @@ def root(tmp_path_factory):
         for code in ("en", "fr")
         for split in ("train", "dev")
     ]
-    embed = artifacts.start(
-        str(folder),
-        "embed",
-        "speech",
-        {"languages": ["en", "fr"], "model": {"sha256": sha256}, "embed": MADE_WITH},
-        {"corpus": "manifest:x", "embed": {}, "model": str(model)},
-    )
-    counts = {name: [0] * 4 for name in ("num_samples", "num_valid", "num_frames", "dim")}
-    table = utterance_table(rows)
-    columns = [
-        *table.columns,
-        *(pa.array(of, pa.int32()) for of in counts.values()),
-        pa.array([b""] * 4, pa.large_binary()),
-    ]
-    embed.write_table("data/en-00000.parquet", pa.table(columns, schema=embedding_schema()))
-    embed.merge_rejected()
-    embed.commit(units=["en-00000"], num_rows_in=4, inputs={}, seconds=0)
-    fisher = artifacts.start(
+    embedded.write(folder, "speech", rows, sha256=sha256, model=str(model))
+    fisher = artifacts.plan(
         str(folder),
         "fisher",
         "kept",
         {"model": {"sha256": sha256}, "fisher": FISHER},
         {"model": str(model)},
     )
+    fisher.begin()
     fisher.merge_rejected()
-    fisher.commit(units=[], num_rows_in=0, inputs={}, seconds=0)
+    fisher.commit(units={}, num_rows_in=0, inputs={}, seconds=0)
     return folder
 
 
-def attempt(root, *flags, model="model"):
+def parsed(root, *flags, model="model"):
     base = ["--root", str(root), "--model", str(root / model), "--languages", "en,fr", "--preset", "plain"]
-    job = cli.parse(FinetuneJob, [*base, "--name", "new", "--finetune.embeddings", "speech", *flags], PRESETS)
-    return prepare(job, shards.find(job.root, job.finetune.embeddings or job.name, job.languages), None)
+    return cli.parse(FinetuneJob, [*base, "--name", "new", "--finetune.embeddings", "speech", *flags], PRESETS)
+
+
+def attempt(root, *flags, model="model"):
+    return prepare(parsed(root, *flags, model=model))
 
 
 EWC = ["--finetune.ewc-lambda", "5"]
@@ -86,12 +73,15 @@ EWC = ["--finetune.ewc-lambda", "5"]
     ("flags", "says"),
     [
         (["--finetune.directions", "en-xx"], "no token for language 'xx'"),
-        (["--finetune.directions", "en-de"], "no en recording has a de text"),
+        (["--finetune.directions", "en-de"], "no en recording of split 'train' has a de text"),
         (["--finetune.directions", "de-zh"], "hears de, which is not in --languages en,fr"),
         (["--finetune.directions", "zh"], "'zh' is not two language codes"),
         (["--finetune.directions", "en-zh,en-zh"], "names a direction twice"),
         (["--finetune.directions", ""], "--finetune.directions is empty"),
-        (["--finetune.split", "nowhere"], "is of split 'nowhere', but of dev, train"),
+        (
+            ["--finetune.split", "nowhere"],
+            "no recording is of split 'nowhere'; the corpus has dev, train; give its name (dev, train), or all",
+        ),
         (["--finetune.evaluate-every", "2", "--finetune.dev-split", "nowhere"], "is of split 'nowhere'"),
         (["--finetune.embeddings", "none"], "no finished embed artifact 'none'"),
         (["--finetune.ewc-lambda", "-1"], "--finetune.ewc-lambda is -1"),
@@ -135,30 +125,50 @@ def test_frames_of_another_model_are_refused(root):
         attempt(root, model="other")
 
 
+def test_nothing_is_written(root):
+    before = sorted(root.rglob("*"))
+    plan = attempt(root, *EWC, "--finetune.keep", "fr-en", "--name", "unwritten")
+    assert (plan.artifact.name, plan.fisher.name, plan.fisher.is_begun) == ("unwritten", "unwritten", False)
+    assert sorted(root.rglob("*")) == before
+
+
 def test_a_name_that_is_taken_by_other_settings_is_refused(root):
-    attempt(root, "--name", "taken")
+    attempt(root, "--name", "taken").artifact.begin()
     attempt(root, "--name", "taken", "--finetune.num-workers", "2", "--finetune.checkpoint-every", "5")
     with pytest.raises(UserError, match=r"finetune.learning_rate: 3e-05 there, 0.01 asked"):
         attempt(root, "--name", "taken", "--finetune.learning-rate", "1e-2")
 
 
-def test_what_is_asked_may_not_wait_for_the_encoder(root):
-    """References are checked in the index of a corpus that is still to be encoded."""
-    job = cli.parse(
-        FinetuneJob,
-        [
-            "--root",
-            str(root),
-            "--model",
-            str(root / "model"),
-            "--languages",
-            "en,fr",
-            "--preset",
-            "plain",
-            "--finetune.embeddings",
-            "speech",
-        ],
-    )
-    index = utterance_table([Utterance(utterance_id="a", sentence_id="s", language="en", audio="a", split="train")])
-    with pytest.raises(UserError, match="no en recording has a zh text"):
-        prepare(job, shards.find(job.root, job.finetune.embeddings or job.name, job.languages), index)
+def test_a_run_is_of_the_rows_that_it_reads(root):
+    """Rows of dev count where it is measured, and not else; all are those of every split."""
+    plain = attempt(root).artifact.identity["embeddings"]
+    assert {split: part["num_rows"] for split, part in plain["rows"].items()} == {"train": 2}
+    measured = attempt(root, "--finetune.evaluate-every", "2").artifact.identity["embeddings"]
+    assert {split: part["num_rows"] for split, part in measured["rows"].items()} == {"train": 2, "dev": 2}
+    assert measured["rows"]["train"] == plain["rows"]["train"]
+    every = attempt(root, "--finetune.split", "all").artifact.identity["embeddings"]
+    assert {split: part["num_rows"] for split, part in every["rows"].items()} == {"all": 4}
+    assert plain["encoding"] == measured["encoding"] == every["encoding"]
+
+
+def test_a_fisher_is_of_the_split_that_is_trained_on(root):
+    """So that one is shared by runs that measure dev BLEU and runs that do not."""
+    keep = [*EWC, "--finetune.keep", "fr-en"]
+    plain, measured = attempt(root, *keep), attempt(root, *keep, "--finetune.evaluate-every", "2")
+    assert plain.fisher.identity == measured.fisher.identity
+    assert list(plain.fisher.identity["embeddings"]["rows"]) == ["train"]
+    assert plain.artifact.identity["fisher"] == plain.fisher.fingerprint
+    other = plan_fisher(plain.job, ("en-en",), plain.embeddings)
+    assert other.identity["fisher"] == plain.fisher.identity["fisher"] | {"keep": ["en-en"]}
+
+
+def test_what_is_asked_may_not_wait_for_the_encoder(root, tmp_path):
+    """References are checked in the rows of a corpus that is still to be encoded."""
+    (tmp_path / "a.wav").write_bytes(b"no sound, and nobody listens")
+    manifest = tmp_path / "corpus.tsv"
+    manifest.write_text("utterance_id\tsentence_id\tlanguage\taudio\tsplit\na\ts\ten\ta.wav\ttrain\n")
+    base = ["--root", str(tmp_path / "runs"), "--model", str(root / "model"), "--languages", "en"]
+    job = cli.parse(FinetuneJob, [*base, "--corpus", f"manifest:{manifest}"], PRESETS)
+    with pytest.raises(UserError, match="no en recording of split 'train' has a zh text"):
+        prepare(job)
+    assert not (tmp_path / "runs").exists()

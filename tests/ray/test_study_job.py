@@ -53,7 +53,7 @@ def test_the_matrix_is_what_the_runs_scored(studied):
     folder, _, output = studied
     figures = read(folder, "study", "mine")
     before = read(folder, "translate", "mine-base")["directions"]
-    pairs = read(folder, "retrieval", "mine")["pairs"]
+    pairs = read(folder, "retrieval", "mine-test")["pairs"]
     for trained in SOURCES:
         scores = read(folder, "translate", f"mine-{trained}-zh")
         assert scores["checkpoint"]["name"] == f"mine-{trained}-zh"

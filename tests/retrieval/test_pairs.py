@@ -1,15 +1,17 @@
 """From shards to rankings without Ray: every score, both directions, several tiles, against naive loops."""
 
-import itertools
-
+import embedded
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
+from xlt_ray.embed import plan
+from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.retrieval import pairs, results, tiles
 from xlt_ray.retrieval.config import RetrievalConfig
 from xlt_ray.store import artifacts
-from xlt_ray.store.schema import embedding_schema
+from xlt_ray.store.schema import INDEX, Utterance
 
 DIM, LAYER = 8, 1
 # Sentence of each recording: English lacks "d", Italian lacks "a"; "b" was recorded twice in Italian.
@@ -21,37 +23,49 @@ TEXTS = {"a": "A", "b": "the same", "c": "C", "d": "D", "e": "The same!", "f": "
 def corpus(tmp_path_factory):
     """A finished embed artifact of random frames, two recordings a shard, and the frames by language."""
     generator = np.random.default_rng(0)
-    artifact = artifacts.start(str(tmp_path_factory.mktemp("root")), "embed", "x", {}, {})
-    frames, units = {}, []
+    frames, rows = {}, []
     for language, sentences in SENTENCES.items():
         frames[language] = [generator.normal(size=(2, n, DIM)).astype(np.float16) for n in range(2, 2 + len(sentences))]
-        rows = [embedding(language, n, s, *frames[language][n]) for n, s in enumerate(sentences)]
-        for first in range(0, len(rows), 2):
-            units.append(f"{language}-{first // 2:05d}")
-            table = pa.Table.from_pylist(rows[first : first + 2], schema=embedding_schema([LAYER]))
-            artifact.write_table(f"data/{units[-1]}.parquet", table)
-    artifact.merge_rejected()
-    artifact.commit(units=units, num_rows_in=sum(map(len, SENTENCES.values())), inputs={}, seconds=0)
+        rows += [utterance(language, number, sentence) for number, sentence in enumerate(sentences)]
+    artifact = embedded.write(
+        tmp_path_factory.mktemp("root"),
+        "x",
+        rows,
+        lambda row: dict(enumerate_layers(frames[row.language][int(row.utterance_id[2:])])),
+        config=EmbedConfig(layers=(LAYER,)),
+        num_silent=3,
+        rows_per_unit=2,
+    )
     return artifact, frames
 
 
-def embedding(language, number, sentence, final, hidden):
-    silence = np.full((3, DIM), 7, np.float16)  # kept behind the speech; no score may see it
-    return {
-        "utterance_id": f"{language}{number}",
-        "sentence_id": sentence,
-        "language": language,
-        "audio": "/x.wav",
-        "member": "",
-        "text": TEXTS[sentence],
-        "translations": {},
-        "num_samples": 320 * len(final),
-        "num_valid": len(final),
-        "num_frames": len(final) + 3,
-        "dim": DIM,
-        "frames": np.concatenate([final, silence]).tobytes(),
-        "frames_layer_1": np.concatenate([hidden, silence]).tobytes(),
-    }
+def enumerate_layers(frames):
+    return zip((None, LAYER), map(silenced, frames), strict=True)
+
+
+def silenced(frames):
+    """With silence kept behind the speech; no score may see it."""
+    return np.concatenate([frames, np.full((3, DIM), 7, np.float16)])
+
+
+def utterance(language, number, sentence):
+    return Utterance(
+        utterance_id=f"{language}{number}",
+        sentence_id=sentence,
+        language=language,
+        audio="/x.wav",
+        text=TEXTS[sentence],
+    )
+
+
+def recordings(artifact):
+    """Rows of INDEX by language."""
+    index = plan.read_index(artifact)
+    return {code: index.filter(pc.equal(index["language"], code)) for code in SENTENCES}
+
+
+def cut(artifact):
+    return tiles.cut(artifact.uri, recordings(artifact), [("en", "it")], 2)
 
 
 def unit(frames):
@@ -87,13 +101,13 @@ def ranked(corpus, **settings):
     embeddings, _ = corpus
     config = RetrievalConfig(baselines=("mean_pool", "max_pool"), layers=(LAYER,), **settings)
     artifact = artifacts.Artifact(embeddings.uri + "-" + "-".join(map(str, settings.values())), "retrieval", "x")
-    plan = tiles.cut(embeddings, [("en", "it")], 2)
-    assert len(plan) == 9
+    every = cut(embeddings)
+    assert len(every) == 9
     scorer = tiles.ScoreTile(artifact, config)
-    for tile in plan:
-        row = {"name": tile.name, "rows": tile.rows, "columns": tile.columns, "num_pairs": tile.num_pairs}
-        scorer(pa.Table.from_pylist([row]))
-    pairs.rank_pair(artifact, embeddings, [tile.name for tile in plan], ("en", "it"), config)
+    for tile in every:
+        scorer(pa.Table.from_pylist([tile.plain()]))
+    both = recordings(embeddings)
+    pairs.rank_pair(artifact, [tile.name for tile in every], (both["en"], both["it"]), config)
     return {name: artifacts.read_table(artifact.path("data", f"{name}.parquet")) for name in ("en-it", "it-en")}
 
 
@@ -171,21 +185,47 @@ def test_figures_are_those_of_the_ranks(corpus):
 
 
 @pytest.mark.parametrize(
-    ("counts", "limit", "expected"),
-    [([2, 2, 2], 4, [4, 2]), ([5, 1], 4, [5, 1]), ([1, 1, 1], 9, [3]), ([0, 2, 0], 2, [2]), ([0], 2, [])],
+    ("units", "limit", "expected"),
+    [("aabbcc", 4, [4, 2]), ("aaaaab", 4, [4, 2]), ("abc", 9, [3]), ("aabbaa", 2, [2, 2, 2]), ("", 2, [])],
 )
-def test_strips_hold_consecutive_shards_up_to_the_limit(counts, limit, expected):
-    files = [(f"f{n}", count) for n, count in enumerate(counts)]
-    strips = tiles.strips_of(files, limit)
-    assert [strip.num_utterances for strip in strips] == expected
-    named = list(itertools.chain.from_iterable(strip.files for strip in strips))
-    assert [name for name, count in files if count] == [name for name in named if dict(files)[name]]
+def test_strips_hold_consecutive_recordings_up_to_the_limit(units, limit, expected):
+    """However they lie in shards: of some units, only the rows of one split are read."""
+    rows = [
+        {"unit": unit, "row": 3 * place, "num_valid": place + 1, "utterance_id": str(place), "generation": 0}
+        | dict.fromkeys(("sentence_id", "language", "audio", "member"), "")
+        | {"translations": []}
+        for place, unit in enumerate(units)
+    ]
+    strips = tiles.strips_of("root", pa.Table.from_pylist(rows, schema=INDEX), limit)
+    assert [len(strip.rows) for strip in strips] == expected
+    found = [entry for strip in strips for entry in zip(strip.shards, strip.rows, strip.num_valid, strict=True)]
+    assert found == [(f"root/data/{unit}.parquet", 3 * place, place + 1) for place, unit in enumerate(units)]
+
+
+def test_a_tile_travels_as_a_row_of_a_table(corpus):
+    for tile in cut(corpus[0]):
+        (row,) = pa.Table.from_pylist([tile.plain()]).to_pylist()
+        assert (tiles.Strip.of(row["rows"]), tiles.Strip.of(row["columns"])) == (tile.rows, tile.columns)
+        assert (row["name"], row["num_pairs"]) == (tile.name, len(tile.rows.rows) * len(tile.columns.rows))
+
+
+def test_only_the_rows_that_are_asked_for_are_read(corpus):
+    """The second recording of each shard, in an order of its own."""
+    artifact, frames = corpus
+    italian = recordings(artifact)["it"].take([5, 1, 3])
+    (strip,) = tiles.strips_of(artifact.uri, italian, 9)
+    for layer, place in ((None, 0), (LAYER, 1)):
+        read = tiles.read_strip(strip, layer)
+        one_by_one = [unit(frames["it"][number][place]) for number in (5, 1, 3)]
+        assert list(read.lengths) == [len(found) for found in one_by_one]
+        np.testing.assert_allclose(read.data.numpy(), np.concatenate(one_by_one), atol=1e-3)
 
 
 def test_tiles_of_another_cut_are_refused(corpus):
     embeddings, _ = corpus
     ranked(corpus, mode="f1", seed=1)
     artifact = artifacts.Artifact(embeddings.uri + "-f1-1", "retrieval", "x")
-    some = [tile.name for tile in tiles.cut(embeddings, [("en", "it")], 2)][:6]
+    some = [tile.name for tile in cut(embeddings)][:6]
+    both = recordings(embeddings)
     with pytest.raises(AssertionError, match="another cut"):
-        pairs.rank_pair(artifact, embeddings, some, ("en", "it"), RetrievalConfig(baselines=()))
+        pairs.rank_pair(artifact, some, (both["en"], both["it"]), RetrievalConfig(baselines=()))

@@ -38,9 +38,9 @@ def known(row, language):
     return text if text and text.strip() else None  # blanks are no text
 
 
-@pytest.fixture(params=[1, 100], ids=["a row a group", "all rows in one group"])
-def embeddings(request, tmp_path):
-    """Two languages, with three and two recordings in a shard; also as earlier versions grouped them."""
+@pytest.fixture
+def embeddings(tmp_path):
+    """Two languages, with three and two recordings in a shard."""
     recordings = [*rows("fr"), *rows("fr_ca")]
     return embedded.write(
         tmp_path,
@@ -48,7 +48,6 @@ def embeddings(request, tmp_path):
         recordings,
         lambda row: {None: frames_of(int(row.utterance_id[-1]))},
         rows_per_unit=3,
-        row_group_size=request.param,
     )
 
 
@@ -108,10 +107,9 @@ def test_frames_come_in_the_order_asked_and_may_repeat(embeddings):
 
 
 def test_recordings_are_read_without_the_others_of_their_file(embeddings, monkeypatch):
-    """Of a shard with a row a group, only the asked rows' bytes leave the disk."""
+    """A recording is a row group, so only the asked rows' bytes leave the disk."""
     uri = shard(embeddings, 0)
-    if pq.ParquetFile(uri).num_row_groups == 1:
-        pytest.skip("of an earlier version: read whole")
+    assert pq.ParquetFile(uri).num_row_groups == 3
     groups = []
     read = pq.ParquetFile.read_row_groups
     monkeypatch.setattr(

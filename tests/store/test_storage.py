@@ -31,16 +31,18 @@ def test_bytes_come_back(root):
 
 
 def test_an_artifact_lives_through_its_whole_life(root):
-    artifact = artifacts.start(root, "embed", "a", {"x": 1}, {})
+    artifact = artifacts.plan(root, "embed", "a", {"x": 1}, {})
+    assert not artifact.is_begun
+    artifact.begin()
     artifact.write_table("data/en-00000.parquet", pa.table({"x": [1, 2]}))
     assert artifact.done() == {"en-00000"}
     artifact.merge_rejected()
-    artifact.commit(units=["en-00000"], num_rows_in=2, inputs={}, seconds=0)
+    artifact.commit(units={"en-00000": None}, num_rows_in=2, inputs={}, seconds=0)
     found = artifacts.find(root, "embed", "a")
     assert found.is_complete
     assert artifacts.read_table(found.files()[0]).to_pydict() == {"x": [1, 2]}
     with pytest.raises(UserError, match="x: 1 there, 2 asked"):
-        artifacts.start(root, "embed", "a", {"x": 2}, {})
+        artifacts.plan(root, "embed", "a", {"x": 2}, {})
     found.remove("data")
     assert artifact.done() == set()
 

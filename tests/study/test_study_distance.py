@@ -18,7 +18,7 @@ def test_the_distance_is_over_the_weights_that_a_run_changes(tmp_path, settings)
     made, fishers = [], []
     for task in ("en-zh", "fr-zh"):
         values = {name: torch.rand(3, generator=generator) for name in names}
-        artifact = artifacts.start(str(tmp_path), "fisher", task, {}, {})
+        artifact = artifacts.plan(str(tmp_path), "fisher", task, {}, {})
         artifact.write_bytes("fisher.safetensors", save(values))
         made.append(artifact)
         kept = [of for name, of in values.items() if settings.get("train_embeddings") or "embed_tokens" not in name]

@@ -1,13 +1,66 @@
-import pytest
+"""What a study is asked for, every run that it needs, and everything that stops it before work."""
 
+import dataclasses
+
+import embedded
+import pytest
+from tiny import tiny_whisper
+
+from xlt_ray.embed.config import EmbedConfig
+from xlt_ray.embed.selection import divided
 from xlt_ray.errors import UserError
+from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.job.cli import parse
 from xlt_ray.job.settings import identity
+from xlt_ray.models import whisper
 from xlt_ray.presets import PRESETS
-from xlt_ray.retrieval.config import RetrievalJob
+from xlt_ray.retrieval import plan as retrieval
+from xlt_ray.retrieval.config import RetrievalConfig, RetrievalJob
+from xlt_ray.retrieval.plan import RetrievalPlan
 from xlt_ray.store import artifacts
+from xlt_ray.store.schema import Utterance
 from xlt_ray.study.config import StudyConfig, StudyJob
-from xlt_ray.study.plan import find_retrieval, retrieval_job, run_name
+from xlt_ray.study.plan import prepare, retrieval_job, run_name, translation
+
+SENTENCES = [f"s{number}" for number in range(60)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_whisper(tmp_path_factory.mktemp("model"))
+
+
+def rows(languages, sentences=SENTENCES):
+    """Every sentence in every language, without splits."""
+    return [
+        Utterance(
+            utterance_id=f"{code}-{sentence}",
+            sentence_id=sentence,
+            language=code,
+            audio="/x.wav",
+            text="hello",
+            translations={"zh": "你好"},
+        )
+        for code in languages
+        for sentence in sentences
+    ]
+
+
+def embed(root, model, recordings=None, name="speech", **config):
+    sha256 = whisper.weights_sha256(model)
+    recordings = rows(("en", "fr")) if recordings is None else recordings
+    return embedded.write(root, name, recordings, sha256=sha256, config=EmbedConfig(**config))
+
+
+def job(root, model, languages=("en", "fr"), name="mine", **study):
+    return StudyJob(
+        root=str(root),
+        name=name,
+        languages=languages,
+        model=str(model),
+        finetune=FinetuneConfig(embeddings="speech"),
+        study=StudyConfig(**study),
+    )
 
 
 def test_every_language_but_the_target_is_a_source():
@@ -16,10 +69,10 @@ def test_every_language_but_the_target_is_a_source():
 
 
 def test_names_of_what_a_study_makes():
-    job = StudyJob(name="mine", languages=("en", "fr", "de"))
-    assert run_name(job, "fr") == "mine-fr-zh"
-    found = retrieval_job(job)
-    assert (found.name, found.languages, found.retrieval.embeddings) == ("mine", ("en", "fr", "de"), "mine")
+    asked = StudyJob(name="mine", languages=("en", "fr", "de"))
+    assert run_name(asked, "fr") == "mine-fr-zh"
+    found = retrieval_job(asked)
+    assert (found.name, found.languages, found.retrieval.split) == ("mine-test", ("en", "fr", "de"), "test")
 
 
 @pytest.mark.parametrize(
@@ -39,26 +92,129 @@ def test_a_mistake_is_one_line(flags, message):
     assert "\n" not in str(error.value)
 
 
+def test_every_run_of_a_study_reads_its_own_part_of_the_same_embeddings(tmp_path, model):
+    embed(tmp_path, model)
+    plan = prepare(job(tmp_path, model))
+    own = dict(zip(SENTENCES, divided(SENTENCES), strict=True))
+    expected = {split: sum(place == split for place in own.values()) for split in ("train", "test")}
+    assert list(plan.runs) == list(plan.fishers) == ["en", "fr"]
+    for source, run in plan.runs.items():
+        assert run.artifact.name == f"mine-{source}-zh"
+        assert run.job.finetune.directions == (f"{source}-zh",)
+        assert {split: part["num_rows"] for split, part in run.embeddings.identity["rows"].items()} == {
+            "train": 2 * expected["train"]
+        }
+        fisher = plan.fishers[source].identity
+        assert fisher["fisher"]["keep"] == [f"{source}-zh"]
+        assert fisher["embeddings"] == run.embeddings.identity
+    tested = {own[sentence] for sentence in plan.before.embeddings.rows("test")["sentence_id"].to_pylist()}
+    assert tested == {"test"}
+    assert plan.before.artifact.name == "mine-base"
+    assert isinstance(plan.retrieval, RetrievalPlan)
+    assert plan.retrieval.embeddings.identity == plan.before.embeddings.identity
+    assert {run.embeddings.artifact.uri for run in plan.runs.values()} == {plan.embeddings.artifact.uri}
+
+
+def test_a_plan_of_a_study_writes_nothing(tmp_path, model):
+    embed(tmp_path, model)
+    before = sorted(tmp_path.rglob("*"))
+    prepare(job(tmp_path, model))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_name_that_is_taken_is_refused_before_the_first_run(tmp_path, model):
+    embed(tmp_path, model)
+    prepare(job(tmp_path, model)).runs["fr"].artifact.begin()
+    other = dataclasses.replace(job(tmp_path, model), finetune=FinetuneConfig(embeddings="speech", learning_rate=1e-3))
+    with pytest.raises(UserError, match=r"mine-fr-zh was made with other settings \(finetune.learning_rate"):
+        prepare(other)
+
+
+def test_the_translations_of_a_run_are_held_against_those_of_the_untouched_model(tmp_path, model):
+    embed(tmp_path, model)
+    plan = prepare(job(tmp_path, model))
+    for artifact, metrics in (
+        (plan.before.artifact, {"directions": {"en-zh": {}, "fr-zh": {}}}),
+        (plan.runs["fr"].artifact, {"weights_sha256": "of what it learned"}),
+    ):
+        artifact.begin()
+        artifact.write_json("metrics.json", metrics)
+        artifact.merge_rejected()
+        artifact.commit(units={}, num_rows_in=0, inputs={}, seconds=0)
+    found = translation(plan, "fr")
+    assert (found.artifact.name, found.baseline, found.checkpoint) == (
+        "mine-fr-zh",
+        plan.before.artifact,
+        plan.runs["fr"].artifact,
+    )
+    assert [str(direction) for direction in found.directions] == ["en-zh", "fr-zh"]
+    assert found.embeddings.identity == plan.before.embeddings.identity
+
+
 def test_the_retrieval_that_a_study_makes_is_that_of_jobs_retrieval():
-    """Or else one of the two would find its name taken by the other."""
-    flags = ["--name", "same", "--languages", "en,fr"]
-    mine, theirs = retrieval_job(parse(StudyJob, flags, PRESETS)), parse(RetrievalJob, flags, PRESETS)
+    """So that its R@1 is what a user of jobs/retrieval.py knows."""
+    flags = ["--preset", "plain", "--name", "same-test", "--languages", "en,fr"]
+    mine, theirs = (
+        retrieval_job(parse(StudyJob, ["--preset", "plain", "--name", "same", "--languages", "en,fr"], PRESETS)),
+        parse(RetrievalJob, flags, PRESETS),
+    )
     assert identity(mine.retrieval) == identity(theirs.retrieval)
     assert (mine.name, sorted(mine.languages)) == (theirs.name, sorted(theirs.languages))
 
 
-def test_a_retrieval_of_other_embeddings_is_refused(tmp_path):
-    root = str(tmp_path)
-    embeddings = artifacts.start(root, "embed", "speech", {"languages": ["en", "fr"]}, {})
-    job = StudyJob(root=root, name="mine", languages=("en", "fr"))
-    assert find_retrieval(job, embeddings) is None
-    for name, of in (("mine", embeddings.fingerprint), ("other", "else")):
-        made = artifacts.start(root, "retrieval", name, {"embeddings": of, "languages": ["en", "fr"]}, {})
-        made.write_json("manifest.json", {})
-    assert find_retrieval(job, embeddings).name == "mine"
-    named = StudyJob(root=root, languages=("en", "fr"), study=StudyConfig(retrieval="other"))
-    with pytest.raises(UserError, match="is of other embeddings than 'speech'"):
-        find_retrieval(named, embeddings)
-    wide = StudyJob(root=root, name="mine", languages=("en", "fr", "de"))
-    with pytest.raises(UserError, match="has no pair with de"):
-        find_retrieval(wide, embeddings)
+def test_a_retrieval_of_all_rows_is_not_in_the_way(tmp_path, model):
+    """As the demo leaves it: of a corpus without splits jobs/retrieval.py reads every row, a study its test split."""
+    embed(tmp_path, model)
+    every = RetrievalConfig(embeddings="speech", split="all")
+    asked = RetrievalJob(root=str(tmp_path), name="mine", languages=("en", "fr"), model=str(model), retrieval=every)
+    made = retrieval.prepare(asked)
+    made.artifact.begin()
+    plan = prepare(job(tmp_path, model))
+    assert plan.retrieval.artifact.uri != made.artifact.uri
+    assert made.embeddings.rows("all").num_rows == 120 > plan.retrieval.embeddings.rows("test").num_rows
+
+
+def test_languages_that_share_no_sentence_are_studied_without_retrieval(tmp_path, model, capsys):
+    apart = rows(("en",)) + rows(("fr",), [f"other{number}" for number in range(60)])
+    embed(tmp_path, model, apart)
+    assert prepare(job(tmp_path, model)).retrieval is None
+    assert "study: R@1 can't be held against the transfer: no sentence_id is shared by en and fr" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_target_that_shares_no_sentence_stops_no_study(tmp_path, model):
+    """Retrieval would be over all languages of the job, so it can't be run: that is known before the first training."""
+    apart = rows(("en", "fr")) + rows(("zh",), [f"other{number}" for number in range(60)])
+    embed(tmp_path, model, apart)
+    assert prepare(job(tmp_path, model, ("en", "fr", "zh"))).retrieval is None
+
+
+def write_retrieval(root, name, embeddings, languages=("en", "fr")):
+    made = {key: embeddings.identity[key] for key in ("model", "encoding")} | {"rows": {}}
+    what = {"embeddings": made, "languages": list(languages)}
+    artifact = artifacts.plan(str(root), "retrieval", name, what, {})
+    artifact.begin()
+    artifact.write_json("manifest.json", {})
+    return artifact
+
+
+def test_a_retrieval_that_is_named_is_taken_as_it_is(tmp_path, model):
+    made = write_retrieval(tmp_path, "there", embed(tmp_path, model))
+    assert prepare(job(tmp_path, model, retrieval="there")).retrieval == made
+
+
+def test_a_retrieval_of_other_embeddings_is_refused(tmp_path, model):
+    embed(tmp_path, model, rows(("en", "fr", "de")))
+    write_retrieval(tmp_path, "far", embed(tmp_path, model, name="far", keep_margin=150))
+    with pytest.raises(UserError, match="'far' is of other embeddings than 'speech'"):
+        prepare(job(tmp_path, model, retrieval="far"))
+    foreign = embedded.write(tmp_path, "foreign", rows(("en", "fr")), sha256="0" * 64)
+    write_retrieval(tmp_path, "foreign", foreign)
+    with pytest.raises(UserError, match="'foreign' is of other embeddings than 'speech'"):
+        prepare(job(tmp_path, model, retrieval="foreign"))
+    write_retrieval(tmp_path, "narrow", artifacts.find(str(tmp_path), "embed", "speech"))
+    with pytest.raises(UserError, match="'narrow' has no pair with de"):
+        prepare(job(tmp_path, model, ("en", "fr", "de"), retrieval="narrow"))
+    with pytest.raises(UserError, match="no finished retrieval artifact 'none'"):
+        prepare(job(tmp_path, model, retrieval="none"))

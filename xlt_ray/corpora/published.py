@@ -58,14 +58,25 @@ def splits_of(corpus: str) -> tuple[str, ...]:
     return tuple(split for name, split in PUBLISHED if name == corpus)
 
 
-def find(corpus: str, split: str) -> Published:
+SHARES = {"train": 0.8, "dev": 0.1, "test": 0.1}
+"""How a corpus without splits is divided where a job trains."""
+
+
+def find(corpus: str, split: str, *, divide: bool = False) -> Published:
     """The published size of a language in a split.
+
+    Args:
+        corpus: name.
+        split: name, or ALL.
+        divide: whether a corpus without splits is divided; else every split of it is all of it.
 
     Raises:
         UserError: for a split that the corpus does not have.
     """
     if (corpus, ALL) in PUBLISHED:
-        return PUBLISHED[corpus, ALL]  # a corpus without splits is taken whole
+        whole = PUBLISHED[corpus, ALL]
+        share = SHARES[canonical_split(split)] if divide and split != ALL else 1.0
+        return Published(round(share * whole.num_recordings), round(share * whole.num_sentences), whole.mean_seconds)
     if split == ALL:
         sizes = [PUBLISHED[corpus, part] for part in splits_of(corpus)]
         return Published(

@@ -101,7 +101,7 @@ def public_speech(
         config: with the number of sentences.
         splits: that the job reads; none: all of the corpus.
         name: of the embed artifact that the job reads, where it names one.
-        directions: what the job learns or keeps.
+        directions: what the job learns or keeps; none where it does not train.
 
     Returns:
         None where the job names a place of its corpus or finished embeddings, so that there is something to count; and
@@ -113,7 +113,9 @@ def public_speech(
     if name is not None or not published.is_known(job.corpus, job.languages):
         return None
     published.require_texts(job.corpus, job.languages, directions)
-    sizes = {split: published.find(job.corpus, split) for split in splits or published.splits_of(job.corpus)}
+    divide = bool(directions)
+    asked = splits or published.splits_of(job.corpus)
+    sizes = {split: published.find(job.corpus, split, divide=divide) for split in asked}
     num = {
         (code, split): round(_share(size, config.num_sentences) * size.num_recordings)
         for code in job.languages

@@ -94,20 +94,52 @@ def cut(missing: pa.Table, begun: pa.Table, done: Collection[str], taken: Collec
 
     Returns:
         Units that are done, also with rows that this run does not need, since they are encoded; units that were begun
-        and are all needed, under their names; then new ones, numbered on.
+        and are all needed, under their names and with the rows as they are now; then new ones, numbered on.
     """
     needed = set(missing["utterance_id"].to_pylist())
-    kept, names = [INDEX.empty_table()], set(taken)
+    kept, names = [INDEX.empty_table()], {*taken, *done}
     for unit, rows in Cut(begun).units.items():
         ids = set(rows["utterance_id"].to_pylist())
         if unit in taken:
             continue
-        if unit in done or ids <= needed:
-            kept.append(rows)
-            names.add(unit)
-            needed -= ids
+        if unit not in done:
+            rows = _as_now(rows, missing)
+            if not ids <= needed or _prefixes(rows) != {unit.rpartition("-")[0]}:
+                continue
+        kept.append(rows)
+        names.add(unit)
+        needed -= ids
     left = missing.filter(pc.is_in(missing["utterance_id"], pa.array(sorted(needed), pa.string())))
     return Cut(pa.concat_tables([*kept, _new_units(left, names, rows_per_shard)]))
+
+
+def changed(missing: pa.Table, begun: pa.Table) -> set[str]:
+    """Units of an interrupted run with a recording whose file has changed since, or is there only now."""
+    now = _as_now(begun, missing)
+    differs = pc.or_(differ(now["bytes"], begun["bytes"]), differ(now["modified"], begun["modified"]))
+    return set(begun.filter(pc.and_(differs, pc.is_valid(now["bytes"])))["unit"].to_pylist())
+
+
+def differ(first: pa.ChunkedArray, second: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Where two columns differ; null and a value differ, null and null do not."""
+    both = pc.fill_null(pc.not_equal(first, second), False)
+    return pc.or_(both, pc.xor(pc.is_null(first), pc.is_null(second)))
+
+
+def _as_now(begun: pa.Table, missing: pa.Table) -> pa.Table:
+    """The rows of `begun` as they are in `missing`, in their units; null where they are not there."""
+    now = missing.take(pc.index_in(begun["utterance_id"], value_set=missing["utterance_id"].combine_chunks()))
+    return now.set_column(INDEX.get_field_index("unit"), INDEX.field("unit"), begun["unit"])
+
+
+def _prefixes(rows: pa.Table) -> set[str]:
+    """How the names of the units of some rows begin: one language and split each."""
+    pairs = zip(rows["language"].to_pylist(), rows["split"].to_pylist(), strict=True)
+    return {_prefix(language, split) for language, split in pairs}
+
+
+def _prefix(language: str, split: str | None) -> str:
+    return f"{language}-{re.sub(r'[^A-Za-z0-9]', '_', split or 'rows')}"
 
 
 def _new_units(rows: pa.Table, names: Collection[str], rows_per_shard: int) -> pa.Table:
@@ -115,7 +147,7 @@ def _new_units(rows: pa.Table, names: Collection[str], rows_per_shard: int) -> p
     counts: defaultdict[str, int] = defaultdict(int)
     units = []
     for language, split in zip(rows["language"].to_pylist(), rows["split"].to_pylist(), strict=True):
-        prefix = f"{language}-{re.sub(r'[^A-Za-z0-9]', '_', split or 'rows')}"
+        prefix = _prefix(language, split)
         units.append(f"{prefix}-{first[prefix] + counts[prefix] // rows_per_shard:05d}")
         counts[prefix] += 1
     table = rows.set_column(rows.schema.get_field_index("unit"), INDEX.field("unit"), pa.array(units, pa.string()))

@@ -103,6 +103,9 @@ def _cut(artifact: Artifact, work: Work) -> index.Cut:
     if artifact.has(_BEGUN):
         begun = artifacts.read_table(artifact.path(_BEGUN))
     taken = set(pc.unique(plan.read_index(artifact)["unit"]).to_pylist())
+    for unit in index.changed(work.missing, begun) - taken:
+        # Where too many were rejected, nothing was committed: what was mended since must not be rejected again.
+        artifact.remove_file(f"data/{unit}.parquet")
     # That of the run that began the artifact, so that its units are the same whoever goes on with them.
     rows_per_shard = artifact.settings["embed"]["rows_per_shard"]
     cut = index.cut(work.missing, begun, artifact.done(), taken, rows_per_shard)

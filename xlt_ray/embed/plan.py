@@ -194,8 +194,8 @@ def _require_layers(job: Job, config: EmbedConfig, model_dir: Path) -> None:
 
 
 def _read_of(splits: Sequence[str]) -> tuple[str, ...]:
-    """The splits that have to be read; none: all."""
-    return () if selection.ALL in splits else tuple(splits)
+    """The splits that have to be read, each once; none: all."""
+    return () if selection.ALL in splits else tuple(dict.fromkeys(splits))
 
 
 def _as_index(rows: pa.Table) -> pa.Table:
@@ -285,7 +285,7 @@ def _compare(artifact: Artifact, rows: pa.Table, config: EmbedConfig) -> tuple[p
     at = pc.index_in(rows["utterance_id"], value_set=there["utterance_id"].combine_chunks())
     old = there.take(at)
     known, encoded = pc.is_valid(at), pc.is_valid(old["row"])
-    differs = pc.or_(_differ(rows["bytes"], old["bytes"]), _differ(rows["modified"], old["modified"]))
+    differs = pc.or_(index.differ(rows["bytes"], old["bytes"]), index.differ(rows["modified"], old["modified"]))
     changed = pc.and_(pc.and_(known, differs), pc.is_valid(rows["bytes"]))
     again = changed if config.refresh else pc.and_(changed, pc.invert(encoded))
     if not config.refresh:
@@ -298,12 +298,6 @@ def _compare(artifact: Artifact, rows: pa.Table, config: EmbedConfig) -> tuple[p
     for name, values in kept.items():
         rows = _with(rows, name, values)
     return rows, todo
-
-
-def _differ(first: pa.ChunkedArray, second: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Where two columns differ; null and a value differ, null and null do not."""
-    both = pc.fill_null(pc.not_equal(first, second), False)
-    return pc.or_(both, pc.xor(pc.is_null(first), pc.is_null(second)))
 
 
 def _warn_changed(artifact: Artifact, changed: pa.Table) -> None:

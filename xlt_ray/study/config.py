@@ -20,7 +20,7 @@ class StudyConfig:
     sources: Codes = ()
     """Languages to train on, each in a run of its own, and each scored in all runs; none: all --languages."""
     retrieval: str | None = None
-    """Name of the retrieval artifact whose R@1 may predict the transfer; none: the job's own name, made where it is
+    """Name of the retrieval artifact whose R@1 may predict the transfer; none: NAME-test, made where it is
     missing."""
     seed: int = 0
     """Of the bootstrap, and of the permutations where there are too many languages to try all."""

@@ -85,17 +85,22 @@ def _retrieval(job: StudyJob, embeddings: Embeddings) -> Artifact | RetrievalPla
     """
     if job.study.retrieval:
         return _named_retrieval(job, job.study.retrieval, embeddings)
+    run = retrieval_job(job)
     try:
-        index.require_parallel(embeddings.rows(TEST), job.sources)
+        index.require_parallel(embeddings.rows(TEST), run.languages)
     except UserError as error:
         print(f"study: R@1 can't be held against the transfer: {error}")
         return None
-    return retrieval.planned(retrieval_job(job), embeddings.only(TEST))
+    return retrieval.planned(run, embeddings.only(TEST))
 
 
 def retrieval_job(job: StudyJob) -> RetrievalJob:
-    """The run of retrieval whose R@1 is held against the transfer, where none is named."""
-    return RetrievalJob(**_shared(job, job.name), embed=job.embed, retrieval=RetrievalConfig(split=TEST))
+    """The run of retrieval whose R@1 is held against the transfer, where none is named.
+
+    It is of the test split alone, so it can't have the name of the study: of a corpus without splits, jobs/retrieval.py
+    makes one of all rows under that name.
+    """
+    return RetrievalJob(**_shared(job, f"{job.name}-{TEST}"), embed=job.embed, retrieval=RetrievalConfig(split=TEST))
 
 
 def _named_retrieval(job: StudyJob, name: str, embeddings: Embeddings) -> Artifact:
