@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Any
 
 import ray
 import ray.data
 
 from xlt_ray.errors import UserError
+from xlt_ray.job import address
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def pool(stage: str, num_gpus: float | None, max_actors: int | None, num_units: 
     gpus, cpus = resources.get("GPU", 0), resources.get("CPU", 0)
     gpus_each = num_gpus if num_gpus is not None else float(gpus > 0)
     fit = int(gpus / gpus_each if gpus_each else cpus)
-    most = max_actors or (num_units if "RAY_ADDRESS" in os.environ else max(1, fit))
+    most = max_actors or (num_units if address.is_given() else max(1, fit))
     max_size = max(1, min(most, num_units))
     initial_size = max(1, min(fit, max_size))
     device = f"{gpus_each:g} GPU each" if gpus_each else "CPUs"
@@ -89,9 +89,9 @@ def workers(stage: str, count: int | None, num_gpus: int | None) -> Workers:
     gpus_each = num_gpus if num_gpus is not None else float(gpus > 0)
     fit = int(gpus / gpus_each if gpus_each else cpus)
     chosen = count or (max(1, fit) if gpus_each else 1)
-    if "RAY_ADDRESS" not in os.environ and gpus_each and not gpus:
+    if not address.is_given() and gpus_each and not gpus:
         raise UserError(f"--{stage}.num-gpus {num_gpus}: this machine has no GPU; leave it out")
-    if "RAY_ADDRESS" not in os.environ and chosen > fit:
+    if not address.is_given() and chosen > fit:
         kind = "GPUs" if gpus_each else "CPUs"
         raise UserError(f"--{stage}.num-workers {chosen} needs more {kind} than this machine has; give {fit} or fewer")
     device = f"{gpus_each:g} GPU each" if gpus_each else "CPUs"

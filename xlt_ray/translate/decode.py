@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from xlt_ray.models.decoder import (
     load_decoder,
     read_weights,
 )
-from xlt_ray.store import shards, storage
+from xlt_ray.store import cache, shards, storage
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import HYPOTHESIS, Direction
 from xlt_ray.translate import unseen
@@ -48,9 +47,7 @@ def local_model(checkpoint: Artifact) -> Path:
         return Path(checkpoint.path("model"))
     manifest = storage.read_bytes(checkpoint.path("manifest.json"))
     files = [entry["path"] for entry in json.loads(manifest)["others"] if entry["path"].startswith("model/")]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xlt_ray" / "checkpoints"
-    folder = cache / hashlib.sha256(manifest).hexdigest()[:16]
-    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache.folder("checkpoints") / hashlib.sha256(manifest).hexdigest()[:16]
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             partial = folder.with_suffix(".partial")
