@@ -20,7 +20,7 @@ the texts are scored, not translated again.
 
 from xlt_ray.embed.cost import counted, public_speech
 from xlt_ray.embed.pipeline import embed
-from xlt_ray.job import cli, cluster, cost, progress
+from xlt_ray.job import cli, cluster, cost, pools, progress
 from xlt_ray.job.commands import report_command
 from xlt_ray.presets import PRESETS
 from xlt_ray.translate import pipeline, results
@@ -38,6 +38,7 @@ def main(job: TranslateJob) -> None:
         return
     plans = prepare(job)
     with cluster.cluster():
+        pools.require(job)
         embed(plans[0].embeddings)
         made = [pipeline.translate(plan) for plan in plans]
     for table in results.closing([artifact.read_json("metrics.json") for artifact in made]):

@@ -76,7 +76,7 @@ def test_auto_without_a_cluster(monkeypatch, closed_port):
     # Another Ray may well run on the machine of the test.
     monkeypatch.setattr(services, "find_gcs_addresses", set)
     monkeypatch.setattr(services, "find_bootstrap_address", lambda _: None)
-    with pytest.raises(NoResources, match="RAY_ADDRESS=auto lets Ray look .* unset RAY_ADDRESS"), cluster.cluster():
+    with pytest.raises(NoResources, match=r"RAY_ADDRESS=auto lets Ray look .* unset RAY_ADDRESS"), cluster.cluster():
         pass
     monkeypatch.setattr(services, "find_gcs_addresses", lambda: {f"127.0.0.1:{closed_port}"})
     with (

@@ -46,7 +46,7 @@ def require_answer(found: str | None = None) -> None:
     if scheme in ("http", "https"):
         raise NoResources(
             f"{_NAME}={given} is the address to submit jobs to: ray job submit --address {given} -- python ...; a "
-            f"script that joins a cluster takes {_FORM}, and to run here {_HERE}"
+            f"script joins a cluster by {_FORM}; {_HERE}"
         )
     host, port = _place(found or given)
     if problem := _problem(host, port):

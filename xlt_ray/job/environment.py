@@ -42,10 +42,10 @@ def keep_direct(hosts: list[str]) -> None:
 def advice(error: BaseException) -> str | None:
     """What to set, where an error comes from a directory below the home that can't be written; None for others."""
     for cause in _causes(error):
-        file = cause.filename if isinstance(cause, OSError) and cause.errno in _NOT_WRITABLE else None
-        variable = _variable_of(Path(file)) if isinstance(file, str) else None
-        if variable:
-            return f"{file} can't be written ({os.strerror(cause.errno)}); set {variable} to a directory that can"
+        if isinstance(cause, OSError) and cause.errno in _NOT_WRITABLE and isinstance(cause.filename, str):
+            variable = _variable_of(Path(cause.filename))
+            if variable:
+                return f"{cause.filename} can't be written ({cause.strerror}); set {variable} to a directory that can"
     return None
 
 
