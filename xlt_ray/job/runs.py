@@ -131,9 +131,13 @@ def ui_command(root: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error, without passwords, and not too long."""
+    """The first line of an error, or of the system's error behind it, without passwords, and not too long."""
+    inner: BaseException | None = error
+    while inner := inner and (inner.__cause__ or inner.__context__):
+        if isinstance(inner, OSError) and inner.strerror and type(inner).__module__ == "builtins":
+            error = inner
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return redacted(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)[:300]
+    return redacted(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)[:200]
 
 
 def _public(server: str) -> str:
