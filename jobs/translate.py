@@ -18,6 +18,8 @@ Run it again after a crash: it goes on from what is there. Run it again with --t
 the texts are scored, not translated again.
 """
 
+import shlex
+
 from xlt_ray.embed.cost import counted, public_speech
 from xlt_ray.embed.pipeline import embed
 from xlt_ray.job import cli, cluster, cost, pools, progress
@@ -44,7 +46,7 @@ def main(job: TranslateJob) -> None:
     for table in results.closing([artifact.read_json("metrics.json") for artifact in made]):
         progress.show(table)
     for artifact in made[:-1]:
-        print(f"results  {artifact.uri}")
+        print(f"results  {shlex.quote(artifact.uri)}")
     progress.where_next(made[-1], job.root, report_command(job.root, job.name))
 
 
