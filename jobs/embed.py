@@ -17,7 +17,7 @@ from xlt_ray.embed.check import check_corpus
 from xlt_ray.embed.config import EmbedJob
 from xlt_ray.embed.cost import costs, counted, public_speech
 from xlt_ray.embed.plan import prepare
-from xlt_ray.job import cli, cluster, cost, progress
+from xlt_ray.job import cli, cluster, cost, pools, progress
 from xlt_ray.presets import PRESETS
 
 
@@ -33,6 +33,7 @@ def main(job: EmbedJob) -> None:
         return
     embeddings = prepare(job, job.embed, job.splits)
     with cluster.cluster():
+        pools.require(job)
         artifact = pipeline.embed(embeddings)
     progress.show(results.as_table(artifact.read_json("metrics.json")))
     progress.where_next(artifact, job.root, results.next_command(job))

@@ -20,7 +20,7 @@ from xlt_ray.finetune import pipeline, results
 from xlt_ray.finetune.config import FinetuneJob
 from xlt_ray.finetune.cost import costs, learned
 from xlt_ray.finetune.plan import prepare
-from xlt_ray.job import cli, cluster, cost, progress
+from xlt_ray.job import cli, cluster, cost, pools, progress
 from xlt_ray.presets import PRESETS
 
 
@@ -34,6 +34,7 @@ def main(job: FinetuneJob) -> None:
         return
     plan = prepare(job)
     with cluster.cluster():
+        pools.require(job)
         embed(plan.embeddings)
         artifact = pipeline.finetune(plan)
     progress.show(results.as_table(artifact.read_json("metrics.json")))

@@ -14,7 +14,7 @@ it again after a crash: it goes on from what is there.
 
 from xlt_ray.embed.cost import counted, public_speech
 from xlt_ray.embed.pipeline import embed
-from xlt_ray.job import cli, cluster, cost, progress
+from xlt_ray.job import cli, cluster, cost, pools, progress
 from xlt_ray.job.commands import report_command
 from xlt_ray.presets import PRESETS
 from xlt_ray.retrieval import pipeline, results
@@ -33,6 +33,7 @@ def main(job: RetrievalJob) -> None:
         return
     plan = prepare(job)
     with cluster.cluster():
+        pools.require(job)
         embed(plan.embeddings)
         artifact = pipeline.retrieve(plan)
     progress.show(results.as_table(artifact.read_json("metrics.json")))

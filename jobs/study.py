@@ -17,7 +17,7 @@ transfer), plots/, manifest.json.
 from xlt_ray.embed.cost import counted, public_speech
 from xlt_ray.embed.pipeline import embed
 from xlt_ray.finetune.cost import learned
-from xlt_ray.job import cli, cluster, cost, progress
+from xlt_ray.job import cli, cluster, cost, pools, progress
 from xlt_ray.job.commands import report_command
 from xlt_ray.presets import PRESETS
 from xlt_ray.study import pipeline, results
@@ -36,6 +36,7 @@ def main(job: StudyJob) -> None:
         return
     plan = prepare(job)
     with cluster.cluster():
+        pools.require(job)
         embed(plan.embeddings)
         artifact = pipeline.study(plan)
     progress.show(results.as_table(artifact.read_json("metrics.json")))

@@ -19,9 +19,11 @@ prompt, NAME-PROMPT, and one table for all. Run it again after a crash: it goes 
 with --translate.comet or --translate.baseline: the texts are scored, not translated again.
 """
 
+import shlex
+
 from xlt_ray.embed.cost import counted, public_speech
 from xlt_ray.embed.pipeline import embed
-from xlt_ray.job import cli, cluster, cost, progress
+from xlt_ray.job import cli, cluster, cost, pools, progress
 from xlt_ray.job.commands import report_command
 from xlt_ray.presets import PRESETS
 from xlt_ray.translate import pipeline, results
@@ -39,12 +41,13 @@ def main(job: TranslateJob) -> None:
         return
     plans = prepare(job)
     with cluster.cluster():
+        pools.require(job)
         embed(plans[0].embeddings)
         made = [pipeline.translate(plan) for plan in plans]
     for table in results.closing([artifact.read_json("metrics.json") for artifact in made]):
         progress.show(table)
     for artifact in made[:-1]:
-        print(f"results  {artifact.uri}")
+        print(f"results  {shlex.quote(artifact.uri)}")
     progress.where_next(made[-1], job.root, report_command(job.root, job.name))
 
 

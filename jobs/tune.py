@@ -18,7 +18,7 @@ again after a crash: trials that are over are not run again.
 from xlt_ray.embed.cost import counted, public_speech
 from xlt_ray.embed.pipeline import embed
 from xlt_ray.finetune.cost import learned
-from xlt_ray.job import cli, cluster, cost, progress
+from xlt_ray.job import cli, cluster, cost, pools, progress
 from xlt_ray.job.commands import report_command
 from xlt_ray.presets import PRESETS
 from xlt_ray.tune import pipeline, results
@@ -37,6 +37,7 @@ def main(job: TuneJob) -> None:
         return
     plan = prepare(job)
     with cluster.cluster(with_state_api=True):
+        pools.require(job)
         embed(plan.embeddings)
         artifact = pipeline.search(plan)
     progress.show(results.as_table(artifact.read_json("metrics.json")))

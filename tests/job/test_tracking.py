@@ -2,6 +2,7 @@ import mlflow
 import pytest
 from matplotlib.figure import Figure
 
+from xlt_ray.job import runs as runs_of
 from xlt_ray.job import tracking
 
 IDENTITY = {"languages": ["en", "fr"], "embed": {"encoding": "exact", "num_sentences": None}}
@@ -60,13 +61,12 @@ def test_a_bucket_without_a_server_is_not_tracked_and_says_so(capsys):
 
 
 def test_the_ui_is_named(tmp_path, monkeypatch):
-    assert tracking.ui_command(str(tmp_path)) == f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-    assert tracking.ui_command("s3://bucket") == "open http://127.0.0.1:5000"
+    assert runs_of.ui_command("s3://bucket") == "open http://127.0.0.1:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://user:hunter2@mlflow.example/x")
-    assert tracking.ui_command("s3://bucket") == "open https://mlflow.example/x"
+    assert runs_of.ui_command("s3://bucket") == "open https://mlflow.example/x"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://user:hunter2@db/mlflow")
-    assert "hunter2" not in tracking.ui_command("s3://bucket")
+    assert "hunter2" not in runs_of.ui_command("s3://bucket")
 
 
 def test_a_run_inside_another_is_its_child(tmp_path):

@@ -1,5 +1,8 @@
 """Runs on a tracking server over HTTP, as on a cluster: nested, with files and the registry."""
 
+import contextlib
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,25 +13,48 @@ import urllib.request
 import mlflow
 import pytest
 
-from xlt_ray.job import tracking
+from xlt_ray.job import runs, tracking
+from xlt_ray.report.untracked import log_missing
+from xlt_ray.store import artifacts
+
+
+class Server:
+    """A tracking server on loopback, with a store of its own; it can be stopped and started again."""
+
+    def __init__(self, folder):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+        self._folder, self.address = folder, f"http://127.0.0.1:{self._port}"
+
+    def start(self):
+        files = str(self._folder / "files")
+        store = ["--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db", "--artifacts-destination", files]
+        place = ["--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
+        command = [sys.executable, "-m", "mlflow", "server", *place, *store]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        wait_for(f"{self.address}/health", self._process)
+
+    def stop(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+        self._process.wait(timeout=30)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """The address of a server on loopback, with a store of its own."""
-    folder = tmp_path_factory.mktemp("server")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    store = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    process = subprocess.Popen([*command, *store], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
+def running(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
     try:
-        wait_for(f"{address}/health", process)
-        yield address
+        yield server
     finally:
-        process.terminate()
-        process.wait(timeout=30)
+        server.stop()
+
+
+@pytest.fixture
+def server(running):
+    return running.address
 
 
 def wait_for(url, process):
@@ -64,3 +90,36 @@ def test_a_search_on_a_server(server, monkeypatch):
     assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["trials.json"]
     (version,) = client.search_model_versions("name = 'en-zh'")
     assert (version.source, version.run_id) == ("s3://bucket/runs/finetune/search-000/model", parent.info.run_id)
+
+
+@pytest.mark.timeout(240)
+def test_a_server_that_dies_does_not_end_the_work_and_its_run_is_logged_later(running, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", running.address)
+    monkeypatch.setattr(runs, "_lost", {})
+    root, figures = str(tmp_path / "runs"), {"num_examples": 7, "trace": 1.5}
+    artifact = artifacts.plan(root, "fisher", "f", {"seed": 0}, {"corpus": "c", "model": "m", "seed": 0})
+    artifact.begin()
+    with tracking.track(root, "fisher", "f", artifact.identity, {"model": "m"}) as tracker:
+        running.stop()
+        started = time.monotonic()
+        for _ in range(5):
+            tracker.metrics({"fisher/trace": 1.5})
+        artifact.write_json("metrics.json", figures)
+        artifact.merge_rejected()
+        artifact.commit(units={}, num_rows_in=0, inputs={}, seconds=60)
+    assert time.monotonic() - started < 60
+    assert capsys.readouterr().out.count("not tracked") == 1
+    assert "jobs/report.py" in runs.where(root)
+    running.start()
+    monkeypatch.setattr(runs, "_lost", {})
+    log_missing(root)
+    log_missing(root)
+    told = [line for line in capsys.readouterr().out.splitlines() if "logged" in line]
+    assert told == ["runs: 1 artifacts logged, 0 had a run", "runs: 0 artifacts logged, 1 had a run"]
+    client = mlflow.MlflowClient(running.address)
+    found = client.search_runs([client.get_experiment_by_name("fisher").experiment_id])
+    (whole,) = [run for run in found if run.info.status == "FINISHED"]
+    assert whole.data.metrics == {f"fisher/{key}": value for key, value in figures.items()}
+    assert (whole.data.params["seed"], whole.data.params["corpus"]) == ("0", "c")
+    assert whole.data.tags["artifact"] == artifact.uri
+    assert whole.info.end_time - whole.info.start_time == pytest.approx(60_000, abs=1500)

@@ -427,14 +427,14 @@ def test_provenance_says_what_ran(page: Page) -> None:
 def test_embed_tells_how_much_speech(page: Page) -> None:
     assert "1,075 utterances, 1 h 15 min of speech in 5 languages" in " ".join(page.text.split())
     (row,) = [row for row in page.rows if row[0] == "ru" and row[1] == "215"]
-    assert row[2:] == ["15 min 3 s", "4.2", "3"]
+    assert row[2:] == ["15 min 3 s", "4.2", "3", ""]
 
 
 def test_embed_without_its_optional_figures(tmp_path: Path) -> None:
     write_artifact(tmp_path, "embed", "bare", {"languages": {"en": {"num_utterances": 7}, "fr": {}}}, [])
     page = Page(render(collect(str(tmp_path))))
     assert "7 utterances in 2 languages" in " ".join(page.text.split())
-    assert page.row("fr") == ["fr", "–", "–", "–", "–"]
+    assert page.row("fr") == ["fr", "–", "–", "–", "–", ""]
 
 
 def test_a_root_in_an_object_store_gives_the_same_page(

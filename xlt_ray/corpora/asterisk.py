@@ -31,6 +31,7 @@ from pathlib import Path
 import filelock
 
 from xlt_ray.errors import UserError
+from xlt_ray.store import cache
 from xlt_ray.store.schema import Utterance
 
 VOICES = {
@@ -187,8 +188,7 @@ def fetch() -> Path:
     Raises:
         UserError: they cannot be fetched; the message says what to do.
     """
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xlt_ray/asterisk"
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder = cache.folder("") / "asterisk"
     with filelock.FileLock(folder.with_suffix(".lock")):
         if not folder.exists():
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix="asterisk-") as temporary:

@@ -22,7 +22,7 @@ from xlt_ray.store import storage
 
 _RUN = "train"
 _POLL_S = 0.5
-_TELL_S = 60
+_TELL_S = 30
 
 
 def train(work: Work, workers: pools.Workers) -> ray.train.Checkpoint:

@@ -14,11 +14,13 @@ import tempfile
 import traceback
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
 from xlt_ray.errors import Unreachable, UserError
+from xlt_ray.job import environment
+from xlt_ray.job.secrets import redacted, refuse_passwords
 from xlt_ray.store import storage
 
 JobT = TypeVar("JobT")
@@ -36,16 +38,23 @@ def run(main: Callable[[JobT], None], presets: Presets, argv: Sequence[str] | No
     (job_type,) = (hint for name, hint in typing.get_type_hints(main).items() if name != "return")
     try:
         job = parse(job_type, words, presets, description=inspect.getdoc(sys.modules[main.__module__]) or "")
+        refuse_passwords(job)
+        environment.prepare(job)
         main(dataclasses.replace(job, root=lasting(job.root, os.getcwd())))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _stop(str(error), error.exit_code)
     except Unreachable as error:
-        print(f"error: {error}; nothing is lost: run the same command again", file=sys.stderr)
-        sys.exit(1)
+        _stop(f"{error}; nothing is lost: run the same command again", 1)
     except Exception as error:
-        print(f"error: {_summary(error)}; the traceback is in {_write_traceback(error)}", file=sys.stderr)
-        sys.exit(1)
+        if advice := environment.advice(error):
+            _stop(advice, UserError.exit_code)
+        _stop(f"{_summary(error)}; the traceback is in {_write_traceback(error)}", 1)
+
+
+def _stop(line: str, code: int) -> NoReturn:
+    """End the process with one line, which shows no password."""
+    print(f"error: {redacted(line)}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _summary(error: Exception) -> str:
@@ -57,7 +66,7 @@ def _summary(error: Exception) -> str:
 def _write_traceback(error: Exception) -> str:
     """The name of the file that the traceback is written to."""
     with tempfile.NamedTemporaryFile("w", prefix="xlt_ray-", suffix=".log", delete=False, encoding="utf-8") as file:
-        file.writelines(traceback.format_exception(error))
+        file.write(redacted("".join(traceback.format_exception(error))))
     return file.name
 
 

@@ -14,11 +14,13 @@ from typing import Any
 import ray
 import ray.data
 import ray.util.annotations
+from ray._private import services
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException, ServerUnavailable
 
-from xlt_ray.errors import UserError
+from xlt_ray.errors import NoResources, UserError
+from xlt_ray.job import address
 from xlt_ray.store import storage
 
 
@@ -29,20 +31,38 @@ def cluster(with_state_api: bool = False) -> Iterator[None]:
     Args:
         with_state_api: whether a Ray of this machine starts its dashboard, on loopback: what a search needs.
     """
-    submitted = "RAY_ADDRESS" in os.environ
-    print(f"ray: {'joining the cluster of RAY_ADDRESS' if submitted else 'starting on this machine'}", flush=True)
+    joins = address.is_given()
+    print(f"ray: {'joining the cluster of RAY_ADDRESS' if joins else 'starting on this machine'}", flush=True)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     with _no_stderr():  # Ray's core tells at which level it logs
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        ray.init(**quiet) if submitted else _start_here(**_dashboard(with_state_api), **quiet)
+        _join(**quiet) if joins else _start_here(**_dashboard(with_state_api), **quiet)
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False  # jobs draw their own, in rows of the corpus
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _join(**options: Any) -> None:
+    """Join the cluster of RAY_ADDRESS.
+
+    Raises:
+        NoResources: if there is none, or it can't be joined.
+    """
+    address.require_answer()
+    try:
+        if os.environ["RAY_ADDRESS"] == "auto":
+            # A cluster that died leaves its address behind, which Ray would wait for.
+            address.require_answer(services.canonicalize_bootstrap_address_or_die("auto"))
+        ray.init(**options)
+    except NoResources:
+        raise
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise address.no_answer(error) from error
 
 
 def _start_here(**options: Any) -> None:

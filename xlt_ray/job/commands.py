@@ -35,6 +35,19 @@ def report_command(root: str, name: str) -> str:
     return shlex.join([*_interpreter(), _script("report"), *_words({"root": root, "name": name})])
 
 
+def log_command(root: str) -> str:
+    """The command that logs the finished artifacts of a root that have no run."""
+    return shlex.join([*_interpreter(), _script("report"), "--root", root, "--log"])
+
+
+def program(name: str) -> list[str]:
+    """A program of this environment, as the user would type it: its name where that is the one that runs."""
+    found, own = shutil.which(name), Path(sys.executable).with_name(name)
+    if found and _same_prefix(found):
+        return [name]
+    return [_near(own)] if own.is_file() else [*_interpreter(), "-m", name]
+
+
 def _changed(prefix: str, config: Any) -> Iterator[str]:
     """Flags of the settings that differ from their defaults."""
     if config is None:

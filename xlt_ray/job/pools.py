@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+from collections.abc import Sequence
 from typing import Any
 
 import ray
 import ray.data
 
-from xlt_ray.errors import UserError
+from xlt_ray.job import address, room
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,26 +42,63 @@ class Pool:
 def pool(stage: str, num_gpus: float | None, max_actors: int | None, num_units: int) -> Pool:
     """One actor a GPU, or one a CPU where there is none; on a cluster more of them as nodes come. Says what it chose.
 
+    Returns when there is room for an actor and what feeds it; until then a line every 30 s says what is waited for.
+
     Args:
         stage: what the actors do, for the line that is printed.
         num_gpus: GPUs an actor takes; None: 1 if the cluster has a GPU now, else 0.
         max_actors: most actors at a time; None: as many as there are units, or as this machine can hold.
         num_units: units of work; there are never more actors than these.
+
+    Raises:
+        NoResources: if there can never be room.
     """
     resources = ray.cluster_resources()
     gpus, cpus = resources.get("GPU", 0), resources.get("CPU", 0)
     gpus_each = num_gpus if num_gpus is not None else float(gpus > 0)
     fit = int(gpus / gpus_each if gpus_each else cpus)
-    most = max_actors or (num_units if "RAY_ADDRESS" in os.environ else max(1, fit))
+    most = max_actors or (num_units if address.is_given() else max(1, fit))
     max_size = max(1, min(most, num_units))
     initial_size = max(1, min(fit, max_size))
     device = f"{gpus_each:g} GPU each" if gpus_each else "CPUs"
     print(f"{stage}: on {device}, {initial_size} actors now, {max_size} at most", flush=True)
-    if not gpus_each:
-        return Pool(0.9, 0.0, 0.1, initial_size, max_size)
-    # Actors on GPUs need little of a CPU: half of what the cluster has stays for the tasks that feed them.
-    num_cpus = min(1.0, round(0.5 * cpus / initial_size, 2)) if cpus else 1.0
-    return Pool(num_cpus, gpus_each, min(1.0, num_cpus), initial_size, max_size)
+    if gpus_each:
+        # Actors on GPUs need little of a CPU: half of what the cluster has stays for the tasks that feed them.
+        each = min(1.0, round(0.5 * cpus / initial_size, 2)) if cpus else 1.0
+        chosen = Pool(each, gpus_each, each, initial_size, max_size)
+    else:
+        chosen = Pool(0.9, 0.0, 0.1, initial_size, max_size)
+    _take(stage, [_bundle(chosen), {"CPU": chosen.feed_cpus}])
+    return chosen
+
+
+def _take(stage: str, bundles: Sequence[room.Bundle]) -> None:
+    room.require(stage, bundles, "ask for fewer, or for a cluster that has them")
+    room.wait(stage, bundles)
+
+
+def _bundle(asked: Pool | Workers) -> room.Bundle:
+    """What one actor or worker takes."""
+    return {"CPU": asked.num_cpus, **({"GPU": asked.num_gpus} if asked.num_gpus else {})}
+
+
+def require(job: Any) -> None:
+    """Refuse GPUs and workers that a job asks for and that can never be had, of all its stages, before any work.
+
+    Raises:
+        NoResources: naming the flag.
+    """
+    gpus = ray.cluster_resources().get("GPU", 0)
+    for field in dataclasses.fields(job):
+        config, stage = getattr(job, field.name), field.name
+        asked = getattr(config, "num_gpus", None)
+        if asked:
+            advice = "leave it out to use what is there"
+            room.require(f"--{stage}.num-gpus {asked:g}", [{"GPU": float(asked)}], advice)
+        if count := getattr(config, "num_workers", None):
+            gpus_each = asked if asked is not None else float(gpus > 0)
+            each = {"GPU": gpus_each} if gpus_each else {"CPU": 0.9}
+            room.require(f"--{stage}.num-workers {count}", [each] * count, "give fewer")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,7 +111,7 @@ class Workers:
 
 
 def workers(stage: str, count: int | None, num_gpus: int | None) -> Workers:
-    """One training process a GPU, or one where there is none. Says what it chose.
+    """One training process a GPU, or one where there is none. Says what it chose, and returns when there is room.
 
     Args:
         stage: what the workers do, for the line that is printed.
@@ -82,23 +119,20 @@ def workers(stage: str, count: int | None, num_gpus: int | None) -> Workers:
         num_gpus: GPUs a worker takes; None: 1 if the cluster has a GPU now, else 0.
 
     Raises:
-        UserError: if this machine can't hold so many, or has no GPU; Ray would wait for ever.
+        NoResources: if there can never be room for so many; Ray would wait for ever.
     """
     resources = ray.cluster_resources()
     gpus, cpus = resources.get("GPU", 0), resources.get("CPU", 0)
     gpus_each = num_gpus if num_gpus is not None else float(gpus > 0)
     fit = int(gpus / gpus_each if gpus_each else cpus)
     chosen = count or (max(1, fit) if gpus_each else 1)
-    if "RAY_ADDRESS" not in os.environ and gpus_each and not gpus:
-        raise UserError(f"--{stage}.num-gpus {num_gpus}: this machine has no GPU; leave it out")
-    if "RAY_ADDRESS" not in os.environ and chosen > fit:
-        kind = "GPUs" if gpus_each else "CPUs"
-        raise UserError(f"--{stage}.num-workers {chosen} needs more {kind} than this machine has; give {fit} or fewer")
     device = f"{gpus_each:g} GPU each" if gpus_each else "CPUs"
     print(f"{stage}: {chosen} {'worker' if chosen == 1 else 'workers'} on {device}", flush=True)
     # A tenth of each CPU stays for the tasks that feed the workers.
     num_cpus = 0.9 if not gpus_each else min(1.0, round(0.5 * cpus / chosen, 2)) or 1.0
-    return Workers(chosen, num_cpus, gpus_each)
+    found = Workers(chosen, num_cpus, gpus_each)
+    _take(stage, [_bundle(found)] * chosen)
+    return found
 
 
 def fit(workers: Workers) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from xlt_ray.job import tracking
+from xlt_ray.job import runs
 from xlt_ray.store.artifacts import Artifact
 
 console = Console(highlight=False)
@@ -64,8 +65,8 @@ def show(table: Table) -> None:
 
 def where_next(artifact: Artifact, root: str, command: str) -> None:
     """Say where the results are, and what a user would want to do with them."""
-    print(f"results  {artifact.uri}")
+    print(f"results  {shlex.quote(artifact.uri)}")
     if num_rejected := artifact.read_json("manifest.json")["rows_rejected"]:
-        print(f"rejected {num_rejected} rows, with reasons: {artifact.path('rejected.parquet')}")
-    print(f"runs     {tracking.ui_command(root)}")
+        print(f"rejected {num_rejected} rows, with reasons: {shlex.quote(artifact.path('rejected.parquet'))}")
+    print(f"runs     {runs.where(root)}")
     print(f"next     {command}")

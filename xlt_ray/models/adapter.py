@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from xlt_ray.errors import UserError
-from xlt_ray.models.cache import made_once, stamp
 from xlt_ray.models.files import WEIGHTS, header, read_json
 from xlt_ray.models.shapes import EMBEDDING, OUTPUT
 from xlt_ray.models.write import read_weights, write_model
+from xlt_ray.store.cache import made_once, stamp
 
 CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
 IDENTITY = "merged.sha256"
@@ -73,7 +73,7 @@ def merged(folder: Path, base_dir: Path, base_sha256: str) -> Path:
         UserError: where the adapter is not of this base.
     """
     key = [_MERGING, str(folder), base_sha256, stamp(files(folder))]
-    return made_once(json.dumps(key), lambda target: _merge(folder, base_dir, base_sha256, target))
+    return made_once("models", json.dumps(key), lambda target: _merge(folder, base_dir, base_sha256, target))
 
 
 def _merge(folder: Path, base_dir: Path, base_sha256: str, target: Path) -> None:

@@ -18,9 +18,9 @@ from torch import Tensor
 from xlt_ray.errors import UserError
 from xlt_ray.models import shapes as model_shapes
 from xlt_ray.models import tokens as model_tokens
-from xlt_ray.models.cache import made_once, stamp
 from xlt_ray.models.ctranslate2_file import layout, read_variables
 from xlt_ray.models.files import COPY, fault, read_json
+from xlt_ray.store.cache import made_once, stamp
 
 WHEELS = "wheels:whisper-base"
 """The base model out of two packages, whose files are halves of a `model.bin`."""
@@ -52,7 +52,7 @@ def from_directory(path: Path) -> Path:
         UserError: as `convert`.
     """
     key = [_CONVERSION, str(path.resolve()), stamp(files(path))]
-    return made_once(json.dumps(key), lambda target: convert(path, target))
+    return made_once("models", json.dumps(key), lambda target: convert(path, target))
 
 
 def files(path: Path) -> list[Path]:
@@ -89,7 +89,7 @@ def from_wheels() -> Path:
         for name in ("config.json", "tokenizer.json"):
             shutil.copyfile(first / name, target / name)
 
-    return from_directory(made_once(_WHEEL_SHA256, join))
+    return from_directory(made_once("models", _WHEEL_SHA256, join))
 
 
 def convert(source: Path, target: Path) -> None:

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from xlt_ray.errors import UserError
 from xlt_ray.languages import Direction
-from xlt_ray.models.cache import whole_or_nothing
 from xlt_ray.models.decoder import Prompter, Scheme
 from xlt_ray.models.files import read_json
 from xlt_ray.models.shapes import OUTPUT, is_tied
 from xlt_ray.models.write import read_weights, write_model
+from xlt_ray.store.cache import whole_or_nothing
 
 _USE = """\
 import soundfile

@@ -111,7 +111,7 @@ def collect(root: str) -> Results:
     root = storage.absolute(root)
     if not storage.exists(root):
         raise UserError(f"root {root!r} does not exist; pass the --root that the other jobs wrote to")
-    found = [(stage, name, storage.join(root, stage, name)) for stage in STAGES for name in _directories(root, stage)]
+    found = [(stage, name, storage.join(root, stage, name)) for stage in STAGES for name in directories(root, stage)]
     finished = [row for row in found if storage.exists(storage.join(row[2], "manifest.json"))]
     artifacts = tuple(_read_artifact(stage, name, uri) for stage, name, uri in finished)
     keeping, not_placed = group_runs(_runs(artifacts))
@@ -138,7 +138,8 @@ def collect(root: str) -> Results:
     )
 
 
-def _directories(root: str, stage: str) -> list[str]:
+def directories(root: str, stage: str) -> list[str]:
+    """Names of the directories of a stage, finished artifacts or not."""
     filesystem, path = storage.locate(storage.join(root, stage))
     found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
     return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)

@@ -17,6 +17,8 @@ class ReportJob:
     """Where the artifacts are; the page is written to ROOT/report/NAME/index.html."""
     name: str = "demo"
     """Name of the page."""
+    log: bool = False
+    """Also log the finished artifacts that have no run in MLflow, such as those made while its server was down."""
 
     def __post_init__(self) -> None:
         """Refuse names that would leave the root."""

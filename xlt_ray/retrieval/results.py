@@ -15,6 +15,7 @@ from xlt_ray.charts.style import to_png
 from xlt_ray.job.tracking import Tracker
 from xlt_ray.retrieval import pairs, plots, ranking, seqsim, tiles
 from xlt_ray.retrieval.config import RetrievalConfig
+from xlt_ray.retrieval.keys import keys, table_columns
 from xlt_ray.retrieval.plan import RetrievalPlan
 from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
@@ -38,7 +39,8 @@ def finish(plan: RetrievalPlan, recordings: Mapping[str, pa.Table], tracker: Tra
     ranked = {unit: artifacts.read_table(artifact.path("data", f"{unit}.parquet")) for unit in units}
     metrics = summarise(ranked, job.retrieval, embeddings.settings["num_layers"])
     artifact.write_json("metrics.json", metrics)
-    _log(tracker, metrics)
+    tracker.metrics(keys(metrics))
+    tracker.table(table_columns(metrics), "retrieval.json")
     tracker.describe(f"{sentence(metrics)}\n\nArtifact: `{artifact.uri}`")
     _draw(artifact, embeddings.uri, recordings, ranked, metrics, tracker)
     artifact.merge_rejected()
@@ -94,25 +96,6 @@ def _pair_figures(table: pa.Table, score: str, seed: int) -> Figures:
         num_positives=table["num_positives"].to_numpy(),
         seed=seed,
     )
-
-
-def _log(tracker: Tracker, metrics: Figures) -> None:
-    values = {
-        f"retrieval/{key}/{pair}": figures[key]
-        for pair, figures in (*metrics["pairs"].items(), ("mean", metrics["mean"]))
-        for key in ("r1", "r5", "r10", "mrr")
-    }
-    values["retrieval/chance_r1/mean"] = metrics["mean"]["chance_r1"]
-    for name, figures in metrics["baselines"].items():
-        values[f"retrieval/{name}/r1/mean"] = figures["mean"]["r1"]
-    tracker.metrics(values)
-    tracker.table(table_columns(metrics), "retrieval.json")
-
-
-def table_columns(metrics: Figures) -> dict[str, list[Any]]:
-    """The figures of every pair as columns."""
-    rows = [{"pair": pair, **figures} for pair, figures in metrics["pairs"].items()]
-    return {key: [row[key] for row in rows] for key in rows[0]}
 
 
 def _draw(

@@ -13,12 +13,10 @@ from everybody. A checkpoint that holds anything else is refused, with the reaso
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from xlt_ray.store import cache
 
 VERSION = "2.2.7"
 
@@ -149,25 +147,13 @@ def _environment() -> Path:
 
     The folder is there as a whole or not at all, and of two processes one makes it while the other waits.
     """
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xlt_ray" / "comet"
-    folder.mkdir(parents=True, exist_ok=True)
     # An environment points to the Python that made it, which another machine with the same home may not have.
     key = json.dumps([*_REQUIREMENTS, sys.version, sys.base_prefix])
-    target = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
-    with FileLock(f"{target}.lock"):
-        if not target.is_dir():
-            print(f"comet: making its environment in {target}: once, some minutes", flush=True)
-            partial = target.with_suffix(".partial")
-            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-            try:
-                _make_environment(partial)
-                partial.rename(target)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-    return target / "bin" / "python"
+    return cache.made_once("comet", key, _make_environment) / "bin" / "python"
 
 
 def _make_environment(folder: Path) -> None:
+    print(f"comet: making its environment in {folder}: once, some minutes", flush=True)
     problem = f"cannot make the environment of COMET {VERSION}"
     _call([sys.executable, "-m", "venv", str(folder)], os.environ, problem, num_lines=1)
     pip = [str(folder / "bin" / "python"), "-I", "-m", "pip", "install", "--quiet", "--no-input"]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from filelock import FileLock
 from torch.nn.functional import one_hot
 
 from xlt_ray.languages import Direction
@@ -30,7 +27,7 @@ from xlt_ray.models.decoder import (
     read_weights,
     set_weights,
 )
-from xlt_ray.store import shards, storage
+from xlt_ray.store import cache, shards, storage
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import HYPOTHESIS
 from xlt_ray.translate import unseen
@@ -50,17 +47,12 @@ def local_model(checkpoint: Artifact) -> Path:
         return Path(checkpoint.path("model"))
     manifest = storage.read_bytes(checkpoint.path("manifest.json"))
     files = [entry["path"] for entry in json.loads(manifest)["others"] if entry["path"].startswith("model/")]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xlt_ray" / "checkpoints"
-    folder = cache / hashlib.sha256(manifest).hexdigest()[:16]
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
-            partial = folder.with_suffix(".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            for path in files:
-                _copy(checkpoint.path(path), partial / path.removeprefix("model/"))
-            partial.rename(folder)
-    return folder
+
+    def copy(folder: Path) -> None:
+        for path in files:
+            _copy(checkpoint.path(path), folder / path.removeprefix("model/"))
+
+    return cache.made_once("checkpoints", manifest.decode(), copy)
 
 
 def _copy(uri: str, path: Path) -> None:

@@ -171,6 +171,13 @@ def _cells(of: Row) -> list[str]:
     return [*scores, "" if test["gain"] is None else f"{test['gain']:+.1f}", _percent(test["kept"])]
 
 
+def keys(figures: Row) -> dict[str, float]:
+    """Numbers for MLflow: how many trials, and what the best of them gains and keeps on the test split."""
+    test = next(of["test"] for of in figures["trials"] if of["name"] == figures["best"])
+    kept = {} if test["kept"] is None else {"kept/share": test["kept"]}
+    return {"kept/gain": test["gain"], "tune/num_trials": len(figures["trials"]), **kept}
+
+
 def columns(figures: Row) -> dict[str, list[Any]]:
     """The trials as columns of plain values."""
     names = ("name", "status", "num_steps", "new_bleu", "gain", "old_bleu", "kept", "on_front", "chosen")

@@ -1,0 +1,62 @@
+"""No password in a line, a log or a tag."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xlt_ray.errors import UserError
+from xlt_ray.job import cli, secrets
+from xlt_ray.job.settings import Job
+from xlt_ray.job.tracking import flatten
+
+words = st.text("abcdefghijklmnopqrstuvwxyz0123456789:@!$%_-", min_size=8, max_size=20)
+
+
+@given(words, words)
+def test_what_stands_before_the_at_of_a_uri_is_gone(user, password):
+    text = secrets.redacted(f"request to https://{user}:{password}@host/x failed, s3://{user}:{password}@bucket/y too")
+    assert text == "request to https://***@host/x failed, s3://***@bucket/y too"
+
+
+@pytest.mark.parametrize(
+    "text", ["file:///a@b", "hf://datasets/me/x@main/y", "me@host", "/runs/a@b", "s3://bucket/a@b"]
+)
+def test_other_signs_stay(text):
+    assert secrets.redacted(text) == text
+
+
+def test_secrets_of_the_environment_are_gone_alone_too(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ann:pa/ss@word@db/x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrX")
+    assert "ss@word" not in secrets.redacted("authentication failed for pa/ss@word, wJalrX")
+    assert "wJalrX" not in secrets.redacted("authentication failed for pa/ss@word, wJalrX")
+    assert flatten({"corpus": "manifest:s3://k:s3cret@b/x.tsv"}) == {"corpus": "manifest:s3://***@b/x.tsv"}
+
+
+@pytest.mark.parametrize("name", ["root", "corpus"])
+def test_a_setting_with_a_password_is_refused_and_not_shown(name):
+    job = dataclasses.replace(Job(), **{name: "s3://key:hunter22@bucket/x"})
+    with pytest.raises(UserError, match=f"--{name} holds a user or password") as caught:
+        secrets.refuse_passwords(job)
+    assert "hunter22" not in str(caught.value)
+    secrets.refuse_passwords(Job(root="s3://bucket/x", corpus="hf:me/corpus@main"))
+
+
+def broken(job: Job) -> None:
+    """Fail as a client of a server does."""
+    raise RuntimeError(f"{job.name}: API request to https://ann:hunter22@host/api failed")
+
+
+def test_errors_and_tracebacks_show_none(capsys, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ann:hunter22@host")
+    with pytest.raises(SystemExit) as stop:
+        cli.run(broken, {"demo": dict}, [])
+    line = capsys.readouterr().err
+    log = line.rsplit(" ", 1)[-1].strip()
+    assert stop.value.code == 1
+    with open(log) as file:
+        traceback = file.read()
+    assert "API request" in traceback
+    assert "hunter22" not in line + traceback

@@ -1,0 +1,140 @@
+"""Room on the cluster: what can never be had is refused, and what may come is waited for, with a line every 30 s.
+
+Left alone, Ray waits for either without a word.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+from ray._private.state import state
+from ray.util.placement_group import placement_group, remove_placement_group
+
+from xlt_ray.errors import NoResources
+from xlt_ray.job import address
+
+Bundle = Mapping[str, float]
+"""What must be free on one node: amounts by kind, `CPU` and `GPU`."""
+
+_TELL_S = 30
+_HEAD = "node:__internal_head__"  # what Ray gives the head to have
+_HEAD_CONFIG = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves its file on the head, on which submitted jobs run
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NodeType:
+    """Nodes that are there or can come: what one has, and how many there may be."""
+
+    resources: Bundle
+    most: float
+
+
+def require(what: str, bundles: Sequence[Bundle], advice: str) -> None:
+    """Refuse what neither the nodes that are there nor those that can come will ever hold.
+
+    Nothing is refused on a cluster that does not tell which nodes can come.
+
+    Args:
+        what: who needs it, for the message.
+        bundles: all of them are needed at the same time.
+        advice: what the user should do.
+
+    Raises:
+        NoResources: naming what is needed, what there can be, and the advice.
+    """
+    types = list(_node_types())
+    if not types or _fit(bundles, types):
+        return
+    place = "this cluster" if address.is_given() else "this machine"
+    largest = {kind: max(of.resources.get(kind, 0) for of in types) for kind in ("CPU", "GPU")}
+    total = {kind: sum(of.most * of.resources.get(kind, 0) for of in types if of.most) for kind in ("CPU", "GPU")}
+    nodes = f", at most {_words(largest)} on one node" if total != largest else ""
+    raise NoResources(f"{what} needs {_needed(bundles)}, and {place} has no more than {_words(total)}{nodes}; {advice}")
+
+
+def wait(what: str, bundles: Sequence[Bundle], tell_s: float = _TELL_S) -> None:
+    """Return once the cluster has room for all bundles at a time; an autoscaling cluster hears of them and grows.
+
+    Args:
+        what: who needs it, for the lines that are printed.
+        bundles: all of them are needed at the same time.
+        tell_s: seconds between two lines.
+    """
+    group = placement_group([dict(bundle) for bundle in bundles], strategy="PACK")
+    try:
+        waited = 0.0
+        while not group.wait(timeout_seconds=tell_s if waited else min(2.0, tell_s)):
+            waited += tell_s
+            print(f"{what}: waiting for {_needed(bundles)}; the cluster has {_there()}", flush=True)
+    finally:
+        remove_placement_group(group)
+
+
+def _node_types() -> Iterator[NodeType]:
+    """What this machine is, or every type of node of a cluster; nothing where it is not known what can come."""
+    alive = [NodeType(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
+    if not address.is_given():
+        yield from alive
+        return
+    can_come = [*_reported()] or [*_of_file(Path(_HEAD_CONFIG).expanduser())]
+    if can_come:  # of these are the nodes that are there, but for the head
+        yield from (*(node for node in alive if _HEAD in node.resources), *can_come)
+
+
+def _reported() -> Iterator[NodeType]:
+    """Types that the cluster itself reports, as managed ones do."""
+    config = state.get_cluster_config()
+    for group in config.node_group_configs if config else ():
+        yield NodeType(dict(group.resources), math.inf if group.max_count == -1 else group.max_count)
+
+
+def _of_file(path: Path) -> Iterator[NodeType]:
+    """Types of the file that the cluster was made from, on its head."""
+    if not path.is_file():
+        return
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    types = config.get("available_node_types", {})
+    if not all(of.get("resources") for of in types.values()):
+        return  # the cloud knows what its machines have, and the file does not
+    for name, of in types.items():
+        most = 0 if name == config.get("head_node_type") else config.get("max_workers", math.inf)
+        yield NodeType(of["resources"], of.get("max_workers", most))
+
+
+def _fit(bundles: Sequence[Bundle], types: Sequence[NodeType]) -> bool:
+    """Whether every bundle fits a node, and all of them what all nodes have."""
+    each = all(any(of.most and _is_within(bundle, of.resources) for of in types) for bundle in bundles)
+    return each and all(
+        amount <= sum(of.most * of.resources.get(kind, 0) for of in types if of.resources.get(kind)) + 1e-9
+        for kind, amount in _sum(bundles).items()
+    )
+
+
+def _is_within(bundle: Bundle, node: Bundle) -> bool:
+    return all(amount <= node.get(kind, 0) for kind, amount in bundle.items())
+
+
+def _sum(bundles: Sequence[Bundle]) -> Bundle:
+    return {kind: sum(bundle.get(kind, 0) for bundle in bundles) for kind in ("CPU", "GPU")}
+
+
+def _needed(bundles: Sequence[Bundle]) -> str:
+    return _words({kind: amount for kind, amount in _sum(bundles).items() if amount})
+
+
+def _words(amounts: Mapping[str, Any]) -> str:
+    return " and ".join(f"{amount:g} {kind}" for kind, amount in amounts.items())
+
+
+def _there() -> str:
+    """What the cluster has, and what of it is free."""
+    total, free = ray.cluster_resources(), ray.available_resources()
+    kinds = (f"{total.get(kind, 0):g} {kind} ({free.get(kind, 0):g} free)" for kind in ("CPU", "GPU"))
+    num_nodes = sum(node["Alive"] for node in ray.nodes())
+    return f"{', '.join(kinds)} on {num_nodes} {'node' if num_nodes == 1 else 'nodes'}"

@@ -1,0 +1,95 @@
+"""Logs finished artifacts that have no run in MLflow: the server was down, the store was deleted, there was none.
+
+What an artifact holds is enough: the parameters are in its config.json, the figures in its metrics.json.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from mlflow import MlflowClient
+
+from xlt_ray.embed import results as embed
+from xlt_ray.errors import Unreachable
+from xlt_ray.finetune import results as finetune
+from xlt_ray.job import runs
+from xlt_ray.job.tracking import Tracker, track
+from xlt_ray.report.collect import STAGES, directories
+from xlt_ray.retrieval.keys import keys as retrieval_keys
+from xlt_ray.retrieval.keys import table_columns
+from xlt_ray.store import artifacts, storage
+from xlt_ray.store.artifacts import Artifact
+from xlt_ray.study import results as study
+from xlt_ray.translate import results as translate
+from xlt_ray.translate import scores
+from xlt_ray.tune import results as tune
+
+_NAMES = ("corpus", "model")
+"""Settings that runs show beside their identity: what was read, in words."""
+
+
+def log_missing(root: str) -> None:
+    """Log every finished artifact under a root that has no finished run, and say how many.
+
+    Raises:
+        Unreachable: if MLflow's store or server can't be used.
+    """
+    try:
+        client = runs.connect(root)
+    except runs.NotTracked as why:
+        raise Unreachable("the store of MLflow", str(why)) from why
+    root = storage.absolute(root)
+    there = [Artifact.at(root, stage, name) for stage in STAGES for name in directories(root, stage)]
+    finished = [artifact for artifact in there if artifact.is_complete]
+    missing = [artifact for artifact in finished if not _has_run(client, artifact)]
+    for artifact in missing:
+        _log(root, artifact)
+        if problem := runs.lost(root):
+            raise Unreachable("the store of MLflow", problem)
+    print(f"runs: {len(missing)} artifacts logged, {len(finished) - len(missing)} had a run")
+
+
+def _has_run(client: MlflowClient, artifact: Artifact) -> bool:
+    """Whether a finished run of its identity and name is there, alone or under another one."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    same = f"attributes.status = 'FINISHED' AND tags.fingerprint = '{artifact.fingerprint}'"
+    names = {artifact.name, f"{artifact.stage} {artifact.name}"}
+    return any(run.info.run_name in names for run in client.search_runs(experiments, filter_string=same))
+
+
+def _log(root: str, artifact: Artifact) -> None:
+    manifest = artifact.read_json("manifest.json")
+    ended_ago = time.time() - datetime.datetime.fromisoformat(manifest["created"]).timestamp()
+    seconds = manifest["wall_time_s"]
+    names = {name: artifact.settings[name] for name in _NAMES if name in artifact.settings}
+    identity = artifact.identity
+    with track(root, artifact.stage, artifact.name, identity, names, ended_ago + seconds, ended_ago) as tracker:
+        _figures(tracker, artifact, artifact.read_json("metrics.json"), seconds)
+
+
+def _figures(tracker: Tracker, artifact: Artifact, metrics: Mapping[str, Any], seconds: float) -> None:
+    """The figures of an artifact under the keys that its stage gives them."""
+    at = f"\n\nArtifact: `{artifact.uri}`"
+    match artifact.stage:
+        case "embed":
+            embed.log(tracker, dict(metrics), artifact.uri, seconds)
+        case "retrieval":
+            tracker.metrics(retrieval_keys(metrics))
+            tracker.table(table_columns(metrics), "retrieval.json")
+        case "fisher":
+            tracker.metrics({f"fisher/{key}": value for key, value in metrics.items()})
+        case "finetune":
+            finetune.log(tracker, artifact, dict(metrics), artifact.read_json("log.json"), seconds)
+        case "translate":
+            translate.log(tracker, dict(metrics), scores.by_direction(map(artifacts.read_table, artifact.files())))
+            tracker.describe(translate.sentence(dict(metrics)) + at)
+        case "tune":
+            tracker.metrics(tune.keys(dict(metrics)))
+            tracker.table(tune.columns(dict(metrics)), "trials.json")
+            tracker.describe(tune.sentence(dict(metrics)) + at)
+        case "study":
+            tracker.metrics(dict(study.keys(dict(metrics))))
+            tracker.describe(study.sentence(dict(metrics)) + at)
