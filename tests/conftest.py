@@ -2,6 +2,8 @@
 
 import os
 
+from hypothesis import settings
+
 os.environ.update(
     {
         "HF_HUB_OFFLINE": "1",
@@ -11,5 +13,8 @@ os.environ.update(
         "TOKENIZERS_PARALLELISM": "false",
     }
 )
+# How long an example takes says nothing on a machine that is shared.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("MLFLOW_TRACKING_URI", None)

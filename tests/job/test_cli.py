@@ -1,10 +1,13 @@
+import io
 import subprocess
 import sys
+import tempfile
 
 import pytest
+from tiny import tiny_whisper
 
 from xlt_ray.embed.config import EmbedConfig
-from xlt_ray.errors import UserError
+from xlt_ray.errors import NoResources, TooManyRejected, Unreachable, UserError
 from xlt_ray.job import cli
 from xlt_ray.job.settings import identity
 from xlt_ray.presets import PRESETS
@@ -57,12 +60,118 @@ def test_a_mistake_is_one_line_that_says_what_to_do(words, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--retrieval.top-k", "0"], "--retrieval.top-k is 0; give 1 or more"),
+        (
+            ["--embed.encoding", "mp3"],
+            "invalid choice 'mp3' for argument '--embed.encoding'. Expected one of ('exact', ",
+        ),
+        (["stray"], "Unrecognized options: stray"),
+    ],
+)
+def test_the_frame_around_a_mistake_is_taken_off_on_every_terminal(monkeypatch, encoding, words, line):
+    """tyro draws it with lines where standard output takes them, else with hyphens."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    monkeypatch.setattr(sys, "argv", [f"/a/long/way/{'x' * 90}/jobs/retrieval.py"])
+    with pytest.raises(UserError) as error:
+        parse(*words)
+    assert str(error.value).startswith(line)
+    assert not any(mark in str(error.value) for mark in ("---", "─", "│", "help", "\n"))
+
+
 def test_a_mistake_exits_with_code_2(tmp_path):
     done = subprocess.run(
         [sys.executable, "jobs/retrieval.py", "--preset", "nope"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert done.stderr.strip().splitlines() == [f"error: unknown preset 'nope'; valid: {', '.join(PRESETS)}"]
+
+
+def ended(capsys, error, *words):
+    """Exit code and standard error of a job that raises `error` in its work."""
+
+    def main(job: RetrievalJob) -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        cli.run(main, PRESETS, list(words))
+    return stop.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [(UserError, 2), (TooManyRejected, 3), (NoResources, 4)], ids=["user", "rejected", "resources"]
+)
+def test_a_job_that_cannot_be_done_ends_with_the_code_of_its_reason(capsys, kind, code):
+    assert ended(capsys, kind("give 1 or more")) == (code, "error: give 1 or more\n")
+
+
+def test_a_place_that_is_out_of_reach_is_no_mistake_and_costs_nothing(capsys):
+    code, said = ended(capsys, Unreachable("s3://bucket/a.wav: no answer"))
+    assert (code, said) == (1, "error: s3://bucket/a.wav: no answer; nothing is lost: run the same command again\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "summary"),
+    [
+        (RuntimeError("first line\n\n  what happened in a worker  \n"), "RuntimeError: what happened in a worker"),
+        (KeyError("name"), "KeyError: 'name'"),
+        (AssertionError(), "AssertionError"),
+        (ValueError("x" * 1000), f"ValueError: {'x' * 300}"),
+    ],
+)
+def test_a_fault_is_one_line_that_names_the_file_of_its_traceback(capsys, tmp_path, monkeypatch, error, summary):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code, said = ended(capsys, error)
+    (file,) = tmp_path.iterdir()
+    assert (code, said) == (1, f"error: {summary}; the traceback is in {file}\n")
+    traceback = file.read_text()
+    assert traceback.startswith("Traceback (most recent call last):")
+    assert "raise error" in traceback
+    assert str(error) in traceback
+
+
+def test_a_mistake_in_the_flags_starts_nothing(capsys):
+    code, said = ended(capsys, AssertionError("it ran"), "--retrieval.top-k", "0")
+    assert (code, said) == (2, "error: --retrieval.top-k is 0; give 1 or more\n")
+
+
+def test_a_user_who_stops_a_job_sees_no_error_of_ours():
+    def main(job: RetrievalJob) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cli.run(main, PRESETS, [])
+
+
+def test_a_job_gets_a_root_that_lasts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    roots = []
+
+    def main(job: RetrievalJob) -> None:
+        roots.append(job.root)
+
+    cli.run(main, PRESETS, ["--root", "runs"])
+    assert roots == [str(tmp_path / "runs")]
+
+
+def test_too_much_that_is_missing_exits_with_code_3(tmp_path):
+    """By a whole job: before Ray starts, and nothing is written."""
+    manifest = tmp_path / "corpus.tsv"
+    manifest.write_text("utterance_id\tsentence_id\tlanguage\taudio\na\ts\ten\tgone.wav\n")
+    model = tiny_whisper(tmp_path / "model")
+    words = ["--corpus", f"manifest:{manifest}", "--languages", "en", "--model", model, "--root", tmp_path / "runs"]
+    done = subprocess.run(
+        [sys.executable, "jobs/embed.py", *map(str, words)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3
+    assert done.stderr.splitlines() == [
+        f"error: 1 of 1 recordings are missing, such as {tmp_path}/gone.wav; mount or copy the audio, or correct the "
+        "corpus; at most --embed.max-rejected 0.05 may be"
+    ]
+    assert not (tmp_path / "runs").exists()
 
 
 def test_identity_leaves_out_where_and_how_fast():

@@ -313,7 +313,7 @@ def _warn_changed(artifact: Artifact, changed: pa.Table) -> None:
 def _require_there(missing: pa.Table, config: EmbedConfig) -> None:
     """Stop where more files are not there than may be rejected: then the place is wrong, not the rows."""
     gone = missing.filter(pc.is_null(missing["bytes"]))
-    if gone.num_rows > config.max_rejected * missing.num_rows:
+    if gone.num_rows and gone.num_rows / missing.num_rows > config.max_rejected:
         example = gone["audio"][0].as_py()
         raise TooManyRejected(
             f"{gone.num_rows} of {missing.num_rows} recordings are missing, such as {example}; mount or copy the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -31,13 +32,13 @@ def require_few_rejected(parts: pa.Table, most: float) -> None:
     """
     reasons = Counter(kind_of(reason) for reason in parts["reason"].to_pylist() if reason)
     num = reasons.total()
-    if num > most * parts.num_rows:
+    if num and num / parts.num_rows > most:
         listed = ", ".join(f"{kind} {count}" for kind, count in reasons.most_common(5))
         first = parts.filter(pc.is_valid(parts["reason"])).slice(0, 1).to_pylist()[0]
         raise TooManyRejected(
             f"{num} of {parts.num_rows} recordings are rejected ({listed}), such as {first['utterance_id']}: "
             f"{first['reason']}; nothing is committed; mend the corpus (embed.py --check lists all), or allow more: "
-            f"--embed.max-rejected {num / parts.num_rows:.2f}"
+            f"--embed.max-rejected {math.ceil(100 * num / parts.num_rows) / 100:.2f}"
         )
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import inspect
 import io
+import itertools
 import os
 import re
 import sys
@@ -149,8 +150,13 @@ def _flags(config_type: type, prefix: str = "--") -> Iterator[str]:
 
 
 def _one_line(box: str) -> str:
-    """The sentence inside the frame that tyro draws around a complaint."""
-    lines = [line.strip("│╭╰╮╯ ").strip() for line in box.splitlines()]
-    body = [line for line in lines if line and not line.endswith("─")]
-    sentence = " ".join(line for line in body if "full helptext" not in line)
+    """The sentence inside the frame that tyro draws around a complaint: a box, or rules where there is no UTF-8."""
+    lines = [line.strip("│╭╰╮╯ ") for line in box.splitlines()]
+    first = next((number for number, line in enumerate(lines) if _is_rule(line)), -1)
+    body = itertools.takewhile(lambda line: "full helptext" not in line, lines[first + 1 :])
+    sentence = " ".join(line for line in body if line and not _is_rule(line))
     return re.sub(r"^Error parsing \w+: ", "", sentence) or "the command line could not be read"
+
+
+def _is_rule(line: str) -> bool:
+    return line.endswith("─") or (bool(line) and set(line) == {"-"})

@@ -68,11 +68,13 @@ def _words(values: dict[str, Any]) -> Iterator[str]:
             last = flag(last) if value else f"no-{flag(last)}"
             yield f"--{head}.{last}" if head else f"--{last}"
             continue
-        yield f"--{head}.{flag(last)}" if head else f"--{flag(last)}"
-        if isinstance(value, tuple) and value and isinstance(value[0], str):
-            yield ",".join(value)
-        else:
-            yield from map(str, value if isinstance(value, tuple) else (value,))
+        name = f"--{head}.{flag(last)}" if head else f"--{flag(last)}"
+        if isinstance(value, tuple) and not (value and isinstance(value[0], str)):
+            yield from (name, *map(str, value))
+            continue
+        word = ",".join(value) if isinstance(value, tuple) else str(value)
+        # A value that looks like a flag must hang on its own.
+        yield from (f"{name}={word}",) if word.startswith("-") else (name, word)
 
 
 def _interpreter() -> list[str]:
