@@ -447,7 +447,7 @@ class Job:
     name: str = field(default="demo", metadata=_EXECUTION)
     """Name of this run: results are in ROOT/STAGE/NAME."""
     corpus: str = field(default="asterisk", metadata=_EXECUTION)
-    """asterisk, fleurs[:PATH], covost2[:PATH], mass:PATH or manifest:PATH."""
+    """asterisk, fleurs[:PATH], covost2[:PATH], or mass, mustc, nemo, lhotse, manifest :PATH, or hf:REF."""
     languages: Codes = ("en", "es", "fr", "it", "ru")
     """Language codes with commas between, for example en,fr,zh."""
     model: str = field(default="wheels:whisper-base", metadata=_EXECUTION)

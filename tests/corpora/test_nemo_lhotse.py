@@ -87,9 +87,9 @@ def test_a_broken_line_of_nemo_is_named(tmp_path, fields, message):
 
 def test_places_without_manifests_are_named(tmp_path):
     refused(f"nemo:{tmp_path}", "no manifest of NeMo in")
-    refused(f"nemo:{tmp_path}/nowhere.json", "there is no file")
+    refused(f"nemo:{tmp_path}/nowhere.json", "there is no manifest")
     refused(f"lhotse:{tmp_path}", "no manifests of Lhotse in")
-    refused(f"lhotse:{tmp_path}/nowhere.jsonl.gz", "there is no file")
+    refused(f"lhotse:{tmp_path}/nowhere.jsonl.gz", "there is no manifest")
 
 
 RECORDING = {"id": "r", "sources": [{"type": "file", "channels": [0], "source": "talk.flac"}], "sampling_rate": 16_000}

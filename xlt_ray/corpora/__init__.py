@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from xlt_ray import storage
-from xlt_ray.corpora import asterisk, covost2, fleurs, hf, lhotse, manifest, mass, mustc, nemo
+from xlt_ray.corpora import asterisk, covost2, fleurs, hf, hf_files, lhotse, manifest, mass, mustc, nemo
 from xlt_ray.corpora.hf import parse_columns as parse_columns
 from xlt_ray.corpora.text import composed
 from xlt_ray.errors import UserError
@@ -66,7 +66,7 @@ def parse(spec: str) -> tuple[Reader, str]:
         form = "hf:REF, with a folder, Parquet files or a Hub id" if name == "hf" else f"{name}:PATH"
         raise UserError(f"corpus {spec!r} needs a path: {form}")
     if name == "hf":
-        return CORPORA[name], hf.place(path)
+        return CORPORA[name], hf_files.place(path)
     return CORPORA[name], storage.absolute(path) if path else _HOME[name]
 
 

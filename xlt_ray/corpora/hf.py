@@ -20,10 +20,7 @@ library. Columns are known by their usual names, or named by the user with `--co
 
 from __future__ import annotations
 
-import dataclasses
-import fnmatch
 import json
-import os
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xlt_ray import storage
-from xlt_ray.corpora import places
+from xlt_ray.corpora import hf_files, places
 from xlt_ray.corpora.codes import named_language
 from xlt_ray.corpora.gathered import select
 from xlt_ray.corpora.manifest import seconds
@@ -54,7 +51,6 @@ _NAMES = {
     "split": ("split",),
 }
 _TRANSLATION = re.compile(r"translation_([a-zA-Z]{2,3}(?:[-_]\w+)?)")
-_REF = re.compile(r"(?P<id>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[^@]+))?(?:@(?P<revision>.+))?")
 
 
 def hf(
@@ -63,7 +59,7 @@ def hf(
     """Rows of a data set, language by language in the order of `languages`.
 
     Args:
-        source: from `place`.
+        source: from `hf_files.place`.
         languages: as Whisper spells them.
         split: a split, or `train`, `dev`, `test` however they are called there; None: all.
         columns: our name of a column to its own, beside the usual ones.
@@ -72,8 +68,7 @@ def hf(
         UserError: no such data set, the Hub does not answer, a column is not there or holds something else, or there is
             nothing of a language or split.
     """
-    tables = _tables(source)
-    rows = (row for table in tables for row in _rows(table, languages, columns or {}))
+    rows = (row for table in hf_files.tables(source) for row in _rows(table, languages, columns or {}))
     yield from select(rows, source, languages, split and (split_in(split) or split))
 
 
@@ -93,86 +88,7 @@ def parse_columns(text: str) -> dict[str, str]:
     return {ours: theirs for ours, _, theirs in pairs}
 
 
-def place(ref: str) -> str:
-    """A Hub id as it is; a place as an absolute path or URI.
-
-    Raises:
-        UserError: neither.
-    """
-    if os.path.exists(os.path.expanduser(ref)) or "://" in ref or ref.startswith(("/", "~", ".")) or "*" in ref:
-        return storage.absolute(ref)
-    if ref.endswith((".parquet", ".arrow")) or not _REF.fullmatch(ref):
-        raise UserError(
-            f"{ref!r} is neither a place nor a Hub id; give a folder, files or org/name[:config][@revision]"
-        )
-    return ref
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Table:
-    """A Parquet or Arrow file of one split."""
-
-    uri: str
-    split: str | None
-
-
-def _tables(source: str) -> list[_Table]:
-    if "*" in source or source.endswith((".parquet", ".arrow")):
-        return _matching(source)
-    if storage.is_remote(source) or source.startswith("/"):
-        if not storage.exists(source):
-            raise UserError(f"there is no folder {source!r}; give a folder, Parquet files or the id of a data set")
-        if any(storage.exists(storage.join(source, name)) for name in ("dataset_dict.json", "state.json")):
-            return _saved(source)
-        return _built(source, None, None)
-    ref = _REF.fullmatch(source)
-    return _built(ref["id"], ref["config"], ref["revision"]) if ref else []
-
-
-def _matching(source: str) -> list[_Table]:
-    folder, name = posixpath.split(source)
-    files = [uri for uri in storage.list_files(folder) if fnmatch.fnmatchcase(posixpath.basename(uri), name)]
-    if not files:
-        raise UserError(f"no file matches {source!r}")
-    return [_Table(uri, split_in(posixpath.basename(uri)) or split_in(posixpath.basename(folder))) for uri in files]
-
-
-def _saved(source: str) -> list[_Table]:
-    """The Arrow files of a data set, or of a dictionary of them, as `save_to_disk` writes them."""
-    if not storage.exists(storage.join(source, "dataset_dict.json")):
-        return _saved_split(source, split_in(posixpath.basename(source)))
-    splits = json.loads(storage.read_bytes(storage.join(source, "dataset_dict.json")))["splits"]
-    return [table for name in splits for table in _saved_split(storage.join(source, name), split_in(name) or name)]
-
-
-def _saved_split(folder: str, split: str | None) -> list[_Table]:
-    state = json.loads(storage.read_bytes(storage.join(folder, "state.json")))
-    if state.get("_indices_files") or state.get("_indices_data_files"):
-        raise UserError(f"{folder!r} was saved with a selection of its rows; save it again after flatten_indices()")
-    split = split or (state.get("_split") and (split_in(state["_split"]) or state["_split"]))
-    return [_Table(storage.join(folder, file["filename"]), split) for file in state["_data_files"]]
-
-
-def _built(path: str, config: str | None, revision: str | None) -> list[_Table]:
-    """The files of a data set, found by the rules of the library."""
-    import datasets
-
-    try:
-        builder = datasets.load_dataset_builder(path, config, revision=revision)
-    except Exception as error:  # the library fails in the ways of whatever it is built on
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"cannot read data set {path!r} ({type(error).__name__}: {reason})") from error
-    files = builder.config.data_files or {}
-    tables = [_Table(str(uri), split_in(str(name)) or str(name)) for name, uris in files.items() for uri in uris]
-    if other := [table.uri for table in tables if not table.uri.endswith((".parquet", ".arrow"))]:
-        raise UserError(
-            f"data set {path!r} is not of Parquet files but of {posixpath.basename(other[0])!r}; for a data set of the "
-            "Hub give the revision refs/convert/parquet, else save it with to_parquet or write a manifest"
-        )
-    return tables
-
-
-def _rows(table: _Table, languages: Sequence[str], columns: Mapping[str, str]) -> Iterator[Utterance]:
+def _rows(table: hf_files.Table, languages: Sequence[str], columns: Mapping[str, str]) -> Iterator[Utterance]:
     """The rows of one file, in order, without their sound."""
     number = 0
     for schema, batches in _opened(table.uri):
@@ -234,7 +150,7 @@ def _label(names: Sequence[str] | None, value: Any) -> Any:
 
 
 def _utterance(
-    table: _Table, number: int, row: Mapping[str, Any], known: Mapping[str, str], languages: Sequence[str]
+    table: hf_files.Table, number: int, row: Mapping[str, Any], known: Mapping[str, str], languages: Sequence[str]
 ) -> Utterance:
     language, split = _language(row, languages), _text(row, "split")
     texts = _texts(row, language, known)

@@ -114,7 +114,7 @@ def json_lines(uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
                     raise ValueError("not a JSON object")
             yield number, row
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise UserError(f"there is no file {uri!r}; give the path of a JSON-lines file") from error
+        raise UserError(f"there is no manifest {uri!r}; give the path of a file of JSON lines") from error
 
 
 def split_in(name: str) -> str | None:
