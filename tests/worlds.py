@@ -14,6 +14,7 @@ from ray_speech import RATE, tone
 sys.path.append(str(Path(__file__).parent / "corpora"))
 from trees import (
     MASS_EDITIONS,
+    TREES,
     covost_row,
     fleurs_row,
     write_common_voice,
@@ -122,9 +123,19 @@ def manifest(
     return World(f"manifest:{path}", languages, f"{languages[0]}-zh", f"{languages[1]}-en", languages[:2], "zh")
 
 
+def tree(name: str) -> Callable[[Path], World]:
+    """A corpus of TREES: en, fr and de are spoken, zh is written too."""
+
+    def write(root: Path) -> World:
+        return World(TREES[name](root), ("en", "fr", "de"), "en-zh", "fr-en", ("en", "fr"), "zh")
+
+    return write
+
+
 KINDS: dict[str, Callable[[Path], World]] = {
     "fleurs": fleurs,
     "covost2": covost2,
     "mass": mass,
     "manifest": manifest,
+    **{name: tree(name) for name in TREES},
 }

@@ -112,6 +112,8 @@ _CODES = {
     for language in LANGUAGES.values()
     for spelling in (language.code, language.iso639_3, *language.spellings)
 }
+_NAMES = {language.name.lower(): code for code, language in LANGUAGES.items()} | {"mandarin": "zh"}
+
 _TAG = re.compile(r"[a-z]{2,3}(_[a-z0-9]{1,8})*")  # BCP 47 in its short forms, with _ for -
 
 # Regions where a language is written in another script than the table says.
@@ -138,6 +140,11 @@ def code_of(spelling: str) -> str:
     if not _TAG.fullmatch(tag):
         raise UserError(f"{spelling!r} is no language code{_near(tag)}; give one such as fr, zh-CN or kea")
     return tag
+
+
+def code_of_name(name: str) -> str:
+    """As `code_of`, of the English name of a language too: Lhotse's recipes write `English` as well as `en`."""
+    return _NAMES.get(name.strip().lower()) or code_of(name)
 
 
 def language_of(code: str) -> str:

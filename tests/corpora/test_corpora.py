@@ -8,7 +8,7 @@ import soundfile
 from trees import sine_wave
 
 from xlt_ray import corpora
-from xlt_ray.corpora import asterisk, covost2, doctor, fleurs, manifest, mass
+from xlt_ray.corpora import asterisk, covost2, doctor, fleurs, hf, lhotse, manifest, mass, mustc, nemo
 from xlt_ray.errors import UserError
 
 
@@ -23,6 +23,13 @@ from xlt_ray.errors import UserError
         ("fleurs:/data/fleurs/", fleurs.fleurs, "/data/fleurs"),
         ("mass:gs://bucket/mass", mass.mass, "gs://bucket/mass"),
         ("manifest:/data/a:b.tsv", manifest.manifest, "/data/a:b.tsv"),
+        ("mustc:/data/en-de", mustc.mustc, "/data/en-de"),
+        ("nemo:/data/train.json", nemo.nemo, "/data/train.json"),
+        ("lhotse:s3://bucket/cuts.jsonl.gz", lhotse.lhotse, "s3://bucket/cuts.jsonl.gz"),
+        ("hf:org/name", hf.hf, "org/name"),
+        ("hf:org/name:xh@refs/convert/parquet", hf.hf, "org/name:xh@refs/convert/parquet"),
+        ("hf:/data/saved", hf.hf, "/data/saved"),
+        ("hf:s3://bucket/train-*.parquet", hf.hf, "s3://bucket/train-*.parquet"),
     ],
 )
 def test_a_corpus_is_named_with_its_place(spec, reader, source):
@@ -48,15 +55,41 @@ def test_relative_places_are_made_absolute(tmp_path, monkeypatch):
 def test_an_unknown_corpus_is_named_with_the_valid_ones(spec, parts):
     with pytest.raises(UserError) as error:
         corpora.parse(spec)
-    valid = "asterisk[:PATH], covost2[:PATH], fleurs[:PATH], manifest:PATH, mass:PATH"
+    valid = (
+        "asterisk[:PATH], covost2[:PATH], fleurs[:PATH], hf:REF, lhotse:PATH, manifest:PATH, mass:PATH, mustc:PATH, "
+    )
+    valid += "nemo:PATH"
     assert all(part in str(error.value) for part in [*parts, valid])
     assert ("did you mean" in str(error.value)) == ("did you mean" in "".join(parts))
 
 
-@pytest.mark.parametrize("spec", ["mass", "manifest", "manifest:"])
+@pytest.mark.parametrize("spec", ["mass", "manifest", "manifest:", "mustc", "nemo", "lhotse:"])
 def test_a_corpus_that_the_user_has_needs_a_path(spec):
     with pytest.raises(UserError, match=f"'{spec}' needs a path: {spec.rstrip(':')}:PATH"):
         corpora.parse(spec)
+
+
+def test_hf_needs_something_to_read():
+    with pytest.raises(UserError, match="'hf' needs a path: hf:REF, with a folder, Parquet files or a Hub id"):
+        corpora.parse("hf")
+    with pytest.raises(UserError, match="neither a place nor a Hub id"):
+        corpora.parse("hf:a b c")
+
+
+def test_columns_are_named_for_hf_only(tmp_path):
+    with pytest.raises(UserError, match="columns are named for hf: only"):
+        corpora.read(f"manifest:{tmp_path}/m.jsonl", ["en"], None, {"text": "sentence"})
+
+
+def test_columns_are_pairs_of_ours_and_theirs():
+    assert corpora.parse_columns("text=normalised,translation_zh=zh=text") == {
+        "text": "normalised",
+        "translation_zh": "zh=text",
+    }
+    assert corpora.parse_columns("") == {}
+    for text in ("text", "text=", "words=text", "translation_=x", "text=a,b"):
+        with pytest.raises(UserError, match=r"columns are written ours=theirs.*ours are utterance_id"):
+            corpora.parse_columns(text)
 
 
 def test_unknown_schemes_are_refused():

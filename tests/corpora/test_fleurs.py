@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 
 import pyarrow as pa
@@ -259,13 +258,10 @@ def test_whatever_text_and_whatever_ids_are_missing(tables, tmp_path_factory):
 
 def test_a_missing_text_is_no_text_of_a_row(tmp_path):
     for config, text in (("en_us", None), ("fr_fr", "Bonjour.")):
-        rows = [dataclasses.replace(fleurs_row(1, 0, "x"), raw="x")]
-        [path] = write_fleurs_parquet(tmp_path, config, "test", rows)
+        [path] = write_fleurs_parquet(tmp_path, config, "test", [fleurs_row(1, 0, "x")])
         table = pq.read_table(path)
-        column = pa.array([text], pa.string())
-        pq.write_table(
-            table.set_column(table.schema.get_field_index("raw_transcription"), "raw_transcription", column), path
-        )
+        place = table.schema.get_field_index("raw_transcription")
+        pq.write_table(table.set_column(place, "raw_transcription", pa.array([text], pa.string())), path)
     english, french = fleurs(str(tmp_path), ["en", "fr"], "test")
     assert (english.text, english.translations) == (None, {"fr": "Bonjour."})
     assert (french.text, french.translations) == ("Bonjour.", {})

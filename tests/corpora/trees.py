@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import gzip
 import io
+import json
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -238,3 +241,231 @@ def write_mass(
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
+
+
+SENTENCES = [
+    {
+        "en": "The train leaves at nine.",
+        "fr": "Le train part à neuf heures.",
+        "de": "Der Zug fährt um neun.",
+        "zh": "火车九点开。",
+    },
+    {
+        "en": "We are late again.",
+        "fr": "Nous sommes encore en retard.",
+        "de": "Wir sind wieder spät.",
+        "zh": "我们又迟到了。",
+    },
+    {"en": "Where is the key?", "fr": "Où est la clé ?", "de": "Wo ist der Schlüssel?", "zh": "钥匙在哪里？"},
+    {"en": "It rains in May.", "fr": "Il pleut en mai.", "de": "Es regnet im Mai.", "zh": "五月下雨。"},
+    {"en": "She reads two books.", "fr": "Elle lit deux livres.", "de": "Sie liest zwei Bücher.", "zh": "她读两本书。"},
+    {"en": "The bridge is old.", "fr": "Le pont est vieux.", "de": "Die Brücke ist alt.", "zh": "桥很旧。"},
+    {
+        "en": "Bread is on the table.",
+        "fr": "Le pain est sur la table.",
+        "de": "Brot liegt auf dem Tisch.",
+        "zh": "面包在桌上。",
+    },
+    {"en": "Please close the door.", "fr": "Fermez la porte.", "de": "Bitte schließ die Tür.", "zh": "请关门。"},
+    {
+        "en": "My brother is a doctor.",
+        "fr": "Mon frère est médecin.",
+        "de": "Mein Bruder ist Arzt.",
+        "zh": "我哥哥是医生。",
+    },
+    {"en": "The river is deep.", "fr": "La rivière est profonde.", "de": "Der Fluss ist tief.", "zh": "河很深。"},
+    {
+        "en": "They sing every evening.",
+        "fr": "Ils chantent chaque soir.",
+        "de": "Sie singen jeden Abend.",
+        "zh": "他们每晚唱歌。",
+    },
+    {"en": "Tomorrow is a holiday.", "fr": "Demain est férié.", "de": "Morgen ist Feiertag.", "zh": "明天放假。"},
+]
+"""What every tree of TREES says, in English, French and German; Chinese is written only."""
+
+SPOKEN = ("en", "fr", "de")
+RATE = 16_000
+
+
+def split_of(number: int) -> str:
+    return "train" if number < 6 else "dev" if number < 9 else "test"
+
+
+def speech_like(language: str, number: int) -> np.ndarray:
+    """A voice for ears that do not listen: harmonics of a gliding pitch, in syllables, another for each recording."""
+    seconds = 0.8 + 0.1 * (number % 5) + 0.05 * SPOKEN.index(language)
+    t = np.arange(round(seconds * RATE)) / RATE
+    pitch = 110 + 30 * SPOKEN.index(language) + 3 * number + 10 * np.sin(2 * np.pi * 1.5 * t)
+    phase = 2 * np.pi * np.cumsum(pitch) / RATE
+    voice = sum(np.sin(k * phase) / k for k in range(1, 12))
+    noise = np.random.default_rng(100 * number + SPOKEN.index(language)).normal(scale=0.01, size=len(t))
+    return (0.2 * voice * np.abs(np.sin(2 * np.pi * 2 * t)) + noise).clip(-0.9, 0.9).astype(np.float32)
+
+
+def _wav(wave: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, wave, RATE, format="WAV", subtype="PCM_16")
+    return file.getvalue()
+
+
+def _clips(folder: Path) -> dict[tuple[str, int], str]:
+    """A file of each recording; their names, relative to the folder."""
+    names = {(code, i): f"clips/{code}-{i:02d}.wav" for code in SPOKEN for i in range(len(SENTENCES))}
+    for (code, i), name in names.items():
+        _write(folder / name, _wav(speech_like(code, i)))
+    return names
+
+
+def _others(number: int, language: str) -> dict[str, str]:
+    return {code: text for code, text in SENTENCES[number].items() if code != language}
+
+
+def write_mustc(
+    root: Path,
+    *,
+    pairs: Sequence[str] = ("en-fr", "en-de", "en-zh", "fr-en", "fr-de", "fr-zh", "de-en", "de-fr", "de-zh"),
+) -> str:
+    """`en-fr/data/{train,dev,tst-COMMON}/{txt,wav}`: one talk a split, with half a second between its segments."""
+    for pair in pairs:
+        for split, name in {"train": "train", "dev": "dev", "test": "tst-COMMON"}.items():
+            numbers = [i for i in range(len(SENTENCES)) if split_of(i) == split]
+            _write_mustc_split(root / pair / "data" / name, name, pair.split("-"), numbers)
+    return f"mustc:{root}"
+
+
+def _write_mustc_split(folder: Path, name: str, codes: Sequence[str], numbers: Sequence[int]) -> None:
+    pause, talk, lines = np.zeros(RATE // 2, np.float32), [], []
+    for number in numbers:
+        talk.append(pause)
+        wave = speech_like(codes[0], number)
+        offset, duration = sum(map(len, talk)) / RATE, len(wave) / RATE
+        lines.append(
+            f"- {{duration: {duration:.6f}, offset: {offset:.6f}, rW: 4, uW: 0, "
+            f"speaker_id: spk.1, wav: ted_{name}.wav}}\n"
+        )
+        talk.append(wave)
+    _write(folder / "wav" / f"ted_{name}.wav", _wav(np.concatenate([*talk, pause])))
+    _write(folder / "txt" / f"{name}.yaml", "".join(lines).encode())
+    for code in codes:
+        _write(folder / "txt" / f"{name}.{code}", "".join(SENTENCES[i][code] + "\n" for i in numbers).encode())
+
+
+def _hf_table(split: str) -> pa.Table:
+    keys = [(code, i) for code in SPOKEN for i in range(len(SENTENCES)) if split_of(i) == split]
+    columns = {
+        "id": [f"{code}_{i}" for code, i in keys],
+        "audio": pa.array(
+            [{"bytes": _wav(speech_like(code, i)), "path": f"{code}_{i}.wav"} for code, i in keys], AUDIO
+        ),
+        "sentence": [SENTENCES[i][code] for code, i in keys],
+        "locale": [code for code, _ in keys],
+        "client_id": [f"speaker {code}" for code, _ in keys],
+        "duration": [0.0 for _ in keys],
+    }
+    translations = {f"translation_{to}": [_others(i, code).get(to) for code, i in keys] for to in SENTENCES[0]}
+    return pa.table(columns | translations)
+
+
+_HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+
+
+def write_hf_parquet(root: Path) -> str:
+    """`data/train-00000-of-00001.parquet`, as the Hub has it; row groups of five rows."""
+    (root / "data").mkdir(parents=True)
+    for split, name in _HUB_SPLITS.items():
+        pq.write_table(_hf_table(split), root / "data" / f"{name}-00000-of-00001.parquet", row_group_size=5)
+    return f"hf:{root}"
+
+
+def write_hf_saved(root: Path) -> str:
+    """A dictionary of data sets by `save_to_disk`, each of two Arrow files."""
+    import datasets
+
+    audio = datasets.Audio(decode=False)
+    sets = {name: datasets.Dataset(_hf_table(split)) for split, name in _HUB_SPLITS.items()}
+    saved = datasets.DatasetDict({name: part.cast_column("audio", audio) for name, part in sets.items()})
+    saved.save_to_disk(root, num_shards=dict.fromkeys(sets, 2))
+    return f"hf:{root}"
+
+
+def write_nemo(root: Path) -> str:
+    """`{train,dev,test}_manifest.json`, a line for each target of each recording, as Canary has them."""
+    clips = _clips(root)
+    for split in ("train", "dev", "test"):
+        lines = []
+        for (code, i), name in clips.items():
+            if split_of(i) != split:
+                continue
+            seconds = len(speech_like(code, i)) / RATE
+            for target, text in SENTENCES[i].items():
+                task = "asr" if target == code else "ast"
+                lines.append(
+                    {"audio_filepath": name, "offset": 0.0, "duration": seconds, "taskname": task, "pnc": "yes"}
+                    | {"source_lang": code, "target_lang": target, "text": text, "speaker": f"speaker {code}"}
+                )
+        _write(root / f"{split}_manifest.json", _json_lines(lines))
+    return f"nemo:{root}"
+
+
+def write_lhotse(root: Path, *, cuts: bool = True) -> str:
+    """`mini_cuts_train.jsonl.gz`, or recordings and supervisions."""
+    clips = _clips(root)
+    for split in ("train", "dev", "test"):
+        recordings, supervisions = [], []
+        for (code, i), name in clips.items():
+            if split_of(i) != split:
+                continue
+            num_samples = len(speech_like(code, i))
+            source = {"type": "file", "channels": [0], "source": name}
+            times = {"num_samples": num_samples, "duration": num_samples / RATE, "sampling_rate": RATE}
+            recordings.append({"id": f"rec-{code}-{i}", "sources": [source], "channel_ids": [0]} | times)
+            supervisions.append(
+                {"id": f"{code}-{i}", "recording_id": f"rec-{code}-{i}", "start": 0.0, "duration": num_samples / RATE}
+                | {"channel": 0, "text": SENTENCES[i][code], "language": code, "speaker": f"speaker {code}"}
+                | {"custom": {"translations": _others(i, code)}}
+            )
+        both = list(zip(recordings, supervisions, strict=True))
+        made = [
+            {"id": f"cut-{s['id']}", "start": 0.0, "duration": s["duration"], "channel": 0, "supervisions": [s]}
+            | {"recording": r, "type": "MonoCut"}
+            for r, s in both
+        ]
+        files = {"cuts": made} if cuts else {"recordings": recordings, "supervisions": supervisions}
+        for kind, lines in files.items():
+            _write(root / f"mini_{kind}_{split}.jsonl.gz", gzip.compress(_json_lines(lines)))
+    return f"lhotse:{root}"
+
+
+def write_csv_manifest(root: Path) -> str:
+    """`m.csv`, as a spreadsheet writes it; every second recording is a segment."""
+    clips = _clips(root)
+    rows = [
+        {"utterance_id": f"{code}-{i}", "sentence_id": str(i), "language": code, "audio": name}
+        | {"start": 0 if i % 2 else "", "duration": len(speech_like(code, i)) / RATE if i % 2 else ""}
+        | {"text": SENTENCES[i][code], "translations": json.dumps(_others(i, code)), "split": split_of(i)}
+        | {"speaker": f"speaker {code}"}
+        for (code, i), name in clips.items()
+    ]
+    with open(root / "m.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return f"manifest:{root}/m.csv"
+
+
+def _json_lines(lines: Sequence[dict[str, object]]) -> bytes:
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+
+
+TREES = {
+    "mustc": write_mustc,
+    "hf parquet": write_hf_parquet,
+    "hf saved": write_hf_saved,
+    "nemo": write_nemo,
+    "lhotse cuts": write_lhotse,
+    "lhotse supervisions": lambda root: write_lhotse(root, cuts=False),
+    "csv": write_csv_manifest,
+}
+"""Miniatures of the corpora that a user has: each writes 12 sentences in three languages below a folder that is empty
+or not there, 6 train, 3 dev and 3 test, parallel by sentence_id, and returns the value of `--corpus`."""

@@ -1,7 +1,8 @@
 """Corpora: each is a function that yields the rows of the languages asked for, without their sound.
 
 All have one signature, `(source, languages, split) -> Iterator[Utterance]`, and yield language by language in the
-order of `languages`. `--corpus` names one, with a place where there is a choice: `fleurs`, `manifest:my.jsonl`.
+order of `languages`. `--corpus` names one, with a place where there is a choice: `fleurs`, `manifest:my.jsonl`. Only
+`hf` takes a fourth argument, the names of its columns.
 """
 
 from __future__ import annotations
@@ -9,23 +10,28 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from xlt_ray.corpora import asterisk, covost2, fleurs, manifest, mass
+from xlt_ray.corpora import asterisk, covost2, fleurs, hf, hf_files, lhotse, manifest, mass, mustc, nemo
+from xlt_ray.corpora.hf import parse_columns as parse_columns
 from xlt_ray.corpora.text import composed
 from xlt_ray.errors import UserError
 from xlt_ray.languages import codes, read_as
 from xlt_ray.store import storage
 from xlt_ray.store.schema import Utterance
 
-Reader = Callable[[str, Sequence[str], str | None], Iterator[Utterance]]
+Reader = Callable[..., Iterator[Utterance]]
 
 CORPORA: dict[str, Reader] = {
     "asterisk": asterisk.asterisk,
     "covost2": covost2.covost2,
     "fleurs": fleurs.fleurs,
+    "hf": hf.hf,
+    "lhotse": lhotse.lhotse,
     "manifest": manifest.manifest,
     "mass": mass.mass,
+    "mustc": mustc.mustc,
+    "nemo": nemo.nemo,
 }
 """Reader of each corpus, by the name that `--corpus` takes."""
 
@@ -43,7 +49,9 @@ _ATTRIBUTIONS = {
 }
 """What the licence of a corpus asks to be said, where it is known."""
 
-_FORMS = ", ".join(f"{name}[:PATH]" if name in _HOME else f"{name}:PATH" for name in CORPORA)
+_FORMS = ", ".join(
+    f"{name}[:PATH]" if name in _HOME else f"{name}:REF" if name == "hf" else f"{name}:PATH" for name in CORPORA
+)
 
 
 def parse(spec: str) -> tuple[Reader, str]:
@@ -58,7 +66,10 @@ def parse(spec: str) -> tuple[Reader, str]:
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UserError(f"unknown corpus {spec!r}; valid are {_FORMS}{hint}")
     if not path and name not in _HOME:
-        raise UserError(f"corpus {spec!r} needs a path: {name}:PATH")
+        form = "hf:REF, with a folder, Parquet files or a Hub id" if name == "hf" else f"{name}:PATH"
+        raise UserError(f"corpus {spec!r} needs a path: {form}")
+    if name == "hf":
+        return CORPORA[name], hf_files.place(path)
     return CORPORA[name], storage.absolute(path) if path else _HOME[name]
 
 
@@ -82,26 +93,35 @@ def fetch(spec: str) -> None:
         asterisk.fetch()
 
 
-def read(spec: str, languages: Sequence[str], split: str | None) -> Iterator[Utterance]:
+def read(
+    spec: str, languages: Sequence[str], split: str | None, columns: Mapping[str, str] | None = None
+) -> Iterator[Utterance]:
     """Rows of a corpus, language by language in the order of `languages`; their text is in NFC.
 
     Args:
         spec: a `--corpus` value.
         languages: codes in any spelling; at least one, each once. In the rows all codes are as Whisper spells them.
         split: a split of the corpus; None for what the corpus does by default.
+        columns: for `hf`, our name of a column to its own (`parse_columns`).
 
     Raises:
         UserError: from `parse`, for `languages`, and, once rows are asked for, from the reader.
     """
-    return map(composed, read_as_written(spec, languages, split))
+    return map(composed, read_as_written(spec, languages, split, columns))
 
 
-def read_as_written(spec: str, languages: Sequence[str], split: str | None) -> Iterator[Utterance]:
+def read_as_written(
+    spec: str, languages: Sequence[str], split: str | None, columns: Mapping[str, str] | None = None
+) -> Iterator[Utterance]:
     """As `read`, with text as it stands in the corpus; for the doctor, who counts what `read` changes."""
     reader, source = parse(spec)
     chosen = codes(languages)
     if not chosen or len(set(chosen)) < len(chosen):
         raise UserError(f"languages are {', '.join(languages) or 'empty'}; name at least one, and each once")
+    if reader is hf.hf:
+        return map(_in_our_codes, hf.hf(source, chosen, split, columns))
+    if columns:
+        raise UserError(f"columns are named for hf: only, not for {spec!r}")
     return map(_in_our_codes, reader(source, chosen, split))
 
 
@@ -129,7 +149,9 @@ def parts(spec: str) -> list[str]:
     return re.split(rf"\+(?=(?:{'|'.join(CORPORA)})(?:[:+]|$))", spec)
 
 
-def read_splits(spec: str, languages: Sequence[str], splits: Sequence[str]) -> Iterator[Utterance]:
+def read_splits(
+    spec: str, languages: Sequence[str], splits: Sequence[str], columns: Mapping[str, str] | None = None
+) -> Iterator[Utterance]:
     """Rows of some splits of a corpus, and of others where it keeps them in the same files; their text is in NFC.
 
     Of corpora that are joined, each is read in the languages that it has.
@@ -138,45 +160,51 @@ def read_splits(spec: str, languages: Sequence[str], splits: Sequence[str]) -> I
         spec: as in `read`, or several of them with `+` between.
         languages: as in `read`.
         splits: what is needed; none: all.
+        columns: as in `read`; of joined corpora, for those that are `hf`.
 
     Raises:
         UserError: as `read`; of joined corpora, for a language that none of them has.
     """
-    return map(composed, read_splits_as_written(spec, languages, splits))
+    return map(composed, read_splits_as_written(spec, languages, splits, columns))
 
 
-def read_splits_as_written(spec: str, languages: Sequence[str], splits: Sequence[str]) -> Iterator[Utterance]:
+def read_splits_as_written(
+    spec: str, languages: Sequence[str], splits: Sequence[str], columns: Mapping[str, str] | None = None
+) -> Iterator[Utterance]:
     """As `read_splits`, with text as it stands in the corpus."""
     joined = parts(spec)
     if len(joined) == 1:
-        yield from _read_one(spec, languages, splits)
+        yield from _read_one(spec, languages, splits, columns)
         return
     chosen = codes(languages)
-    there = {part: [code for code in chosen if _lacks(part, code, splits) is None] for part in joined}
+    there = {part: [code for code in chosen if _lacks(part, code, splits, columns) is None] for part in joined}
     for code in chosen:
         if not any(code in known for known in there.values()):
-            raise UserError(f"none of the joined corpora has {code}: {_lacks(joined[0], code, splits)}")
+            raise UserError(f"none of the joined corpora has {code}: {_lacks(joined[0], code, splits, columns)}")
     for part, known in there.items():
         if known:
-            yield from _read_one(part, known, splits)
+            yield from _read_one(part, known, splits, columns)
 
 
-def _lacks(spec: str, language: str, splits: Sequence[str]) -> UserError | None:
+def _lacks(spec: str, language: str, splits: Sequence[str], columns: Mapping[str, str] | None) -> UserError | None:
     """Why a corpus has no row of a language; None where it has one."""
     try:
-        next(iter(_read_one(spec, [language], splits)), None)
+        next(iter(_read_one(spec, [language], splits, columns)), None)
     except UserError as error:
         return error
     return None
 
 
-def _read_one(spec: str, languages: Sequence[str], splits: Sequence[str]) -> Iterator[Utterance]:
+def _read_one(
+    spec: str, languages: Sequence[str], splits: Sequence[str], columns: Mapping[str, str] | None
+) -> Iterator[Utterance]:
     kind = spec.partition(":")[0]
+    columns = columns if kind == "hf" else None
     if kind not in _SEPARATE:
-        yield from read_as_written(spec, languages, None)
+        yield from read_as_written(spec, languages, None, columns)
         return
     for split in splits or _SEPARATE[kind]:
-        yield from read_as_written(spec, languages, split)
+        yield from read_as_written(spec, languages, split, columns)
 
 
 def identity(spec: str) -> dict[str, str]:

@@ -15,7 +15,6 @@ The columns are those of a corpus row: `utterance_id`, `sentence_id`, `language`
 from __future__ import annotations
 
 import collections
-import contextlib
 import csv
 import io
 import json
@@ -28,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xlt_ray.corpora import places
+from xlt_ray.corpora.tables import at_line, json_lines, numbered_lines
 from xlt_ray.errors import UserError
 from xlt_ray.languages import code_of
 from xlt_ray.store import storage
@@ -92,7 +92,7 @@ def _utterances(source: str) -> Iterator[tuple[int, Utterance]]:
         raise UserError(f"{source!r} has suffix {suffix!r}; a manifest has one of {', '.join(readers)}")
     try:
         for number, row in readers[suffix](source):
-            with _at_line(source, number):
+            with at_line(source, number):
                 utterance = _utterance(row, posixpath.dirname(source))
             yield number, utterance
     except (FileNotFoundError, IsADirectoryError) as error:
@@ -154,41 +154,18 @@ def _check_columns(columns: Sequence[str]) -> None:
         raise ValueError(f"a column occurs twice; {known}")
 
 
-@contextlib.contextmanager
-def _at_line(source: str, number: int) -> Iterator[None]:
-    """Say where a ValueError arose; broken JSON and broken UTF-8 are ValueErrors too."""
-    try:
-        yield
-    except ValueError as error:
-        raise UserError(f"{source}, line {number}: {error}") from error
-
-
-def _lines(source: str) -> Iterator[tuple[int, str]]:
-    """Lines with content, counted from 1; only line feeds end a line (U+2028 and U+0085 occur in text)."""
-    filesystem, path = storage.locate(source)
-    with filesystem.open_input_stream(path, compression=None) as stream:
-        for number, line in enumerate(io.BufferedReader(stream), start=1):
-            with _at_line(source, number):
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            if text:
-                yield number, text
-
-
 def _read_jsonl(source: str) -> Iterator[tuple[int, _Row]]:
-    for number, line in _lines(source):
-        with _at_line(source, number):
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError("not a JSON object")
+    for number, row in json_lines(source):
+        with at_line(source, number):
             _check_columns(list(row))
         yield number, row
 
 
 def _read_tsv(source: str) -> Iterator[tuple[int, _Row]]:
-    lines = _lines(source)
+    lines = numbered_lines(source)
     number, header = next(lines, (1, ""))
     columns = header.split("\t") if header else []
-    with _at_line(source, number):
+    with at_line(source, number):
         _check_columns(columns)
     for number, line in lines:
         cells = line.split("\t")
@@ -206,7 +183,7 @@ def _read_csv(source: str) -> Iterator[tuple[int, _Row]]:
         reader = csv.reader(lines, strict=True)
         number = 1
         while True:
-            with _at_line(source, number):
+            with at_line(source, number):
                 cells = _next_cells(reader)
                 if number == 1:
                     columns = cells or []
@@ -231,7 +208,7 @@ def _next_cells(reader: Iterator[list[str]]) -> list[str] | None:
 def _read_parquet(source: str) -> Iterator[tuple[int, _Row]]:
     filesystem, path = storage.locate(source)
     with filesystem.open_input_file(path) as stream, pq.ParquetFile(stream) as file:
-        with _at_line(source, 1):
+        with at_line(source, 1):
             _check_columns(file.schema_arrow.names)
         audio = file.schema_arrow.field("audio").type
         has_sound = pa.types.is_struct(audio) or pa.types.is_binary(audio) or pa.types.is_large_binary(audio)

@@ -63,8 +63,10 @@ def find(audio: str) -> str:
 
 def unreadable(audio: str, error: OSError | ValueError) -> RejectedRow | Unreachable:
     """What an error of the file system means: the path itself is wrong, or the file is out of reach."""
-    if isinstance(error, ValueError) or (not storage.is_remote(audio) and error.errno in BAD_PATH):
-        return RejectedRow("missing: not the path of a file")
+    if isinstance(error, ValueError):
+        return RejectedRow(f"missing: not the path of a file: {error}")
+    if not storage.is_remote(audio) and error.errno in BAD_PATH:
+        return RejectedRow(f"missing: not the path of a file: {error.strerror}")
     return Unreachable(audio, error.strerror or str(error) or type(error).__name__)
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import io
+import json
 import posixpath
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from xlt_ray.errors import UserError
@@ -70,6 +73,69 @@ def text_lines(uri: str) -> Iterator[str]:
         io.TextIOWrapper(stream, encoding="utf-8", newline="\n") as lines,
     ):
         yield from lines
+
+
+@contextlib.contextmanager
+def at_line(source: str, number: int) -> Iterator[None]:
+    """Say where a ValueError arose, as a UserError; broken JSON and broken UTF-8 are ValueErrors too."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{source}, line {number}: {error}") from error
+
+
+def numbered_lines(uri: str) -> Iterator[tuple[int, str]]:
+    """Lines with content, counted from 1; only line feeds end a line. `.gz` files are decompressed.
+
+    Raises:
+        UserError: naming the line, where it is not UTF-8.
+    """
+    filesystem, path = storage.locate(uri)
+    compression = "gzip" if uri.endswith(".gz") else None
+    with filesystem.open_input_stream(path, compression=compression) as stream:
+        for number, line in enumerate(io.BufferedReader(stream), start=1):
+            with at_line(uri, number):
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            if text:
+                yield number, text
+
+
+def json_lines(uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSON-lines file with the numbers of their lines.
+
+    Raises:
+        UserError: naming the line, where it is not a JSON object, or the file that is not there.
+    """
+    try:
+        for number, line in numbered_lines(uri):
+            with at_line(uri, number):
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError("not a JSON object")
+            yield number, row
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UserError(f"there is no manifest {uri!r}; give the path of a file of JSON lines") from error
+
+
+def split_in(name: str) -> str | None:
+    """`train`, `dev` or `test` where the name of a file or split says so, as `tst-COMMON` and `valid` do."""
+    words = re.split(r"[^a-z]+", name.lower())
+    return next((_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), None)
+
+
+_SPLIT_WORDS = {"train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "test": "test", "tst": "test"}
+
+
+def folders(uri: str) -> list[str]:
+    """Names of the folders in a folder, sorted; none if it is not there."""
+    filesystem, path = storage.locate(uri)
+    found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
+
+
+def pivot(texts: Mapping[str, str]) -> str | None:
+    """The text that ties translations of a sentence together: the English one, else that of the first code."""
+    return texts.get("en") or next((texts[code] for code in sorted(texts) if texts[code]), None)
 
 
 def parquet_shards(folder: str, split: str) -> list[str]:

@@ -15,7 +15,9 @@ _BATCH_SIZE = 64
 
 def check_corpus(job: EmbedJob) -> CorpusCheck:
     """What is missing, undecodable, silent, too long, duplicate or mis-paired, by language. Needs a running Ray."""
-    rows = list(corpora.read_splits_as_written(job.corpus, job.languages, job.splits))
+    rows = list(
+        corpora.read_splits_as_written(job.corpus, job.languages, job.splits, corpora.parse_columns(job.columns))
+    )
     check = ray.remote(_fetch_and_check)
     waiting = [
         check.remote(job.corpus, rows[first : first + _BATCH_SIZE]) for first in range(0, len(rows), _BATCH_SIZE)

@@ -140,7 +140,9 @@ def prepare(
         artifact, rows = _named(job, name, sha256)
     else:
         _require_layers(job, config, model_dir)
-        utterances = corpora.read_splits(job.corpus, job.languages, _read_of(splits))
+        utterances = corpora.read_splits(
+            job.corpus, job.languages, _read_of(splits), corpora.parse_columns(job.columns)
+        )
         rows = _as_index(index.collect(utterances, job.languages))
     places = selection.select(rows, splits or (selection.ALL,), divide=divide, num_sentences=config.num_sentences)
     rows, places = _only(rows, places)

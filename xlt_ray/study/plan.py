@@ -142,7 +142,7 @@ def _translate_job(job: StudyJob, name: str, checkpoint: str | None, baseline: s
 
 
 def _shared(job: StudyJob, name: str) -> dict[str, Any]:
-    kept = ("preset", "root", "corpus", "languages", "model")
+    kept = ("preset", "root", "corpus", "columns", "languages", "model")
     return {field: getattr(job, field) for field in kept} | {"name": name}
 
 

@@ -119,7 +119,7 @@ def _before(job: TuneJob, name: str, split: str) -> TranslateJob:
 
 
 def _shared(job: TuneJob, name: str) -> dict[str, Any]:
-    kept = ("preset", "root", "corpus", "languages", "model")
+    kept = ("preset", "root", "corpus", "columns", "languages", "model")
     return {field: getattr(job, field) for field in kept} | {"name": name}
 
 

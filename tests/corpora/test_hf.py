@@ -1,0 +1,174 @@
+"""Data sets of the Hugging Face library: columns, layouts, and what is refused. Written by pyarrow or the library."""
+
+import json
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from trees import AUDIO, sound_bytes, write_hf_parquet, write_hf_saved
+
+from xlt_ray import corpora
+from xlt_ray.corpora import audio
+from xlt_ray.errors import Unreachable, UserError
+
+SOUNDS = [sound_bytes(0.2, frequency=300 + 50 * i) for i in range(4)]
+
+
+def table(**columns):
+    cells = pa.array([{"bytes": sound, "path": "x.wav"} for sound in SOUNDS], AUDIO)
+    return pa.table({"audio": cells, "text": ["a", "b", "c", "d"]} | columns)
+
+
+def read(spec, languages=("en",), split=None, columns=""):
+    return list(corpora.read(spec, languages, split, corpora.parse_columns(columns)))
+
+
+def sounds(rows):
+    return list(audio.read_recordings([audio.Place(row.audio, row.member, row.start, row.duration) for row in rows]))
+
+
+def refused(message, *args, **kwargs):
+    with pytest.raises(UserError, match=message) as error:
+        read(*args, **kwargs)
+    assert "\n" not in str(error.value)
+
+
+def test_files_and_globs(tmp_path):
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"):
+        pq.write_table(table(), tmp_path / f"{name}.parquet")
+    rows = read(f"hf:{tmp_path}/train-*.parquet")
+    assert len(rows) == 8
+    assert {row.split for row in rows} == {"train"}
+    assert len({row.utterance_id for row in rows}) == 8
+    assert sounds(rows) == SOUNDS * 2
+    [one] = {row.split for row in read(f"hf:{tmp_path}/test-00000-of-00001.parquet")}
+    assert one == "test"
+    assert len(read(f"hf:{tmp_path}")) == 12
+    refused("no file matches", f"hf:{tmp_path}/dev-*.parquet")
+    refused("there is no folder", f"hf:{tmp_path}/nowhere")
+
+
+def test_a_name_of_a_column_may_be_given(tmp_path):
+    other = table(
+        zh=["一", "二", "三", None], normalised=["A", "B", "C", ""], lang=["English"] * 4, number=[7, 8, 9, 10]
+    )
+    other = other.rename_columns(["voice", *other.column_names[1:]])
+    pq.write_table(other, tmp_path / "m.parquet", row_group_size=3)
+    spec = f"hf:{tmp_path}/m.parquet"
+    rows = read(spec, columns="audio=voice,text=normalised,translation_zh=zh,utterance_id=number")
+    assert [row.text for row in rows] == ["A", "B", "C", None]
+    assert [row.translations for row in rows] == [{"zh": "一"}, {"zh": "二"}, {"zh": "三"}, {}]
+    assert [row.utterance_id for row in rows] == ["7", "8", "9", "10"]
+    assert sounds(rows[::-1]) == SOUNDS[::-1]
+    refused("no column audio; it has voice, text.*--columns audio=NAME", spec)
+    refused("no column 'nothing'; it has voice", spec, columns="audio=nothing")
+
+
+def test_translations_in_every_form(tmp_path):
+    forms = {
+        "struct": [{"en": f"e{i}", "de": None if i else "d"} for i in range(4)],
+        "json": [json.dumps({"en": f"e{i}", "de": None if i else "d"}) for i in range(4)],
+        "map": pa.array([[("en", f"e{i}"), ("de", None if i else "d")] for i in range(4)], pa.map_("string", "string")),
+    }
+    for name, column in forms.items():
+        pq.write_table(table(translation=column), tmp_path / f"{name}.parquet")
+        rows = read(f"hf:{tmp_path}/{name}.parquet", ["fr"])
+        assert [row.translations for row in rows] == [{"en": "e0", "de": "d"}, *({"en": f"e{i}"} for i in (1, 2, 3))]
+    pq.write_table(table(translation=["x"] * 4), tmp_path / "text.parquet")
+    refused(
+        r"line 1: translation is a text; say .* --columns translation_XX=translation", f"hf:{tmp_path}/text.parquet"
+    )
+    [first, *_] = read(f"hf:{tmp_path}/text.parquet", columns="translation_de=translation")
+    assert first.translations == {"de": "x"}
+
+
+def test_languages_may_be_labels_codes_or_names(tmp_path):
+    features = datasets.Features({"language": datasets.ClassLabel(names=["en-US", "zh-CN"])})
+    labels = datasets.Dataset.from_dict({"language": [0, 1, 0, 1]}, features=features)
+    pq.write_table(table(), tmp_path / "plain.parquet")
+    joined = labels.data.table.append_column("audio", table()["audio"]).append_column("text", table()["text"])
+    pq.write_table(joined.replace_schema_metadata(labels.data.table.schema.metadata), tmp_path / "m.parquet")
+    rows = read(f"hf:{tmp_path}/m.parquet", ["zh", "en"])
+    assert [(row.language, row.text) for row in rows] == [("zh", "b"), ("zh", "d"), ("en", "a"), ("en", "c")]
+    assert [row.language for row in read(f"hf:{tmp_path}/plain.parquet", ["kea"])] == ["kea"] * 4
+    refused("line 1: no language; name its column", f"hf:{tmp_path}/plain.parquet", ["kea", "en"])
+
+
+def test_sound_may_lie_beside_the_table(tmp_path):
+    (tmp_path / "clips").mkdir()
+    for i, sound in enumerate(SOUNDS):
+        (tmp_path / f"clips/{i}.wav").write_bytes(sound)
+    paths = [f"clips/{i}.wav" if i % 2 else str(tmp_path / f"clips/{i}.wav") for i in range(4)]
+    pq.write_table(pa.table({"audio": paths}), tmp_path / "text.parquet")
+    structs = pa.array([{"bytes": None, "path": path} for path in paths], AUDIO)
+    pq.write_table(pa.table({"audio": structs}), tmp_path / "struct.parquet")
+    for name in ("text", "struct"):
+        assert sounds(read(f"hf:{tmp_path}/{name}.parquet")) == SOUNDS
+    (tmp_path / "clips/3.wav").unlink()
+    for name in ("text", "struct"):
+        with pytest.raises(Unreachable, match=r"clips/3\.wav"):
+            sounds(read(f"hf:{tmp_path}/{name}.parquet"))
+
+
+def test_a_duration_alone_is_no_segment(tmp_path):
+    pq.write_table(table(duration=[9.0] * 4), tmp_path / "a.parquet")
+    pq.write_table(table(duration=[0.1] * 4, start=[0.05] * 4), tmp_path / "b.parquet")
+    pq.write_table(table(duration=[0.1] * 4, start=[-1.0] * 4), tmp_path / "c.parquet")
+    assert {(row.start, row.duration) for row in read(f"hf:{tmp_path}/a.parquet")} == {(None, None)}
+    assert [len(found.samples) for found in sounds(read(f"hf:{tmp_path}/b.parquet"))] == [1600] * 4
+    refused("line 1: start must be a number of seconds, at least 0", f"hf:{tmp_path}/c.parquet")
+
+
+def test_a_saved_data_set_and_one_of_its_splits(tmp_path):
+    spec = write_hf_saved(tmp_path / "saved")
+    assert len(read(spec, ["en"])) == 12
+    assert {row.split for row in read(f"{spec}/validation", ["en"])} == {"dev"}
+    picked = datasets.load_from_disk(str(tmp_path / "saved"))["train"].select([4, 2, 0])
+    picked.save_to_disk(tmp_path / "picked")
+    rows = read(f"hf:{tmp_path}/picked", ["en"])
+    witness = datasets.load_from_disk(str(tmp_path / "picked"))
+    assert [row.utterance_id for row in rows] == witness["id"]
+    assert sounds(rows) == [
+        cell["bytes"] for cell in witness.cast_column("audio", datasets.Audio(decode=False))["audio"]
+    ]
+
+
+def test_arrow_rows_are_read_without_the_rest_of_their_file(tmp_path):
+    """Rows of any order, and one that is not there."""
+    cells = pa.array([{"bytes": bytes([i]) * 10, "path": None} for i in range(100)], AUDIO)
+    with (
+        pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink,
+        pa.ipc.new_stream(sink, pa.schema([("audio", AUDIO)])) as out,
+    ):
+        out.write_table(pa.table({"audio": cells}), max_chunksize=7)
+    order = [int(i) for i in np.random.default_rng(0).permutation(100)]
+    places = [audio.Place(str(tmp_path / "a.arrow"), str(i)) for i in [*order, 100]]
+    *found, missing = audio.read_recordings(places)
+    assert found == [bytes([i]) * 10 for i in order]
+    assert str(missing).startswith("missing: ")
+    (tmp_path / "b.arrow").write_bytes((tmp_path / "a.arrow").read_bytes()[:600])
+    [damaged] = audio.read_recordings([audio.Place(str(tmp_path / "b.arrow"), "99")])
+    assert str(damaged).startswith("missing: ")
+
+
+def test_data_sets_that_are_not_of_parquet_are_refused(tmp_path):
+    (tmp_path / "train.csv").write_text("text\na\n")
+    refused(r"is not of Parquet files but of 'train\.csv'", f"hf:{tmp_path}")
+    (tmp_path / "empty").mkdir()
+    refused("cannot read data set", f"hf:{tmp_path}/empty")
+
+
+def test_a_hub_out_of_reach_is_one_line(monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    refused(r"cannot read data set 'org/nowhere' \(\w+: ", "hf:org/nowhere:xh@main")
+
+
+def test_the_library_finds_the_files_of_a_configuration(tmp_path):
+    """With the rules of the Hub: a README that says which files are which."""
+    write_hf_parquet(tmp_path)
+    text = "---\nconfigs:\n- config_name: small\n  data_files:\n  - split: test\n    path: data/train-*\n---\n"
+    (tmp_path / "README.md").write_text(text)
+    rows = read(f"hf:{tmp_path}", ["en"])
+    assert (len(rows), {row.split for row in rows}) == (6, {"test"})

@@ -1,0 +1,149 @@
+"""Manifests of NeMo and Lhotse: the fields that they may have, and lines that are refused."""
+
+import gzip
+import json
+
+import pytest
+from trees import write_lhotse
+
+from xlt_ray import corpora
+from xlt_ray.errors import UserError
+
+
+def lines(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def refused(spec, message, languages=("en",)):
+    with pytest.raises(UserError, match=message) as error:
+        list(corpora.read(spec, languages, None))
+    assert "\n" not in str(error.value)
+
+
+NEMO = {"audio_filepath": "a/1.wav", "offset": 1.5, "duration": 2.0, "source_lang": "en"}
+
+
+def nemo(tmp_path, rows, languages=("en",), name="m.json"):
+    return list(corpora.read(f"nemo:{lines(tmp_path / name, rows)}", languages, None))
+
+
+@pytest.mark.parametrize(
+    ("fields", "text", "translations"),
+    [
+        ({"text": "so"}, "so", {}),
+        ({"text": "so", "target_lang": "en"}, "so", {}),
+        ({"text": "also", "target_lang": "de"}, None, {"de": "also"}),
+        ({"answer": "also", "target_lang": "de"}, None, {"de": "also"}),
+        ({"text": "so", "answer": "also", "target_lang": "de-DE"}, "so", {"de": "also"}),
+        ({"answer": "so"}, "so", {}),
+        ({"text": "so", "translation": {"de": "also", "fr": None}}, "so", {"de": "also"}),
+        ({"text": "so", "target_lang": "en", "translations": {"zho": "所以"}}, "so", {"zh": "所以"}),
+        ({}, None, {}),
+    ],
+)
+def test_what_is_written_is_transcript_or_translation(tmp_path, fields, text, translations):
+    [row] = nemo(tmp_path, [NEMO | fields])
+    assert (row.text, row.translations) == (text, translations)
+    assert (row.audio, row.start, row.duration) == (f"{tmp_path}/a/1.wav", 1.5, 2.0)
+
+
+def test_lines_of_one_recording_are_one_row(tmp_path):
+    more = [
+        NEMO | {"text": "so", "target_lang": "en", "id": "x"},
+        NEMO | {"text": "also", "target_lang": "de"},
+        NEMO | {"offset": 9, "text": "no"},
+        NEMO | {"source_lang": "de", "text": "nein", "offset": 9},
+    ]
+    rows = nemo(tmp_path, more, ["en", "de"], "a_train_b.jsonl")
+    assert [(row.language, row.text) for row in rows] == [("en", "so"), ("en", "no"), ("de", "nein")]
+    assert rows[0].translations == {"de": "also"}
+    assert rows[0].utterance_id == "x"
+    assert len({row.utterance_id for row in rows}) == 3
+    assert {row.split for row in rows} == {"train"}
+
+
+def test_lines_without_a_language_are_of_the_one_asked_for(tmp_path):
+    [row] = nemo(tmp_path, [{"audio_filepath": "1.wav", "duration": 1.0, "text": "so"}], ["kea"])
+    assert row.language == "kea"
+    refused(f"nemo:{tmp_path}/m.json", "line 1: no source_lang", ["kea", "en"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"audio_filepath": ""}, "audio_filepath must be"),
+        ({"offset": -1}, "line 2: start must be"),
+        ({"duration": 0}, "line 2: duration must be"),
+        ({"text": ["so"]}, r"text must be text, not \['so'\]"),
+        ({"translation": ["so"]}, "translation must be a text, or an object"),
+    ],
+)
+def test_a_broken_line_of_nemo_is_named(tmp_path, fields, message):
+    refused(f"nemo:{lines(tmp_path / 'm.json', [NEMO, NEMO | fields])}", message)
+
+
+def test_places_without_manifests_are_named(tmp_path):
+    refused(f"nemo:{tmp_path}", "no manifest of NeMo in")
+    refused(f"nemo:{tmp_path}/nowhere.json", "there is no manifest")
+    refused(f"lhotse:{tmp_path}", "no manifests of Lhotse in")
+    refused(f"lhotse:{tmp_path}/nowhere.jsonl.gz", "there is no manifest")
+
+
+RECORDING = {"id": "r", "sources": [{"type": "file", "channels": [0], "source": "talk.flac"}], "sampling_rate": 16_000}
+SUPERVISION = {"id": "s", "recording_id": "r", "start": 0.25, "duration": 2.0, "channel": 0, "text": "so"}
+CUT = {"id": "c", "start": 10.0, "duration": 5.0, "channel": 0, "recording": RECORDING, "type": "MonoCut"}
+
+
+def cut(**changes):
+    return CUT | {"supervisions": [SUPERVISION | {"language": "English"}]} | changes
+
+
+def test_a_supervision_lies_in_its_cut(tmp_path):
+    second = SUPERVISION | {"id": "t", "start": 2.5, "duration": 1.5, "language": "en", "custom": {"sentence_id": "7"}}
+    path = lines(
+        tmp_path / "x_cuts_dev.jsonl.gz", [cut(supervisions=[cut()["supervisions"][0], second]), cut(supervisions=[])]
+    )
+    first, second = corpora.read(f"lhotse:{path}", ["en"], "dev")
+    assert (first.audio, first.start, first.duration, first.text) == (f"{tmp_path}/talk.flac", 10.25, 2.0, "so")
+    assert (second.utterance_id, second.sentence_id, second.start, second.duration) == ("t", "7", 12.5, 1.5)
+
+
+@pytest.mark.parametrize(
+    "custom",
+    [
+        {"translations": {"German": "also"}},
+        {"translated_text": {"de": "also"}},
+        {"translation": "also", "tgt_lang": "deu"},
+    ],
+)
+def test_translations_are_custom_fields(tmp_path, custom):
+    supervision = SUPERVISION | {"language": "en", "custom": custom}
+    [row] = corpora.read(f"lhotse:{lines(tmp_path / 'c.jsonl', [cut(supervisions=[supervision])])}", ["en"], None)
+    assert row.translations == {"de": "also"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"type": "MixedCut"}, "line 1: a cut of type 'MixedCut' is not part of one recording"),
+        ({"recording": RECORDING | {"sources": [{"type": "command", "source": "x"}]}}, "recording 'r' is command"),
+        ({"recording": RECORDING | {"sources": []}}, "recording 'r' is nothing"),
+        (
+            {"recording": RECORDING | {"sources": [{"type": "file", "channels": [0, 1], "source": "x"}]}},
+            "channel 0 of 2 in one file cannot be read",
+        ),
+        ({"start": -10}, "line 1: start must be"),
+        ({"supervisions": [SUPERVISION]}, "line 1: no language"),
+    ],
+)
+def test_a_broken_cut_is_named(tmp_path, changes, message):
+    refused(f"lhotse:{lines(tmp_path / 'c.jsonl', [cut(**changes)])}", message, ["en", "fr"])
+
+
+def test_a_supervision_needs_its_recording(tmp_path):
+    spec = write_lhotse(tmp_path, cuts=False)
+    lines(tmp_path / "mini_recordings_test.jsonl.gz", [])
+    refused(spec, "mini_supervisions_test.jsonl.gz, line 1: recording_id 'rec-en-9' is in no file")

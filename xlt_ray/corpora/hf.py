@@ -1,0 +1,203 @@
+"""Any data set of the Hugging Face `datasets` library whose sound is in Parquet or Arrow files, or beside its tables.
+
+    org/name, org/name:config, org/name@revision, org/name:config@revision      on the Hub
+    /data/saved                                                                 as `save_to_disk` writes it
+    /data/parquet, /data/train-*.parquet                                        a folder, or files
+
+Only text is read here. A row leads to its sound by the number of the row, so that workers need the file and not the
+library. Columns are known by their usual names, or named by the user with `--columns ours=theirs,...`:
+
+    utterance_id   utterance_id, utt_id, id; else from the place of the row
+    sentence_id    sentence_id; else a hash of the English text, or of that of the first language
+    audio          audio, speech, sound: {bytes, path}, binary, or a path
+    text           sentence, text, transcription, transcript, raw_transcription
+    language       language, lang, locale, source_lang; else the one language that is asked for
+    translation_XX the translation into XX; `translation` and `translations` are objects of texts by language
+    speaker        speaker, speaker_id, client_id
+    start          start, with `duration` beside it: the segment of its sound that the row is
+    split          split; else the split of the data set
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xlt_ray.corpora import hf_files, places
+from xlt_ray.corpora.gathered import select
+from xlt_ray.corpora.manifest import seconds
+from xlt_ray.corpora.tables import at_line, pivot, sentence_id, split_in
+from xlt_ray.errors import UserError
+from xlt_ray.languages import code_of_name
+from xlt_ray.store import storage
+from xlt_ray.store.schema import Utterance
+
+_NAMES = {
+    "utterance_id": ("utterance_id", "utt_id", "id"),
+    "sentence_id": ("sentence_id",),
+    "audio": ("audio", "speech", "sound"),
+    "text": ("sentence", "text", "transcription", "transcript", "raw_transcription"),
+    "language": ("language", "lang", "locale", "source_lang"),
+    "translations": ("translations", "translation"),
+    "speaker": ("speaker", "speaker_id", "client_id"),
+    "start": ("start",),
+    "duration": ("duration",),
+    "split": ("split",),
+}
+_TRANSLATION = re.compile(r"translation_([a-zA-Z]{2,3}(?:[-_]\w+)?)")
+
+
+def hf(
+    source: str, languages: Sequence[str], split: str | None, columns: Mapping[str, str] | None = None
+) -> Iterator[Utterance]:
+    """Rows of a data set, language by language in the order of `languages`.
+
+    Args:
+        source: from `hf_files.place`.
+        languages: as Whisper spells them.
+        split: a split, or `train`, `dev`, `test` however they are called there; None: all.
+        columns: our name of a column to its own, beside the usual ones.
+
+    Raises:
+        UserError: no such data set, the Hub does not answer, a column is not there or holds something else, or there is
+            nothing of a language or split.
+    """
+    rows = (row for table in hf_files.tables(source) for row in _rows(table, languages, columns or {}))
+    yield from select(rows, source, languages, split and (split_in(split) or split))
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """Our names of columns to theirs, from `ours=theirs,ours=theirs`.
+
+    Raises:
+        UserError: it is written otherwise, or there is no such column of ours.
+    """
+    pairs = [item.partition("=") for item in text.split(",") if item]
+    for ours, _, theirs in pairs:
+        if not theirs or not (ours in _NAMES or _TRANSLATION.fullmatch(ours)):
+            raise UserError(
+                f"columns are written ours=theirs,...; {ours!r} in {text!r} is not; ours are {', '.join(_NAMES)} "
+                "and translation_XX for a language XX"
+            )
+    return {ours: theirs for ours, _, theirs in pairs}
+
+
+def _rows(table: hf_files.Table, languages: Sequence[str], columns: Mapping[str, str]) -> Iterator[Utterance]:
+    """The rows of one file, in order, without their sound."""
+    number = 0
+    for schema, batches in _opened(table.uri):
+        with at_line(table.uri, 1):
+            known = _known(schema, columns)
+        has_sound = not _is_text(schema.field(known["audio"]).type)
+        wanted = [name for name in dict.fromkeys(known.values()) if name != known["audio"] or not has_sound]
+        labels = _labels(schema)
+        for batch in batches(wanted):
+            for row in batch.to_pylist(maps_as_pydicts="strict"):
+                ours = {name: _label(labels.get(theirs), row.get(theirs)) for name, theirs in known.items()}
+                with at_line(table.uri, number + 1):
+                    utterance = _utterance(table, number, ours, known, languages)
+                yield utterance
+                number += 1
+
+
+def _opened(uri: str) -> Iterator[tuple[pa.Schema, Any]]:
+    """The schema of a file, and a function from names of columns to batches of these."""
+    filesystem, path = storage.locate(uri)
+    if uri.endswith(".parquet"):
+        with filesystem.open_input_file(path) as source, pq.ParquetFile(source) as file:
+            yield file.schema_arrow, lambda names: file.iter_batches(columns=names)
+    else:
+        stream = filesystem.open_input_stream(path, compression=None) if storage.is_remote(uri) else pa.memory_map(path)
+        with stream, pa.ipc.open_stream(stream) as reader:
+            yield reader.schema, lambda names: (batch.select(names) for batch in reader)
+
+
+def _known(schema: pa.Schema, columns: Mapping[str, str]) -> dict[str, str]:
+    """Our names of the columns of a file to its own."""
+    if missing := [name for name in columns.values() if name not in schema.names]:
+        raise ValueError(f"no column {missing[0]!r}; it has {', '.join(schema.names)}")
+    usual = ((ours, next((name for name in names if name in schema.names), None)) for ours, names in _NAMES.items())
+    known = {ours: name for ours, name in usual if name}
+    known |= {name: name for name in schema.names if _TRANSLATION.fullmatch(name)}
+    if "start" not in known and "start" not in columns:
+        known.pop("duration", None)  # how long the recording is, as many tables say, and no segment of it
+    known |= columns
+    taken = set(columns.values())
+    known = {ours: name for ours, name in known.items() if ours in columns or name not in taken}
+    if "audio" not in known:
+        raise ValueError(f"no column audio; it has {', '.join(schema.names)}; name it with --columns audio=NAME")
+    return known
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _labels(schema: pa.Schema) -> dict[str, list[str]]:
+    """Names of the values of columns that hold numbers for names (`ClassLabel`)."""
+    info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    return {name: kind["names"] for name, kind in info.items() if isinstance(kind, dict) and "names" in kind}
+
+
+def _label(names: Sequence[str] | None, value: Any) -> Any:
+    return names[value] if names and isinstance(value, int) and 0 <= value < len(names) else value
+
+
+def _utterance(
+    table: hf_files.Table, number: int, row: Mapping[str, Any], known: Mapping[str, str], languages: Sequence[str]
+) -> Utterance:
+    language, split = _language(row, languages), _text(row, "split")
+    texts = _texts(row, language, known)
+    name = _text(row, "utterance_id") or f"{posixpath.splitext(posixpath.basename(table.uri))[0]}/{number}"
+    column = known["audio"]
+    audio, member = table.uri, f"{number}" if column == "audio" else f"{number}:{column}"
+    if path := row.get("audio"):
+        audio, member = places.resolve(posixpath.dirname(table.uri), str(path)), ""
+    return Utterance(
+        utterance_id=name,
+        sentence_id=_text(row, "sentence_id") or sentence_id("hf", pivot(texts), name),
+        language=language,
+        audio=audio,
+        member=member,
+        start=seconds("start", row.get("start")),
+        duration=seconds("duration", row.get("duration")),
+        text=texts.get(language),
+        translations={code: text for code, text in texts.items() if code != language},
+        speaker=_text(row, "speaker"),
+        split=(split_in(split) or split) if split else table.split,
+    )
+
+
+def _language(row: Mapping[str, Any], languages: Sequence[str]) -> str:
+    code = _text(row, "language")
+    if not code and len(languages) != 1:
+        raise ValueError("no language; name its column with --columns language=NAME, or one language only")
+    return code_of_name(code) if code else languages[0]
+
+
+def _texts(row: Mapping[str, Any], language: str, known: Mapping[str, str]) -> dict[str, str]:
+    """Transcript and translations, by language."""
+    several = row.get("translations")
+    if isinstance(several, str) and several.lstrip().startswith("{"):
+        several = json.loads(several)
+    if not isinstance(several, dict | None):
+        column = known["translations"]
+        raise ValueError(f"{column} is a text; say in which language with --columns translation_XX={column}")
+    texts = {code_of_name(code): text for code, text in (several or {}).items() if text}
+    for ours in known:
+        if (match := _TRANSLATION.fullmatch(ours)) and (text := _text(row, ours)):
+            texts[code_of_name(match[1])] = text
+    return texts | ({language: text} if (text := _text(row, "text")) else {})
+
+
+def _text(row: Mapping[str, Any], name: str) -> str | None:
+    value = row.get(name)
+    if not isinstance(value, str | int | None):
+        raise ValueError(f"{name} must be text, not {value!r}")
+    return None if value in (None, "") else str(value)

@@ -1,0 +1,103 @@
+"""Which files a data set of the Hugging Face `datasets` library is made of, and of which split each is."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import json
+import os
+import posixpath
+import re
+
+from xlt_ray.corpora.tables import split_in
+from xlt_ray.errors import UserError
+from xlt_ray.store import storage
+
+_REF = re.compile(r"(?P<id>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[^@]+))?(?:@(?P<revision>.+))?")
+
+
+def place(ref: str) -> str:
+    """A Hub id as it is; a place as an absolute path or URI.
+
+    Raises:
+        UserError: neither.
+    """
+    if os.path.exists(os.path.expanduser(ref)) or "://" in ref or ref.startswith(("/", "~", ".")) or "*" in ref:
+        return storage.absolute(ref)
+    if ref.endswith((".parquet", ".arrow")) or not _REF.fullmatch(ref):
+        raise UserError(
+            f"{ref!r} is neither a place nor a Hub id; give a folder, files or org/name[:config][@revision]"
+        )
+    return ref
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Table:
+    """A Parquet or Arrow file of one split."""
+
+    uri: str
+    split: str | None
+
+
+def tables(source: str) -> list[Table]:
+    """The files of a data set.
+
+    Args:
+        source: from `place`.
+
+    Raises:
+        UserError: there is no such data set, the Hub does not answer, or it is of other files.
+    """
+    if "*" in source or source.endswith((".parquet", ".arrow")):
+        return _matching(source)
+    if storage.is_remote(source) or source.startswith("/"):
+        if not storage.exists(source):
+            raise UserError(f"there is no folder {source!r}; give a folder, Parquet files or the id of a data set")
+        if any(storage.exists(storage.join(source, name)) for name in ("dataset_dict.json", "state.json")):
+            return _saved(source)
+        return _built(source, None, None)
+    ref = _REF.fullmatch(source)
+    return _built(ref["id"], ref["config"], ref["revision"]) if ref else []
+
+
+def _matching(source: str) -> list[Table]:
+    folder, name = posixpath.split(source)
+    files = [uri for uri in storage.list_files(folder) if fnmatch.fnmatchcase(posixpath.basename(uri), name)]
+    if not files:
+        raise UserError(f"no file matches {source!r}")
+    return [Table(uri, split_in(posixpath.basename(uri)) or split_in(posixpath.basename(folder))) for uri in files]
+
+
+def _saved(source: str) -> list[Table]:
+    """The Arrow files of a data set, or of a dictionary of them, as `save_to_disk` writes them."""
+    if not storage.exists(storage.join(source, "dataset_dict.json")):
+        return _saved_split(source, split_in(posixpath.basename(source)))
+    splits = json.loads(storage.read_bytes(storage.join(source, "dataset_dict.json")))["splits"]
+    return [table for name in splits for table in _saved_split(storage.join(source, name), split_in(name) or name)]
+
+
+def _saved_split(folder: str, split: str | None) -> list[Table]:
+    state = json.loads(storage.read_bytes(storage.join(folder, "state.json")))
+    if state.get("_indices_files") or state.get("_indices_data_files"):
+        raise UserError(f"{folder!r} was saved with a selection of its rows; save it again after flatten_indices()")
+    split = split or (state.get("_split") and (split_in(state["_split"]) or state["_split"]))
+    return [Table(storage.join(folder, file["filename"]), split) for file in state["_data_files"]]
+
+
+def _built(path: str, config: str | None, revision: str | None) -> list[Table]:
+    """The files of a data set, found by the rules of the library."""
+    import datasets
+
+    try:
+        builder = datasets.load_dataset_builder(path, config, revision=revision)
+    except Exception as error:  # the library fails in the ways of whatever it is built on
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"cannot read data set {path!r} ({type(error).__name__}: {reason})") from error
+    files = builder.config.data_files or {}
+    tables = [Table(str(uri), split_in(str(name)) or str(name)) for name, uris in files.items() for uri in uris]
+    if other := [table.uri for table in tables if not table.uri.endswith((".parquet", ".arrow"))]:
+        raise UserError(
+            f"data set {path!r} is not of Parquet files but of {posixpath.basename(other[0])!r}; for a data set of the "
+            "Hub give the revision refs/convert/parquet, else save it with to_parquet or write a manifest"
+        )
+    return tables
