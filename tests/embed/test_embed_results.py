@@ -19,6 +19,7 @@ def row(utterance_id, unit, place, reason=None, **fields):
     if reason is None:
         counts = {"row": place, "num_samples": 16_000 * (place + 1), "num_valid": 50, "num_frames": 250}
     ids = {"utterance_id": utterance_id, "sentence_id": "s", "language": utterance_id[:2], "audio": "/x", "member": ""}
+    ids |= {"start": None, "duration": None}
     rest = {"text": None, "translations": [], "speaker": None, "split": None, "bytes": 7, "modified": "1"}
     return ids | rest | counts | {"unit": unit, "generation": 0, "reason": reason} | fields
 

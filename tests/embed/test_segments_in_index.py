@@ -3,11 +3,12 @@
 import dataclasses
 
 import numpy as np
+import pyarrow as pa
 import soundfile
 
 from xlt_ray.embed import index
 from xlt_ray.embed.pipeline import decode
-from xlt_ray.store.schema import Utterance, utterance_table
+from xlt_ray.store.schema import INDEX, Utterance, utterance_table
 
 
 def rows(path):
@@ -26,7 +27,13 @@ def test_a_segment_is_part_of_what_a_row_is():
 def test_each_row_gets_its_segment(tmp_path):
     pcm = np.random.default_rng(0).uniform(-0.5, 0.5, 32_000).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", pcm, 16_000, subtype="FLOAT")
-    table = index.cut(index.collect(rows(tmp_path / "a.wav"), ["en"]), 10)
+    table = index.collect(rows(tmp_path / "a.wav"), ["en"])
+    new = {"bytes": pa.array([1] * 3, pa.int64()), "unit": pa.array(["u"] * 3), "generation": pa.array([0] * 3, pa.int32())}
+    columns = [
+        table[name] if name in table.column_names else new.get(name, pa.nulls(3, INDEX.field(name).type))
+        for name in INDEX.names
+    ]
+    table = pa.table(columns, schema=INDEX)
     decoded = decode(table, split_long=False)
     assert decoded["reason"].to_pylist() == [None] * 3
     for i, sound in enumerate(decoded["pcm"].to_pylist()):
