@@ -13,6 +13,7 @@ from embedded import Killed, encode
 from ray_speech import RATE, row, tone, write_rows
 from safetensors.torch import load_file, save_file
 from tiny import tiny_whisper
+from trees import fleurs_row, write_fleurs_parquet
 
 from xlt_ray.embed import plan
 from xlt_ray.embed.config import EmbedConfig, EmbedJob
@@ -525,6 +526,18 @@ def test_settings_of_the_first_run_are_those_of_the_artifact(prepare):
     artifact = encode(prepare("all", rows_per_shard=5))
     assert artifact.settings["embed"]["rows_per_shard"] == 2
     assert {pq.read_metadata(file).num_rows for file in artifact.files()} <= {1, 2}
+
+
+def test_a_split_that_is_needed_twice_is_read_once(prepare, tmp_path):
+    """Of a corpus with a file for each split: as a search reads that is tested on its dev split."""
+    for split, recordings in (("train", (1, 2)), ("test", (3,)), ("dev", (4,))):
+        rows = [fleurs_row(number, number, f"Sentence {number}.") for number in recordings]
+        write_fleurs_parquet(tmp_path / "fleurs", "en_us", split.replace("dev", "validation"), rows)
+    found = prepare("train", "test", "test", languages=("en",), spec=f"fleurs:{tmp_path}/fleurs")
+    assert {split: part["num_rows"] for split, part in found.identity["rows"].items()} == {"train": 2, "test": 1}
+    assert len(missing(found)) == 3
+    every = prepare("all", "test", languages=("en",), spec=f"fleurs:{tmp_path}/fleurs")
+    assert {split: part["num_rows"] for split, part in every.identity["rows"].items()} == {"all": 4, "test": 1}
 
 
 def test_another_model_is_named(tmp_path):

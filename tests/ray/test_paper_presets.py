@@ -7,15 +7,11 @@ import contextlib
 import json
 import os
 import runpy
-import sys
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 from tiny import tiny_whisper
-
-sys.path.append(str(Path(__file__).parents[1] / "corpora"))
 from trees import (
     MASS_EDITIONS,
     covost_row,

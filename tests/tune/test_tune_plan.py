@@ -1,0 +1,110 @@
+"""A search before it starts: what each of its runs reads, and that nothing is written."""
+
+import dataclasses
+
+import embedded
+import pytest
+from tiny import tiny_whisper
+
+from xlt_ray.embed.selection import divided
+from xlt_ray.errors import UserError
+from xlt_ray.finetune.config import FinetuneConfig
+from xlt_ray.models import whisper
+from xlt_ray.store.schema import Utterance
+from xlt_ray.tune.config import Axis, TuneConfig, TuneJob
+from xlt_ray.tune.plan import prepare, splits_of, trial_name, trial_plan
+
+SENTENCES = [f"s{number}" for number in range(60)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_whisper(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def job(tmp_path, model):
+    """Two trials with EWC and two without, on a corpus without splits."""
+    rows = [
+        Utterance(
+            utterance_id=f"{code}-{sentence}",
+            sentence_id=sentence,
+            language=code,
+            audio="/x.wav",
+            text="hello",
+            translations={"zh": "你好", "en": "hello"},
+        )
+        for code in ("en", "fr")
+        for sentence in SENTENCES
+    ]
+    embedded.write(tmp_path, "speech", rows, sha256=whisper.weights_sha256(model))
+    return TuneJob(
+        root=str(tmp_path),
+        name="search",
+        languages=("en", "fr"),
+        model=str(model),
+        finetune=FinetuneConfig(embeddings="speech", evaluate_every=2),
+        tune=TuneConfig(learning_rate=Axis(values=(1e-5, 1e-4)), ewc_lambda=Axis(values=(0.0, 10.0))),
+    )
+
+
+def num_of(split):
+    return 2 * divided(SENTENCES).tolist().count(split)
+
+
+def num_rows(embeddings):
+    return {split: part["num_rows"] for split, part in embeddings.identity["rows"].items()}
+
+
+def test_every_run_of_a_search_reads_its_own_splits_of_the_same_embeddings(job):
+    plan = prepare(job)
+    assert splits_of(job) == plan.embeddings.splits == ("train", "dev", "test")
+    assert num_rows(plan.before["dev"].embeddings) == {"dev": num_of("dev")}
+    assert num_rows(plan.before["test"].embeddings) == {"test": num_of("test")}
+    assert num_of("dev") != num_of("test")
+    run, fisher = plan.fisher
+    assert fisher.name == run.name == "search"
+    assert {split: part["num_rows"] for split, part in fisher.identity["embeddings"]["rows"].items()} == {
+        "train": num_of("train")
+    }
+    assert [plan.before[split].artifact.name for split in ("dev", "test")] == ["search-dev", "search-base"]
+
+
+def test_a_plan_of_a_search_writes_nothing(job, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    prepare(job)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_trials_share_the_fisher_of_the_search(job):
+    plan = prepare(job)
+    _, fisher = plan.fisher
+    fisher.begin()
+    fisher.merge_rejected()
+    fisher.commit(units={}, num_rows_in=0, inputs={}, seconds=0)
+    trials = [trial_plan(plan, number) for number in range(len(plan.trials))]
+    assert len(trials) == 4
+    for number, (trial, settings) in enumerate(zip(trials, plan.trials, strict=True)):
+        assert trial.artifact.name == trial_name(job, number) == f"search-{number:03d}"
+        assert (trial.fisher == fisher) if settings["ewc_lambda"] else (trial.fisher is None)
+        assert num_rows(trial.embeddings) == {"train": num_of("train"), "dev": num_of("dev")}
+    assert len({trial.artifact.fingerprint for trial in trials}) == 4
+
+
+def test_a_search_without_ewc_needs_no_fisher(job):
+    tune = TuneConfig(learning_rate=Axis(values=(1e-5, 1e-4)), ewc_lambda=Axis())
+    assert prepare(dataclasses.replace(job, tune=tune)).fisher is None
+
+
+def test_a_search_may_be_tested_on_what_it_was_measured_on(job):
+    finetune = dataclasses.replace(job.finetune, dev_split="test")
+    plan = prepare(dataclasses.replace(job, finetune=finetune))
+    assert plan.embeddings.splits == ("train", "test")
+
+
+def test_a_name_that_is_taken_is_refused(job):
+    prepare(job).artifact.begin()
+    prepare(job)
+    other = dataclasses.replace(job, tune=dataclasses.replace(job.tune, seed=5))
+    with pytest.raises(UserError, match=r"tune/search was made with other settings \(tune.seed: 0 there, 5 asked\)"):
+        prepare(other)
