@@ -28,7 +28,11 @@ def test_each_row_gets_its_segment(tmp_path):
     pcm = np.random.default_rng(0).uniform(-0.5, 0.5, 32_000).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", pcm, 16_000, subtype="FLOAT")
     table = index.collect(rows(tmp_path / "a.wav"), ["en"])
-    new = {"bytes": pa.array([1] * 3, pa.int64()), "unit": pa.array(["u"] * 3), "generation": pa.array([0] * 3, pa.int32())}
+    new = {
+        "bytes": pa.array([1] * 3, pa.int64()),
+        "unit": pa.array(["u"] * 3),
+        "generation": pa.array([0] * 3, pa.int32()),
+    }
     columns = [
         table[name] if name in table.column_names else new.get(name, pa.nulls(3, INDEX.field(name).type))
         for name in INDEX.names

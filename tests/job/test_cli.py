@@ -110,7 +110,10 @@ def test_a_job_that_cannot_be_done_ends_with_the_code_of_its_reason(capsys, kind
 
 def test_a_place_that_is_out_of_reach_is_no_mistake_and_costs_nothing(capsys):
     code, said = ended(capsys, Unreachable("s3://bucket/a.wav", "no answer"))
-    assert (code, said) == (1, "error: s3://bucket/a.wav: no answer; nothing is lost: run the same command again\n")
+    assert (code, said) == (
+        1,
+        "error: cannot read s3://bucket/a.wav: no answer; nothing is lost: run the same command again\n",
+    )
 
 
 @pytest.mark.parametrize(
