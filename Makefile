@@ -6,9 +6,10 @@ INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/pip install --no-input --disable-pip-version-check -c constraints.txt
 CHAOS_ROUNDS ?= 3
 PYTEST_ARGS ?=
+REHEARSAL_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-real check bench chaos
+.PHONY: help setup demo test test-real corpora rehearsal check bench chaos
 .SILENT:
 
 help: ## show this list
@@ -41,10 +42,16 @@ demo: $(INSTALLED) ## retrieve spoken translations with a real model and real sp
 	$(BIN)/python jobs/report.py
 
 test: $(INSTALLED) ## every test that needs no network (arguments: PYTEST_ARGS=...)
-	$(BIN)/pytest -m "not real" $(PYTEST_ARGS)
+	$(BIN)/pytest -m "not real and not wide" $(PYTEST_ARGS)
 
 test-real: $(INSTALLED) ## the tests on the real model and the real speech of the demo
 	$(BIN)/pytest -m real $(PYTEST_ARGS)
+
+corpora: $(INSTALLED) ## every job on every kind of corpus, in miniature: a table of seconds (about an hour on 2 cores)
+	$(BIN)/pytest -m wide -s $(PYTEST_ARGS)
+
+rehearsal: $(INSTALLED) ## the paper's programme at its real row counts, with short clips (REHEARSAL_ARGS="--scale 0.02")
+	$(BIN)/python -m benchmarks.rehearsal $(REHEARSAL_ARGS)
 
 check: $(INSTALLED) ## lint, format, types, spelling
 	echo "check: ruff check"
@@ -53,6 +60,8 @@ check: $(INSTALLED) ## lint, format, types, spelling
 	$(BIN)/ruff format --check
 	echo "check: mypy"
 	$(BIN)/mypy --strict
+	echo "check: imports"
+	$(BIN)/lint-imports --no-cache > /dev/null
 	echo "check: codespell"
 	$(BIN)/codespell --skip './runs,./build,*.egg-info'
 

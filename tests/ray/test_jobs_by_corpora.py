@@ -21,7 +21,7 @@ from xlt_ray.study.config import StudyJob
 from xlt_ray.translate.config import TranslateJob
 from xlt_ray.tune.config import TuneJob
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.wide, pytest.mark.timeout(1800)]
 
 JOBS = {
     "embed": EmbedJob,
