@@ -22,6 +22,8 @@ Indices = npt.NDArray[np.int64]
 ALL = "all"
 """Name of the split that is every row."""
 
+_ALIASES = {"validation": "dev", "valid": "dev"}
+
 
 def select(
     rows: pa.Table, splits: Sequence[str], *, divide: bool, num_sentences: int | None = None
@@ -41,7 +43,8 @@ def select(
     own = _splits_of(rows, divide)
     found = {}
     for split in splits:
-        places = np.arange(rows.num_rows) if split == ALL or own is None else np.flatnonzero(own == split)
+        wanted = _ALIASES.get(split, split)  # as the readers spell it
+        places = np.arange(rows.num_rows) if split == ALL or own is None else np.flatnonzero(own == wanted)
         if not len(places):
             assert own is not None
             there = ", ".join(sorted(set(own.tolist()) - {""})) or "none"
