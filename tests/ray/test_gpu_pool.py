@@ -10,6 +10,7 @@ from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.job import pools
 from xlt_ray.retrieval import pipeline
 from xlt_ray.retrieval.config import RetrievalConfig, RetrievalJob
+from xlt_ray.retrieval.plan import prepare
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -35,7 +36,9 @@ def test_a_whole_job_on_half_a_gpu_an_actor(one_gpu, tmp_path):
         retrieval=RetrievalConfig(strip_utterances=2, num_gpus=1),
     )
     assert pools.pool("embed", 0.5, None, 9).num_cpus == 0.5
-    embeddings = embed.embed(embed.prepare(job), job.root)
+    plan = prepare(job)
+    embeddings = embed.embed(plan.embeddings)
     counts = {file["path"]: file["rows"] for file in embeddings.read_json("manifest.json")["files"]}
-    assert counts == {f"data/{code}-{n:05d}.parquet": rows for code in ("en", "fr") for n, rows in enumerate((2, 2, 1))}
-    assert pipeline.retrieve(job, embeddings).read_json("metrics.json")["pairs"]["en-fr"]["num_queries"] == 5
+    expected = {(code, n): rows for code in ("en", "fr") for n, rows in enumerate((2, 2, 1))}
+    assert counts == {f"data/{code}-rows-{n:05d}.parquet": rows for (code, n), rows in expected.items()}
+    assert pipeline.retrieve(plan).read_json("metrics.json")["pairs"]["en-fr"]["num_queries"] == 5

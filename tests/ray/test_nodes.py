@@ -5,15 +5,16 @@ import ray
 from ray.cluster_utils import Cluster
 
 from xlt_ray.errors import UserError
+from xlt_ray.job import cluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 
 def test_a_root_that_a_node_does_not_see_is_refused(tmp_path):
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
-        cluster.add_node(num_cpus=1)
-        ray.init(address=cluster.address, log_to_driver=False)
+        nodes.add_node(num_cpus=1)
+        ray.init(address=nodes.address, log_to_driver=False)
         cluster.require_shared(str(tmp_path))
         cluster.require_shared("s3://bucket/runs")
         with pytest.raises(
@@ -22,4 +23,4 @@ def test_a_root_that_a_node_does_not_see_is_refused(tmp_path):
             cluster.require_shared("/nowhere/config.json")
     finally:
         ray.shutdown()
-        cluster.shutdown()
+        nodes.shutdown()
