@@ -411,6 +411,16 @@ def test_what_is_missing_is_added_to_the_artifact_that_is_found(prepare, tmp_pat
     assert prepare("train", name="second").work is None
 
 
+def test_rows_that_are_added_keep_the_layers_of_the_others(prepare):
+    """Also where the job that adds them needs none: every shard of an artifact has the same columns."""
+    encode(prepare("test", name="deep", layers=(0, 1)))
+    artifact = encode(prepare("train"))
+    assert artifact.name == "deep"
+    columns = {tuple(pq.read_schema(file).names) for file in artifact.files()}
+    assert len(columns) == 1
+    assert {"frames", "frames_layer_0", "frames_layer_1"} <= set(*columns)
+
+
 def test_more_layers_than_are_asked_for_do_no_harm_and_fewer_do(prepare):
     encode(prepare("test", name="deep", layers=(0, 1)))
     assert prepare("test", layers=(1,)).name == "deep"

@@ -7,7 +7,6 @@ splits it needs; rows that the artifact lacks are encoded into it.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,6 +61,7 @@ class Embeddings:
     def __init__(self, artifact: Artifact, rows: pa.Table, places: dict[str, Indices], work: Work | None) -> None:
         self.artifact, self.work = artifact, work
         self._rows, self._places = rows, places
+        self._sha256: dict[str, str] = {}  # by split; shared with `only`, as each trial of a search asks for it
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -92,19 +92,24 @@ class Embeddings:
         table = pa.table(columns, schema=INDEX)
         return table.filter(pc.is_valid(table["row"]))
 
-    @functools.cached_property
+    @property
     def identity(self) -> dict[str, Any]:
         """What a result is made from: the rows of each split, the model, the encoding; not the artifact's name."""
         made = self.artifact.identity
-        rows = {
-            split: {"num_rows": len(at), "sha256": index.sha256(self.rows(split))} for split, at in self._places.items()
-        }
+        rows = {split: {"num_rows": len(at), "sha256": self._hash(split)} for split, at in self._places.items()}
         return {"rows": rows, "model": made["model"], "encoding": made["encoding"]}
+
+    def _hash(self, split: str) -> str:
+        if split not in self._sha256:
+            self._sha256[split] = index.sha256(self.rows(split))
+        return self._sha256[split]
 
     def only(self, *splits: str) -> Embeddings:
         """The same, of some splits alone: what one of the runs of a job reads."""
         places = {split: self._places[split] for split in dict.fromkeys(splits)}
-        return Embeddings(self.artifact, self._rows, places, self.work)
+        view = Embeddings(self.artifact, self._rows, places, self.work)
+        view._sha256 = self._sha256
+        return view
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -155,8 +160,11 @@ def prepare(
     artifact = _find(job, config, sha256, model_dir, rows)
     rows, missing = _compare(artifact, rows, config)
     _require_there(missing, config)
-    work = Work(missing, job.corpus, job.model, config) if missing.num_rows or not artifact.is_complete else None
-    return Embeddings(artifact, rows, places, work)
+    if artifact.is_complete and not missing.num_rows:
+        return Embeddings(artifact, rows, places, None)
+    # Every shard of an artifact keeps the same hidden layers, though this job may need fewer.
+    config = dataclasses.replace(config, layers=tuple(artifact.identity["layers"]))
+    return Embeddings(artifact, rows, places, Work(missing, job.corpus, job.model, config))
 
 
 def _named(job: Job, name: str, sha256: str) -> tuple[Artifact, pa.Table]:
@@ -241,7 +249,8 @@ def _find(job: Job, config: EmbedConfig, sha256: str, model_dir: Path, rows: pa.
     own = Artifact.at(job.root, "embed", job.name)
     if own.is_begun and _serves(own, what):
         return dataclasses.replace(own, asked=own.read_json("config.json"))
-    if others := [other for other in _complete(job.root) if _serves(other, what)]:
+    finished = (other for other in artifacts.all_of(job.root, "embed") if other.is_complete)
+    if others := [other for other in finished if _serves(other, what)]:
         best = max(others, key=lambda other: _num_shared(other, rows))
         print(f"embeddings: {best.name} (same corpus, model and encoding)")
         return dataclasses.replace(best, asked=best.read_json("config.json"))
@@ -251,12 +260,6 @@ def _find(job: Job, config: EmbedConfig, sha256: str, model_dir: Path, rows: pa.
         "embed": dataclasses.asdict(config),
     }
     return artifacts.plan(job.root, "embed", job.name, what, settings)
-
-
-def _complete(root: str) -> list[Artifact]:
-    folder = storage.join(storage.absolute(root), "embed")
-    names = sorted({path.split("/")[0] for path in storage.sizes(folder) if path.endswith("/manifest.json")})
-    return [Artifact.at(root, "embed", name) for name in names]
 
 
 def _serves(artifact: Artifact, what: dict[str, Any]) -> bool:

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -111,7 +110,11 @@ def collect(root: str) -> Results:
     root = storage.absolute(root)
     if not storage.exists(root):
         raise UserError(f"root {root!r} does not exist; pass the --root that the other jobs wrote to")
-    found = [(stage, name, storage.join(root, stage, name)) for stage in STAGES for name in directories(root, stage)]
+    found = [
+        (stage, name, storage.join(root, stage, name))
+        for stage in STAGES
+        for name in storage.list_folders(storage.join(root, stage))
+    ]
     finished = [row for row in found if storage.exists(storage.join(row[2], "manifest.json"))]
     artifacts = tuple(_read_artifact(stage, name, uri) for stage, name, uri in finished)
     keeping, not_placed = group_runs(_runs(artifacts))
@@ -136,13 +139,6 @@ def collect(root: str) -> Results:
         keeping=keeping,
         not_placed=tuple(name for name in not_placed if name not in studied),
     )
-
-
-def directories(root: str, stage: str) -> list[str]:
-    """Names of the directories of a stage, finished artifacts or not."""
-    filesystem, path = storage.locate(storage.join(root, stage))
-    found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-    return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
 
 
 def _read_artifact(stage: str, name: str, uri: str) -> Artifact:

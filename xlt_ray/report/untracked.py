@@ -17,7 +17,7 @@ from xlt_ray.errors import Unreachable
 from xlt_ray.finetune import results as finetune
 from xlt_ray.job import runs
 from xlt_ray.job.tracking import Tracker, track
-from xlt_ray.report.collect import STAGES, directories
+from xlt_ray.report.collect import STAGES
 from xlt_ray.retrieval.keys import keys as retrieval_keys
 from xlt_ray.retrieval.keys import table_columns
 from xlt_ray.store import artifacts, storage
@@ -42,7 +42,7 @@ def log_missing(root: str) -> None:
     except runs.NotTracked as why:
         raise Unreachable("the store of MLflow", str(why)) from why
     root = storage.absolute(root)
-    there = [Artifact.at(root, stage, name) for stage in STAGES for name in directories(root, stage)]
+    there = [artifact for stage in STAGES for artifact in artifacts.all_of(root, stage)]
     finished = [artifact for artifact in there if artifact.is_complete]
     missing = [artifact for artifact in finished if not _has_run(client, artifact)]
     for artifact in missing:

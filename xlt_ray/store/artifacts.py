@@ -190,7 +190,8 @@ class Artifact:
         Raises:
             RuntimeError: if a file is missing, or rows in differ from rows out plus rows rejected.
         """
-        files = self._described("data", {f"{unit}.parquet": rows for unit, rows in units.items()})
+        sizes = storage.sizes(self.uri)  # one listing, because an artifact may have thousands of files
+        files = self._described({f"data/{unit}.parquet": rows for unit, rows in units.items()}, sizes)
         num_rejected = read_table(self.path("rejected.parquet"), columns=[]).num_rows
         num_out = sum(file["rows"] for file in files)
         if num_rows_in != num_out + num_rejected:
@@ -208,7 +209,7 @@ class Artifact:
             "inputs": dict(inputs),
             **provenance(),
             "files": files,
-            "others": self._described("", dict.fromkeys(others)),
+            "others": self._described(dict.fromkeys(others), sizes),
         }
         self.write_json("manifest.json", manifest)
         self.remove("rejected")
@@ -225,16 +226,14 @@ class Artifact:
             if Path(uri).name.startswith(".") and is_old:
                 filesystem.delete_file(path)
 
-    def _described(self, folder: str, files: Mapping[str, int | None]) -> list[dict[str, Any]]:
-        """Path, bytes and rows of files, sorted; one listing of the folder for all of them."""
-        sizes = storage.sizes(self.path(folder) if folder else self.uri)
+    def _described(self, files: Mapping[str, int | None], sizes: Mapping[str, int]) -> list[dict[str, Any]]:
+        """Path, bytes and rows of files, sorted by path."""
         described = []
-        for name, rows in sorted(files.items()):
-            path = f"{folder}/{name}" if folder else name
-            if name not in sizes:
+        for path, rows in sorted(files.items()):
+            if path not in sizes:
                 raise RuntimeError(f"{self.uri}: {path} is missing, so the work is not finished")
-            entry: dict[str, Any] = {"path": path, "bytes": sizes[name]}
-            if name.endswith(".parquet"):
+            entry: dict[str, Any] = {"path": path, "bytes": sizes[path]}
+            if path.endswith(".parquet"):
                 entry["rows"] = count_rows(self.path(path)) if rows is None else rows
             described.append(entry)
         return described
@@ -315,6 +314,12 @@ def _require_writable(root: str) -> None:
         raise UserError(f"--root {root!r} can't be written ({there} is no folder that you may write); choose another")
 
 
+def all_of(root: str, stage: str) -> list[Artifact]:
+    """Every artifact of a stage, finished or not, by name; the folders alone are listed, not what is in them."""
+    names = storage.list_folders(storage.join(storage.absolute(root), stage))
+    return [Artifact.at(root, stage, name) for name in names]
+
+
 def find(root: str, stage: str, name: str) -> Artifact:
     """A finished artifact.
 
@@ -323,9 +328,7 @@ def find(root: str, stage: str, name: str) -> Artifact:
     """
     artifact = Artifact.at(root, stage, name)
     if not artifact.is_complete:
-        folder = storage.join(storage.absolute(root), stage)
-        manifests = (uri for uri in storage.list_files(folder, recursive=True) if uri.endswith("/manifest.json"))
-        names = ", ".join(sorted(uri.split("/")[-2] for uri in manifests)) or "none"
+        names = ", ".join(other.name for other in all_of(root, stage) if other.is_complete) or "none"
         raise UserError(f"no finished {stage} artifact {name!r} under {root}; finished ones: {names}")
     return artifact
 

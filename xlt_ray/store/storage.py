@@ -102,6 +102,13 @@ def list_files(uri: str, *, recursive: bool = False) -> Iterator[str]:
             yield prefix + info.path
 
 
+def list_folders(uri: str) -> list[str]:
+    """Names of the directories in a directory, sorted; none if it is not there."""
+    filesystem, path = locate(uri)
+    found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
+
+
 def sizes(uri: str) -> dict[str, int]:
     """Bytes of every file in a directory and below it, by its path inside; {} if it is not there."""
     filesystem, path = locate(uri)
