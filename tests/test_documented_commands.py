@@ -13,27 +13,11 @@ from tiny import tiny_whisper
 from xlt_ray import corpora
 from xlt_ray.corpora.manifest import manifest
 from xlt_ray.embed import plan as embed
-from xlt_ray.embed.config import EmbedJob
-from xlt_ray.finetune.config import FinetuneJob
 from xlt_ray.job import cli
 from xlt_ray.models import whisper
 from xlt_ray.presets import PRESETS
-from xlt_ray.report.config import ReportJob
-from xlt_ray.retrieval.config import RetrievalJob
-from xlt_ray.study.config import StudyJob
-from xlt_ray.translate.config import TranslateJob
-from xlt_ray.tune.config import TuneJob
 
 ROOT = Path(__file__).parent.parent
-JOBS = {
-    "embed": EmbedJob,
-    "retrieval": RetrievalJob,
-    "finetune": FinetuneJob,
-    "tune": TuneJob,
-    "translate": TranslateJob,
-    "study": StudyJob,
-    "report": ReportJob,
-}
 NAMED = ("embeddings", "checkpoint", "baseline", "fisher", "retrieval")
 """Settings that name an artifact of an earlier command."""
 
@@ -55,7 +39,7 @@ def test_commands_are_found():
     """A pattern that matches nothing must not look like success."""
     found = [param.values[0] for param in commands()]
     assert len(found) > 30
-    assert set(found) == set(JOBS)
+    assert set(found) == set(worlds.JOBS)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +85,7 @@ def settle(job, places, root):
 
 @pytest.mark.parametrize(("job", "words"), commands())
 def test_a_documented_command_passes_its_checks(offline, places, tmp_path, job, words):
-    settings = cli.parse(JOBS[job], words, PRESETS)
+    settings = cli.parse(worlds.JOBS[job], words, PRESETS)
     if job == "report":
         return
     settings = settle(settings, places, tmp_path)

@@ -23,6 +23,14 @@ from trees import (
     write_mass,
 )
 
+from xlt_ray.embed.config import EmbedJob
+from xlt_ray.finetune.config import FinetuneJob
+from xlt_ray.report.config import ReportJob
+from xlt_ray.retrieval.config import RetrievalJob
+from xlt_ray.study.config import StudyJob
+from xlt_ray.translate.config import TranslateJob
+from xlt_ray.tune.config import TuneJob
+
 FLEURS = {
     **{"en": "en_us", "fr": "fr_fr", "de": "de_de", "zh": "cmn_hans_cn", "ja": "ja_jp", "es": "es_419"},
     **{"kea": "kea_cv", "ast": "ast_es", "ceb": "ceb_ph", "ky": "ky_kg", "ckb": "ckb_iq", "ga": "ga_ie"},
@@ -131,6 +139,17 @@ def tree(name: str) -> Callable[[Path], World]:
 
     return write
 
+
+JOBS = {
+    "embed": EmbedJob,
+    "retrieval": RetrievalJob,
+    "finetune": FinetuneJob,
+    "translate": TranslateJob,
+    "tune": TuneJob,
+    "study": StudyJob,
+    "report": ReportJob,
+}
+"""Settings of each job, in the order in which a user runs them."""
 
 KINDS: dict[str, Callable[[Path], World]] = {
     "fleurs": fleurs,

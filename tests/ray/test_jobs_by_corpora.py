@@ -11,27 +11,11 @@ import pytest
 import worlds
 from tiny import tiny_whisper
 
-from xlt_ray.embed.config import EmbedJob
-from xlt_ray.finetune.config import FinetuneJob
 from xlt_ray.job import cli, cluster
 from xlt_ray.presets import PRESETS
-from xlt_ray.report.config import ReportJob
-from xlt_ray.retrieval.config import RetrievalJob
-from xlt_ray.study.config import StudyJob
-from xlt_ray.translate.config import TranslateJob
-from xlt_ray.tune.config import TuneJob
 
 pytestmark = [pytest.mark.ray, pytest.mark.wide, pytest.mark.timeout(1800)]
 
-JOBS = {
-    "embed": EmbedJob,
-    "retrieval": RetrievalJob,
-    "finetune": FinetuneJob,
-    "translate": TranslateJob,
-    "tune": TuneJob,
-    "study": StudyJob,
-    "report": ReportJob,
-}
 FAST = ["--embed.encoding", "trimmed", "--embed.context-margin", "0", "--embed.keep-margin", "0"]
 BRIEF = ["--finetune.epochs", "1", "--finetune.batch-size", "20"]
 
@@ -47,7 +31,7 @@ def run(tmp_path_factory):
     def run_job(job, root, *words):
         flags = ["--root", root, *words] if job == "report" else ["--root", root, "--model", model, *FAST, *words]
         started = time.monotonic()
-        runpy.run_path(f"jobs/{job}.py")["main"](cli.parse(JOBS[job], [str(word) for word in flags], PRESETS))
+        runpy.run_path(f"jobs/{job}.py")["main"](cli.parse(worlds.JOBS[job], [str(word) for word in flags], PRESETS))
         print(f"{job}: {time.monotonic() - started:.1f} s")
 
     with cluster.cluster(with_state_api=True):
