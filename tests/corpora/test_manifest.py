@@ -11,6 +11,7 @@ import pytest
 from xlt_ray.corpora import audio
 from xlt_ray.corpora.manifest import manifest
 from xlt_ray.errors import UserError
+from xlt_ray.store import schema
 from xlt_ray.store.schema import Utterance
 
 FULL = {
@@ -56,6 +57,13 @@ def write_parquet(path, rows):
     pq.write_table(pa.table(columns), path, row_group_size=2)
 
 
+def write_parquet_with_lists(path, rows):
+    """As the tables of this package hold translations."""
+    columns = {name: [row.get(name) for row in rows] for name in FULL}
+    columns["translations"] = [schema.as_list(row.get("translations", {})) for row in rows]
+    pq.write_table(pa.table(columns), path)
+
+
 def write_parquet_with_json(path, rows):
     texts = [json.dumps(row["translations"]) if "translations" in row else None for row in rows]
     pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in FULL} | {"translations": texts}), path)
@@ -71,6 +79,7 @@ FORMATS = [
     (".csv", write_csv),
     (".parquet", write_parquet),
     (".parquet", write_parquet_with_json),
+    (".parquet", write_parquet_with_lists),
     (".parquet", write_parquet_with_struct),
 ]
 

@@ -196,8 +196,8 @@ def test_half_an_environment_is_never_used(offline, monkeypatch):
     made = []
 
     def stop_half_way(folder: Path) -> None:
-        assert not folder.exists()  # nothing of the one before
-        (folder / "bin").mkdir(parents=True)
+        assert not list(folder.iterdir())  # nothing of the one before
+        (folder / "bin").mkdir()
         made.append(folder)
         if len(made) == 1:
             raise comet._CometError("stopped")
@@ -221,7 +221,6 @@ def test_of_two_actors_one_makes_the_environment(offline, monkeypatch):
     def make(folder: Path) -> None:
         made.append(folder)
         time.sleep(0.3)
-        folder.mkdir()
 
     monkeypatch.setattr(comet, "_make_environment", make)
     threads = [threading.Thread(target=comet._environment) for _ in range(3)]
@@ -233,7 +232,7 @@ def test_of_two_actors_one_makes_the_environment(offline, monkeypatch):
 
 
 def test_other_requirements_are_another_environment(offline, monkeypatch):
-    monkeypatch.setattr(comet, "_make_environment", Path.mkdir)
+    monkeypatch.setattr(comet, "_make_environment", Path.iterdir)
     first = comet._environment()
     monkeypatch.setattr(comet, "_REQUIREMENTS", (*comet._REQUIREMENTS, "another"))
     assert comet._environment() != first

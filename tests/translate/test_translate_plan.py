@@ -287,13 +287,16 @@ def speech(request, tmp_path, model):
     return asked
 
 
-def test_directions_without_reference(tmp_path, speech):
-    refused(speech(("fr", "it")), "direction it-en", "translations")
-    refused(speech(targets=("zh",)), "direction fr-zh")
+def test_directions_without_reference(tmp_path, speech, capsys):
+    refused(speech(("fr",), targets=("zh",)), "direction fr-zh", "translations")
     refused(speech(("it",), targets=("it",), transcribe=True), "direction it-it")
     refused(speech(split="dev"), "'dev'")
     assert not (tmp_path / "translate").exists()
     assert names(prepared(speech()).directions) == ["fr-en"]
+    capsys.readouterr()
+    wider = dataclasses.replace(speech(("fr", "it")), name="wider")
+    assert names(prepared(wider).directions) == ["fr-en"]
+    assert "no references for it-en, left out" in capsys.readouterr().out
 
 
 def test_the_splits_that_there_are(speech):

@@ -7,9 +7,9 @@ The columns are those of a corpus row: `utterance_id`, `sentence_id`, `language`
     .jsonl    one JSON object a line
     .tsv      a header line, then one row a line; tabs separate, quotes mean nothing; `translations` is a JSON object
     .csv      a header line, then rows as spreadsheets write them (RFC 4180); `translations` is a JSON object
-    .parquet  string columns, and numbers for `start` and `duration`; `translations` is a map, a struct or a JSON
-              object; `audio` may hold the sound itself, as binary or as the struct {bytes, path} of Hugging Face
-              datasets
+    .parquet  string columns, and numbers for `start` and `duration`; `translations` is a map, a struct, a list of
+              {language, text} or a JSON object; `audio` may hold the sound itself, as binary or as the struct
+              {bytes, path} of Hugging Face datasets
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from xlt_ray.store.schema import Utterance
 REQUIRED = ("utterance_id", "sentence_id", "language", "audio")
 SECONDS = ("start", "duration")
 OPTIONAL = (*SECONDS, "text", "translations", "speaker", "split")
+
+_LISTED = {"language", "text"}  # a translation as the tables of this package hold it
 
 _Row = dict[str, Any]
 
@@ -137,6 +139,10 @@ def seconds(name: str, value: Any) -> float | None:
 
 def _translations(value: Any) -> dict[str, str]:
     translations = json.loads(value) if isinstance(value, str) and value else value or {}
+    if isinstance(translations, list) and all(
+        isinstance(entry, dict) and entry.keys() == _LISTED for entry in translations
+    ):
+        translations = {entry["language"]: entry["text"] for entry in translations}
     if isinstance(translations, dict):
         present = {code: text for code, text in translations.items() if text is not None}
         if all(isinstance(text, str) for text in present.values()):

@@ -7,17 +7,17 @@ tables are part of the identity of its artifacts, so a new column of one table l
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
 
 VERSIONS = {
-    "embedding": 2,
-    "index": 1,
+    "embedding": 3,
+    "index": 2,
     "ranking": 1,
     "example": 1,
-    "trial": 1,
+    "trial": 2,
     "cell": 1,
     "hypothesis": 1,
 }
@@ -82,12 +82,13 @@ UTTERANCE = pa.schema(
         pa.field("start", pa.float64()),
         pa.field("duration", pa.float64()),
         pa.field("text", pa.string()),
-        pa.field("translations", pa.map_(pa.string(), pa.string()), nullable=False),
+        pa.field("translations", pa.list_(pa.struct({"language": pa.string(), "text": pa.string()})), nullable=False),
         pa.field("speaker", pa.string()),
         pa.field("split", pa.string()),
     ]
 )
-"""One row a recording: the index of a corpus. No sound in it."""
+"""One row a recording: the index of a corpus. No sound in it. No table has a column of Arrow's type map, because the
+`datasets` library can't read it."""
 
 INDEX = pa.schema(
     [
@@ -119,8 +120,23 @@ REJECTED = pa.schema(
 
 def utterance_table(utterances: Iterable[Utterance]) -> pa.Table:
     """The rows as an Arrow table with the schema UTTERANCE."""
-    rows: list[dict[str, Any]] = [dataclasses.asdict(utterance) for utterance in utterances]
+    rows = [dataclasses.asdict(row) | {"translations": as_list(row.translations)} for row in utterances]
     return pa.Table.from_pylist(rows, schema=UTTERANCE)
+
+
+def as_list(translations: Mapping[str, str]) -> list[dict[str, str]]:
+    """Texts by language as the column `translations` holds them."""
+    return [{"language": language, "text": text} for language, text in translations.items()]
+
+
+def as_values(numbers: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Numbers by name as a column of a table holds them."""
+    return [{"name": name, "value": value} for name, value in numbers.items()]
+
+
+def by_name(values: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """The numbers that `as_values` made a column of."""
+    return {entry["name"]: entry["value"] for entry in values}
 
 
 def embedding_schema(layers: Iterable[int] = ()) -> pa.Schema:
@@ -195,17 +211,19 @@ EXAMPLE = pa.schema(
 )
 """One row an example of training: a recording and what the decoder should write. `role` is learn, keep or dev."""
 
+_NUMBERS = pa.list_(pa.struct({"name": pa.string(), "value": pa.float64()}))
+
 TRIAL = pa.schema(
     [
         pa.field("trial", pa.int32(), nullable=False),
         pa.field("name", pa.string(), nullable=False),
         pa.field("status", pa.string(), nullable=False),
-        pa.field("settings", pa.map_(pa.string(), pa.float64()), nullable=False),
+        pa.field("settings", _NUMBERS, nullable=False),
         pa.field("num_steps", pa.int32(), nullable=False),
         pa.field("seconds", pa.float64(), nullable=False),
         pa.field("new_bleu", pa.float64(), nullable=False),
         pa.field("old_bleu", pa.float64(), nullable=False),
-        pa.field("bleu", pa.map_(pa.string(), pa.float64()), nullable=False),
+        pa.field("bleu", _NUMBERS, nullable=False),
         pa.field(
             "curve",
             pa.list_(

@@ -128,6 +128,8 @@ def _references(recordings: pa.Table, language: str) -> list[str | None]:
     found = []
     for batch in recordings.select(["language", "text", "translations"]).to_batches(max_chunksize=10_000):
         for own, text, translations in zip(*(batch.column(i).to_pylist() for i in range(3)), strict=True):
-            known = text if own == language else dict(translations).get(language)
+            known = (
+                text if own == language else {entry["language"]: entry["text"] for entry in translations}.get(language)
+            )
             found.append(known if known and known.strip() else None)
     return found

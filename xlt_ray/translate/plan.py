@@ -72,11 +72,12 @@ def planned(job: TranslateJob, embeddings: Embeddings) -> TranslatePlan:
     if checkpoint:
         embed.require_model(checkpoint, embeddings.identity["model"]["sha256"], job.model)
     tuning = checkpoint.settings["finetune"] if checkpoint else {}
-    directions = _known(directions_of(job, tuning.get("directions", [])), embeddings, config.split)
+    asked = directions_of(job, tuning.get("directions", []))
     scheme: Scheme = config.prompt or tuning.get("prompt", "tgt_transcribe")
     prompter = Prompter(model_dir)
     hidden = _hidden(prompter, config.hide)
-    _require_tokens(prompter, directions, scheme, config.source_prompt)
+    _require_tokens(prompter, asked, scheme, config.source_prompt)
+    directions = _known(asked, embeddings, config.split)
     return TranslatePlan(
         artifact=_artifact(job, embeddings, checkpoint),
         embeddings=embeddings,

@@ -26,7 +26,7 @@ from xlt_ray.job.settings import identity
 from xlt_ray.job.tracking import Tracker, track
 from xlt_ray.store import artifacts, storage
 from xlt_ray.store.artifacts import Artifact
-from xlt_ray.store.schema import REJECTED, TRIAL
+from xlt_ray.store.schema import REJECTED, TRIAL, as_values, by_name
 from xlt_ray.translate import pipeline as translate
 from xlt_ray.tune import plan as plans
 from xlt_ray.tune import plots, results
@@ -140,7 +140,8 @@ class _Watch(ray.tune.Callback):  # type: ignore[misc]
         """A trial has come to its end, or was stopped."""
         number = trial.config["trial"]
         row = self._row(number)
-        self._plan.artifact.write_table(f"data/{number:03d}.parquet", pa.Table.from_pylist([row], schema=TRIAL))
+        cells = {**row, "settings": as_values(row["settings"]), "bleu": as_values(row["bleu"])}
+        self._plan.artifact.write_table(f"data/{number:03d}.parquet", pa.Table.from_pylist([cells], schema=TRIAL))
         _log(self._plan, row, self._before)
         of = results.against(row, self._before)
         kept = "" if of["kept"] is None else f", kept {100 * of['kept']:.0f} %"
@@ -184,7 +185,7 @@ def _reason(error: BaseException | None) -> str:
 
 def _read(plan: TunePlan, number: int) -> dict[str, Any]:
     row: dict[str, Any] = artifacts.read_table(plan.artifact.path("data", f"{number:03d}.parquet")).to_pylist()[0]
-    return {**row, "settings": dict(row["settings"]), "bleu": dict(row["bleu"])}
+    return {**row, "settings": by_name(row["settings"]), "bleu": by_name(row["bleu"])}
 
 
 def _log(plan: TunePlan, row: Mapping[str, Any], before: Figures) -> None:
