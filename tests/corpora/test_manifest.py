@@ -165,7 +165,8 @@ GOOD = line(utterance_id="en/0", language="en")
         ("[1, 2]", ["not a JSON object"]),
         (line(sentence_id=""), ["sentence_id is empty"]),
         (line(language=None), ["language is empty"]),
-        (line(sentence_id=17), ["sentence_id must be text, not 17"]),
+        (line(sentence_id=1.5), ["sentence_id must be text, not 1.5"]),
+        (line(speaker=True), ["speaker must be text, not True"]),
         (line(translations="zh"), ["Expecting value"]),
         (line(translations=["zh"]), ["translations must be an object of texts by language code, not ['zh']"]),
         (line(translations={"zh": 1}), ["translations must be an object of texts by language code, not {'zh': 1}"]),
@@ -266,8 +267,8 @@ def test_broken_parquet_is_named(tmp_path):
     refused(path, "no column 'sentence_id'", "the columns are")
     pq.write_table(pa.table(good | {"sentence_id": ["1", None]}), path)
     refused(path, "line 2: sentence_id is empty")
-    pq.write_table(pa.table(good | {"sentence_id": [1, 1]}), path)
-    refused(path, "line 1: sentence_id must be text, not 1")
+    pq.write_table(pa.table(good | {"sentence_id": [1.0, 1.0]}), path)
+    refused(path, "line 1: sentence_id must be text, not 1.0")
     pq.write_table(pa.table(good | {"utterance_id": ["a", "a"]}), path)
     refused(path, "line 2: utterance_id 'a' occurs twice")
 
@@ -292,3 +293,51 @@ def test_mistakes_are_found_before_the_first_row(tmp_path):
     write_jsonl(tmp_path / "m.jsonl", [FULL, REMOTE, dataclasses.asdict(expected(FULL, ""))])
     with pytest.raises(UserError, match="unknown column 'member'"):
         next(manifest(str(tmp_path / "m.jsonl"), ["en"], None))
+
+
+def written(path, encoding="utf-8", **cells):
+    """A manifest of one row, .tsv or .csv."""
+    row = {"utterance_id": "0007", "sentence_id": "12", "language": "en", "audio": "a.wav", "text": "so"} | cells
+    separator = "\t" if path.suffix == ".tsv" else ","
+    path.write_bytes("".join(f"{separator.join(cells)}\n" for cells in (row, row.values())).encode(encoding))
+    return path
+
+
+def test_numbers_that_are_identifiers_are_their_digits(tmp_path):
+    """As pandas writes an index, or an identifier that it took for a number."""
+    rows = [json.loads(line(utterance_id=number, sentence_id=17, speaker=3)) for number in (0, 1)]
+    (tmp_path / "m.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
+    for name in ("m.jsonl", "m.parquet"):
+        found = list(manifest(str(tmp_path / name), ["zh"], None))
+        assert [(row.utterance_id, row.sentence_id, row.speaker) for row in found] == [
+            ("0", "17", "3"),
+            ("1", "17", "3"),
+        ]
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "csv"])
+@pytest.mark.parametrize("word", ["null", "NA", "nan", "None", "0012", "true"])
+def test_words_that_others_read_as_missing_or_as_numbers_are_words(tmp_path, suffix, word):
+    (row,) = manifest(str(written(tmp_path / f"m.{suffix}", text=word, speaker=word)), ["en"], None)
+    assert (row.utterance_id, row.text, row.speaker) == ("0007", word, word)
+
+
+@pytest.mark.parametrize("text", ['"so', 'so" he said', '"', '""so'])
+def test_unmatched_quotes_of_a_tsv_are_part_of_the_text(tmp_path, text):
+    (row,) = manifest(str(written(tmp_path / "m.tsv", text=text)), ["en"], None)
+    assert row.text == text
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "csv", "jsonl"])
+@pytest.mark.parametrize(("encoding", "name"), [("utf-16", "UTF-16"), ("latin-1", "not UTF-8"), ("utf-8-sig", None)])
+def test_other_encodings_are_named(tmp_path, suffix, encoding, name):
+    path = tmp_path / f"m.{suffix}"
+    if suffix == "jsonl":
+        path.write_bytes(GOOD.replace("en/0", "é").encode(encoding))
+    else:
+        written(path, encoding, text="é")
+    if name:
+        refused(path, name, "save it as UTF-8")
+    else:
+        assert len(list(manifest(str(path), ["en"], None))) == 1

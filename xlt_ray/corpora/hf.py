@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from xlt_ray.corpora import hf_files, places
 from xlt_ray.corpora.gathered import select
 from xlt_ray.corpora.manifest import seconds
-from xlt_ray.corpora.tables import at_line, pivot, sentence_id, split_in
+from xlt_ray.corpora.tables import at_line, pivot, sentence_id, split_in, text_of
 from xlt_ray.errors import UserError
 from xlt_ray.languages import code_of_name
 from xlt_ray.store import storage
@@ -152,16 +152,16 @@ def _label(names: Sequence[str] | None, value: Any) -> Any:
 def _utterance(
     table: hf_files.Table, number: int, row: Mapping[str, Any], known: Mapping[str, str], languages: Sequence[str]
 ) -> Utterance:
-    language, split = _language(row, languages), _text(row, "split")
+    language, split = _language(row, languages), text_of(row, "split")
     texts = _texts(row, language, known)
-    name = _text(row, "utterance_id") or f"{posixpath.splitext(posixpath.basename(table.uri))[0]}/{number}"
+    name = text_of(row, "utterance_id") or f"{posixpath.splitext(posixpath.basename(table.uri))[0]}/{number}"
     column = known["audio"]
     audio, member = table.uri, f"{number}" if column == "audio" else f"{number}:{column}"
     if path := row.get("audio"):
         audio, member = places.resolve(posixpath.dirname(table.uri), str(path)), ""
     return Utterance(
         utterance_id=name,
-        sentence_id=_text(row, "sentence_id") or sentence_id("hf", pivot(texts), name),
+        sentence_id=text_of(row, "sentence_id") or sentence_id("hf", pivot(texts), name),
         language=language,
         audio=audio,
         member=member,
@@ -169,13 +169,13 @@ def _utterance(
         duration=seconds("duration", row.get("duration")),
         text=texts.get(language),
         translations={code: text for code, text in texts.items() if code != language},
-        speaker=_text(row, "speaker"),
+        speaker=text_of(row, "speaker"),
         split=(split_in(split) or split) if split else table.split,
     )
 
 
 def _language(row: Mapping[str, Any], languages: Sequence[str]) -> str:
-    code = _text(row, "language")
+    code = text_of(row, "language")
     if not code and len(languages) != 1:
         raise ValueError("no language; name its column with --columns language=NAME, or one language only")
     return code_of_name(code) if code else languages[0]
@@ -191,13 +191,6 @@ def _texts(row: Mapping[str, Any], language: str, known: Mapping[str, str]) -> d
         raise ValueError(f"{column} is a text; say in which language with --columns translation_XX={column}")
     texts = {code_of_name(code): text for code, text in (several or {}).items() if text}
     for ours in known:
-        if (match := _TRANSLATION.fullmatch(ours)) and (text := _text(row, ours)):
+        if (match := _TRANSLATION.fullmatch(ours)) and (text := text_of(row, ours)):
             texts[code_of_name(match[1])] = text
-    return texts | ({language: text} if (text := _text(row, "text")) else {})
-
-
-def _text(row: Mapping[str, Any], name: str) -> str | None:
-    value = row.get(name)
-    if not isinstance(value, str | int | None):
-        raise ValueError(f"{name} must be text, not {value!r}")
-    return None if value in (None, "") else str(value)
+    return texts | ({language: text} if (text := text_of(row, "text")) else {})

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xlt_ray.corpora import places
-from xlt_ray.corpora.tables import at_line, json_lines, numbered_lines
+from xlt_ray.corpora.tables import at_line, json_lines, numbered_lines, text_of
 from xlt_ray.errors import UserError
 from xlt_ray.languages import code_of
 from xlt_ray.store import storage
@@ -107,15 +107,13 @@ def _utterance(row: _Row, folder: str) -> Utterance:
     """Check the values of a row, whose columns are known to be right."""
     translations = _translations(row.pop("translations", None))
     segment = {name: seconds(name, row.pop(name, None)) for name in SECONDS}
-    for column, value in row.items():
-        if not isinstance(value, str | None):
-            raise ValueError(f"{column} must be text, not {value!r}")
+    row = {column: text_of(row, column) for column in row}
     if empty := [column for column in REQUIRED if not row[column]]:
         raise ValueError(f"{empty[0]} is empty")
-    for code in (row["language"], *translations):
-        code_of(code)
     present = {column: value for column, value in row.items() if value}
-    audio = row["audio"] if "member" in row else places.resolve(folder, row["audio"])
+    for code in (present["language"], *translations):
+        code_of(code)
+    audio = row["audio"] if "member" in row else places.resolve(folder, present["audio"])
     return Utterance(**present | segment | {"audio": audio, "translations": translations})
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from xlt_ray.corpora import places
 from xlt_ray.corpora.gathered import Gathered, select
 from xlt_ray.corpora.manifest import seconds
-from xlt_ray.corpora.tables import at_line, json_lines, split_in
+from xlt_ray.corpora.tables import at_line, json_lines, split_in, text_of
 from xlt_ray.errors import UserError
 from xlt_ray.languages import code_of
 from xlt_ray.store import storage
@@ -65,23 +65,23 @@ def _add(rows: Gathered, line: Mapping[str, Any], file: str, languages: Sequence
         audio=places.resolve(posixpath.dirname(file), audio),
         start=seconds("start", line.get("offset")),
         duration=seconds("duration", line.get("duration")),
-        speaker=_text(line, "speaker") or _text(line, "speaker_id"),
-        split=split_in(_text(line, "split") or "") or split_in(posixpath.basename(file)),
+        speaker=text_of(line, "speaker") or text_of(line, "speaker_id"),
+        split=split_in(text_of(line, "split") or "") or split_in(posixpath.basename(file)),
     )
-    name = _text(line, "id") or _text(line, "utt_id") or _text(line, "utterance_id")
-    rows.add(recording, _texts(line, language), name, _text(line, "sentence_id"))
+    name = text_of(line, "id") or text_of(line, "utt_id") or text_of(line, "utterance_id")
+    rows.add(recording, _texts(line, language), name, text_of(line, "sentence_id"))
 
 
 def _language(line: Mapping[str, Any], languages: Sequence[str]) -> str:
-    code = _text(line, "source_lang") or _text(line, "lang") or _text(line, "language")
+    code = text_of(line, "source_lang") or text_of(line, "lang") or text_of(line, "language")
     if not code and len(languages) != 1:
         raise ValueError("no source_lang; name one language only with --languages, where all lines are in it")
     return code_of(code) if code else languages[0]
 
 
 def _texts(line: Mapping[str, Any], language: str) -> dict[str, str]:
-    target = code_of(_text(line, "target_lang") or language)
-    answer, text = _text(line, "answer"), _text(line, "text")
+    target = code_of(text_of(line, "target_lang") or language)
+    answer, text = text_of(line, "answer"), text_of(line, "text")
     texts = {language: text} if text and (answer or target == language) else {}
     if written := answer or text:
         texts[target] = written
@@ -92,10 +92,3 @@ def _texts(line: Mapping[str, Any], language: str) -> dict[str, str]:
             raise ValueError(f"{name} must be a text, or an object of texts by language, not {value!r}")
         texts |= {code_of(code): item for code, item in known.items() if item}
     return texts
-
-
-def _text(line: Mapping[str, Any], name: str) -> str | None:
-    value = line.get(name)
-    if not isinstance(value, str | int | None):
-        raise ValueError(f"{name} must be text, not {value!r}")
-    return None if value in (None, "") else str(value)

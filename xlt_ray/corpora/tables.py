@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import difflib
 import hashlib
@@ -80,6 +81,9 @@ def at_line(source: str, number: int) -> Iterator[None]:
     """Say where a ValueError arose, as a UserError; broken JSON and broken UTF-8 are ValueErrors too."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        found = "UTF-16" if error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "not UTF-8"
+        raise UserError(f"{source}, line {number}: the file is {found}; save it as UTF-8 ({error})") from error
     except ValueError as error:
         raise UserError(f"{source}, line {number}: {error}") from error
 
@@ -115,6 +119,18 @@ def json_lines(uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, row
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UserError(f"there is no manifest {uri!r}; give the path of a file of JSON lines") from error
+
+
+def text_of(row: Mapping[str, Any], name: str) -> str | None:
+    """A cell as text; None where it is empty or missing. Numbers that stand for identifiers are their digits.
+
+    Raises:
+        ValueError: for another type.
+    """
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, str | int | None):
+        raise ValueError(f"{name} must be text, not {value!r}")
+    return None if value in (None, "") else str(value)
 
 
 def split_in(name: str) -> str | None:
