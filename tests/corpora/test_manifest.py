@@ -309,11 +309,9 @@ def test_numbers_that_are_identifiers_are_their_digits(tmp_path):
     (tmp_path / "m.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
     for name in ("m.jsonl", "m.parquet"):
-        found = list(manifest(str(tmp_path / name), ["zh"], None))
-        assert [(row.utterance_id, row.sentence_id, row.speaker) for row in found] == [
-            ("0", "17", "3"),
-            ("1", "17", "3"),
-        ]
+        found = list(manifest(str(tmp_path / name), [BARE["language"]], None))
+        assert [row.utterance_id for row in found] == ["0", "1"]
+        assert {(row.sentence_id, row.speaker) for row in found} == {("17", "3")}
 
 
 @pytest.mark.parametrize("suffix", ["tsv", "csv"])
