@@ -38,7 +38,8 @@ from xlt_ray.finetune.learner import Learner
 from xlt_ray.finetune.loop import Step, Training
 from xlt_ray.languages import Direction
 from xlt_ray.models import whisper
-from xlt_ray.models.decoder import Prompter, load_decoder
+from xlt_ray.models.decoder import load_decoder
+from xlt_ray.models.prompts import Prompter
 
 MODEL = "wheels:whisper-base"
 BATCH = 10

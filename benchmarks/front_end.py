@@ -28,6 +28,7 @@ from transformers import WhisperConfig, WhisperFeatureExtractor
 
 from xlt_ray.embed.encoder import SpeechEncoder
 from xlt_ray.models import whisper
+from xlt_ray.models.encoder import load_encoder, log_mel, mel_filters
 
 Contestants = dict[str, tuple[Callable[[], object], int, float]]
 """By name: what to run, how many clips it does in one go, GFLOP of one clip (0: not counted)."""
@@ -53,10 +54,10 @@ def main(model: str = "wheels:whisper-base", seconds: float = 5.0, rounds: int =
 
 def mel_contestants(model_dir: Path, clip: np.ndarray) -> Contestants:
     extractor = WhisperFeatureExtractor.from_pretrained(model_dir)
-    filters = whisper.mel_filters(model_dir)
+    filters = mel_filters(model_dir)
     waveform = torch.from_numpy(clip)
     return {
-        MEL: (lambda: [whisper.log_mel(waveform, whisper.MAX_FRAMES, filters) for _ in range(20)], 20, 0.0),
+        MEL: (lambda: [log_mel(waveform, whisper.MAX_FRAMES, filters) for _ in range(20)], 20, 0.0),
         PEER_MEL: (lambda: [extractor(clip, sampling_rate=16_000, return_tensors="pt") for _ in range(4)], 4, 0.0),
     }
 
@@ -67,8 +68,8 @@ def encoder_contestants(model_dir: Path, clip: np.ndarray, folder: Path) -> Cont
     exact = SpeechEncoder(model_dir, encoding="exact", keep_margin=None)
     trimmed = SpeechEncoder(model_dir, encoding="trimmed", context_margin=0, keep_margin=None)
     num_frames = len(trimmed.encode([clip])[0].final)
-    mel = whisper.log_mel(torch.from_numpy(clip), whisper.MAX_FRAMES, whisper.mel_filters(model_dir))[None]
-    encoder = whisper.load_encoder(model_dir, "cpu", torch.float32)
+    mel = log_mel(torch.from_numpy(clip), whisper.MAX_FRAMES, mel_filters(model_dir))[None]
+    encoder = load_encoder(model_dir, "cpu", torch.float32)
     peer = ctranslate2_model(model_dir, folder / "ct2")
     features = ctranslate2.StorageView.from_array(mel.numpy())
     states, weight = (
@@ -145,7 +146,7 @@ def goals(contestants: Contestants, times: dict[str, list[float]], difference: f
 def mel_difference(model_dir: Path, clip: np.ndarray) -> float:
     extractor = WhisperFeatureExtractor.from_pretrained(model_dir)
     theirs = extractor(clip, sampling_rate=16_000, return_tensors="pt").input_features[0]
-    ours = whisper.log_mel(torch.from_numpy(clip), whisper.MAX_FRAMES, whisper.mel_filters(model_dir))
+    ours = log_mel(torch.from_numpy(clip), whisper.MAX_FRAMES, mel_filters(model_dir))
     return float((ours - theirs).abs().max())
 
 

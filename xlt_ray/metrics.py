@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
-from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 
 from xlt_ray.languages import is_spaced, language_of
 
@@ -197,6 +196,8 @@ def english_spellings(model_dir: Path) -> dict[str, str]:
 
 def _normaliser(language: str, by_character: bool, spellings: Mapping[str, str]) -> tuple[str, Any]:
     """A name to record, and the function from text to tokens between spaces."""
+    from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
+
     if language == "en":
         return f"EnglishTextNormalizer, {len(spellings)} spellings", EnglishTextNormalizer(spellings)
     # Characters between spaces are words, so one measure serves both.

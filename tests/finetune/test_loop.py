@@ -18,8 +18,9 @@ from xlt_ray.finetune.batch import collate
 from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.finetune.context import LocalContext
 from xlt_ray.finetune.ewc import Consolidation
-from xlt_ray.finetune.learner import Learner, count_parameters, tuned_weights
+from xlt_ray.finetune.learner import Learner, tuned_weights
 from xlt_ray.finetune.loop import Step, Training, learning_rate, read_trained
+from xlt_ray.finetune.parameters import count_parameters
 from xlt_ray.models import decoder
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "finetune_loss.json"

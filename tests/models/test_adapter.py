@@ -14,6 +14,7 @@ from transformers import WhisperForConditionalGeneration
 
 from xlt_ray.errors import UserError
 from xlt_ray.models import decoder, whisper
+from xlt_ray.models.encoder import load_encoder
 
 torch.set_num_threads(1)
 
@@ -55,7 +56,7 @@ def edit(folder, **changed):
 def test_encoder_and_decoder_are_those_that_peft_merges(base, tmp_path, options):
     expected = adapt(base, tmp_path / "adapter", **options).eval()
     model_dir = whisper.resolve_model(str(tmp_path / "adapter"))
-    encoder = whisper.load_encoder(model_dir, "cpu", torch.float32)
+    encoder = load_encoder(model_dir, "cpu", torch.float32)
     theirs = expected.model.encoder.state_dict()
     assert encoder.state_dict().keys() == theirs.keys()
     for name, weight in encoder.state_dict().items():

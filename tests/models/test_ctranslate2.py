@@ -30,6 +30,7 @@ from transformers import (
 from xlt_ray.corpora import asterisk, audio
 from xlt_ray.errors import UserError
 from xlt_ray.models import ctranslate2, whisper
+from xlt_ray.models.encoder import load_encoder, log_mel, mel_filters
 
 torch.set_num_threads(1)
 
@@ -206,7 +207,7 @@ def test_what_every_node_must_see(converted):
 
 
 def mel_of(waveform, model_dir):
-    return whisper.log_mel(torch.from_numpy(waveform), 1500, whisper.mel_filters(model_dir))[None]
+    return log_mel(torch.from_numpy(waveform), 1500, mel_filters(model_dir))[None]
 
 
 def engine_states(ct2_dir, mel):
@@ -221,7 +222,7 @@ def test_the_engine_gets_the_same_states(converted, quantization):
     ct2_dir = converted(quantization)
     model_dir = whisper.resolve_model(str(ct2_dir))
     mel = mel_of(waveform, model_dir)
-    encoder = whisper.load_encoder(model_dir, "cpu", torch.float32)
+    encoder = load_encoder(model_dir, "cpu", torch.float32)
     assert (encoder(mel).last_hidden_state - engine_states(ct2_dir, mel)).abs().max() <= 1e-4
 
 
@@ -423,7 +424,7 @@ def test_the_real_model(joined, language, least):
     model_dir = whisper.resolve_model("wheels:whisper-base")
     row = next(row for row in asterisk.asterisk("", [language], None) if row.sentence_id == "agent-incorrect")
     mel = mel_of(audio.decode(Path(row.audio).read_bytes(), row.audio), model_dir)
-    states = whisper.load_encoder(model_dir, "cpu", torch.float32)(mel).last_hidden_state
+    states = load_encoder(model_dir, "cpu", torch.float32)(mel).last_hidden_state
     assert (states - engine_states(joined, mel)).abs().max() <= 2e-3
 
     model = WhisperForConditionalGeneration.from_pretrained(model_dir)

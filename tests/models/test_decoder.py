@@ -17,8 +17,9 @@ from transformers.modeling_outputs import BaseModelOutput
 from xlt_ray.errors import UserError
 from xlt_ray.languages import Direction
 from xlt_ray.models import decoder
-from xlt_ray.models.decoder import Prompter, generate, language_probabilities, load_decoder, read_weights
-from xlt_ray.models.whisper import pad_frames
+from xlt_ray.models.decoder import generate, language_probabilities, load_decoder, read_weights
+from xlt_ray.models.encoder import pad_frames
+from xlt_ray.models.prompts import Prompter
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from xlt_ray.corpora import asterisk, audio
 from xlt_ray.errors import UserError
 from xlt_ray.models import ctranslate2, decoder, export, whisper
 from xlt_ray.models import write as model_write
+from xlt_ray.models.encoder import load_encoder, log_mel, mel_filters
 from xlt_ray.models.export import Card, Metric
 
 torch.set_num_threads(1)
@@ -131,7 +132,7 @@ def test_loading_gives_back_what_was_saved(base, tuned, tmp_path, dtype):
 
 def test_our_own_readers_get_the_same(saved, base, tuned):
     assert all(torch.equal(weight, tuned[name]) for name, weight in decoder.read_weights(saved).items())
-    ours, theirs = (whisper.load_encoder(path, "cpu", torch.float32).state_dict() for path in (saved, base))
+    ours, theirs = (load_encoder(path, "cpu", torch.float32).state_dict() for path in (saved, base))
     assert all(torch.equal(ours[name], weight) for name, weight in theirs.items())
 
 
@@ -402,7 +403,7 @@ def test_a_direction_without_a_token_has_no_card(saved):
 
 
 def mel_of(waveform, model_dir):
-    return whisper.log_mel(torch.from_numpy(waveform), 1500, whisper.mel_filters(model_dir))[None]
+    return log_mel(torch.from_numpy(waveform), 1500, mel_filters(model_dir))[None]
 
 
 def engine_tokens(ct2_dir, mel, prompt, num_tokens):

@@ -20,6 +20,7 @@ from xlt_ray.models import decoder, whisper
 from xlt_ray.models import files as model_files
 from xlt_ray.models import shapes as model_shapes
 from xlt_ray.models import tokens as model_tokens
+from xlt_ray.models.prompts import Prompter
 
 torch.set_num_threads(1)
 
@@ -288,7 +289,7 @@ def test_an_outdated_generation_config_is_completed_from_the_tokenizer(published
     assert whisper.resolve_model(str(folder)) == folder
     settings = model_tokens.generation(folder)
     assert {name: settings[name] for name in expected} == expected
-    prompt = decoder.Prompter(folder).prompt(Direction.parse("fr-zh"), "tgt_translate")
+    prompt = Prompter(folder).prompt(Direction.parse("fr-zh"), "tgt_translate")
     ids = special_ids(kind)
     tokens = ["<|startoftranscript|>", "<|zh|>", "<|translate|>", "<|notimestamps|>"]
     assert prompt == [ids[token] for token in tokens]
@@ -311,7 +312,7 @@ def test_an_english_only_model_is_known_by_its_tokens(published, tmp_path, gone)
     assert len(model_tokens.languages(model_tokens.vocabulary(folder))) == 99
     assert whisper.language_ids(folder) == {}
     with pytest.raises(UserError, match="is English-only; choose a multilingual --model"):
-        decoder.Prompter(folder)
+        Prompter(folder)
 
 
 @pytest.mark.parametrize("weights", SIZES)
@@ -348,7 +349,7 @@ def test_ids_of_another_model_are_refused(published, tmp_path, changed, token, g
 def test_an_end_token_in_a_list(published, tmp_path):
     folder = shutil.copytree(published("v3"), tmp_path / "v3")
     edit(folder / "generation_config.json", eos_token_id=[50257])
-    assert decoder.Prompter(whisper.resolve_model(str(folder))).end == 50257
+    assert Prompter(whisper.resolve_model(str(folder))).end == 50257
     edit(folder / "generation_config.json", eos_token_id=50257, suppress_tokens=[-1, 60_000])
     assert "suppress_tokens has 60000, and the weights have 51,866 tokens" in refusal(folder)
 

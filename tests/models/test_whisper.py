@@ -16,6 +16,7 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from xlt_ray.errors import UserError
 from xlt_ray.models import whisper
+from xlt_ray.models.encoder import load_encoder, log_mel, mel_filters
 
 torch.set_num_threads(1)
 
@@ -32,7 +33,7 @@ def filters(tmp_path_factory):
     folder = tmp_path_factory.mktemp("extractors")
     for num_mels, extractor in EXTRACTORS.items():
         extractor.save_pretrained(folder / str(num_mels))
-    return {num_mels: whisper.mel_filters(folder / str(num_mels)) for num_mels in EXTRACTORS}
+    return {num_mels: mel_filters(folder / str(num_mels)) for num_mels in EXTRACTORS}
 
 
 def sound(num_samples, kind, seed=0):
@@ -80,7 +81,7 @@ EDGES += [480_000 - n for n in (321, 320, 241, 201, 200, 161, 160, 41, 40, 39, 2
 )
 def test_log_mel_equals_that_of_transformers(filters, num_samples, kind, num_frames):
     waveform = sound(num_samples, kind, seed=num_samples)
-    mel = whisper.log_mel(torch.from_numpy(waveform), num_frames, filters[80])
+    mel = log_mel(torch.from_numpy(waveform), num_frames, filters[80])
     assert mel.shape == (80, 2 * num_frames)
     assert (mel - reference(waveform)[:, : 2 * num_frames]).abs().max() <= 1e-6
 
@@ -88,7 +89,7 @@ def test_log_mel_equals_that_of_transformers(filters, num_samples, kind, num_fra
 @pytest.mark.parametrize("num_samples", EDGES)
 def test_log_mel_at_the_edges(filters, num_samples):
     waveform = sound(num_samples, "burst")
-    mel = whisper.log_mel(torch.from_numpy(waveform), 1500, filters[80])
+    mel = log_mel(torch.from_numpy(waveform), 1500, filters[80])
     assert (mel - reference(waveform)).abs().max() <= 1e-6
 
 
@@ -97,7 +98,7 @@ def test_log_mel_of_a_batch_is_that_of_each(filters):
     padded = torch.zeros(3, 1, 480_000)
     for row, waveform in zip(padded, waveforms, strict=True):
         row[0, : len(waveform)] = torch.from_numpy(waveform)
-    mel = whisper.log_mel(padded, 1500, filters[128])
+    mel = log_mel(padded, 1500, filters[128])
     assert mel.shape == (3, 1, 128, 3000)
     for row, waveform in zip(mel, waveforms, strict=True):
         assert (row[0] - reference(waveform, 128)).abs().max() <= 1e-6
@@ -144,12 +145,12 @@ def same_encoder(ours, theirs):
 
 
 def test_the_encoder_is_frozen_and_that_of_the_model(model_dir):
-    encoder = whisper.load_encoder(model_dir, "cpu", torch.float32)
+    encoder = load_encoder(model_dir, "cpu", torch.float32)
     assert same_encoder(encoder, WhisperForConditionalGeneration.from_pretrained(model_dir).model.encoder)
     assert not encoder.training
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
-    half = whisper.load_encoder(model_dir, "cpu", torch.bfloat16)
+    half = load_encoder(model_dir, "cpu", torch.bfloat16)
     assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
     assert whisper.num_encoder_layers(model_dir) == len(encoder.layers) == 2
 
@@ -159,7 +160,7 @@ def test_the_encoder_out_of_shards(model_dir, tmp_path, cls):
     model = cls.from_pretrained(model_dir)
     model.save_pretrained(tmp_path, max_shard_size="30KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 3
-    assert same_encoder(whisper.load_encoder(tmp_path, "cpu", torch.float32), model.get_encoder())
+    assert same_encoder(load_encoder(tmp_path, "cpu", torch.float32), model.get_encoder())
 
 
 def test_only_the_encoder_is_read(model_dir, tmp_path):
@@ -168,14 +169,12 @@ def test_only_the_encoder_is_read(model_dir, tmp_path):
     (tmp_path / "config.json").write_bytes((model_dir / "config.json").read_bytes())
     save_file(encoder, tmp_path / "model.safetensors")
     assert len(encoder) < len(weights)
-    same = same_encoder(
-        whisper.load_encoder(tmp_path, "cpu", torch.float32), whisper.load_encoder(model_dir, "cpu", torch.float32)
-    )
+    same = same_encoder(load_encoder(tmp_path, "cpu", torch.float32), load_encoder(model_dir, "cpu", torch.float32))
     assert same
     encoder.popitem()
     save_file(encoder, tmp_path / "model.safetensors")
     with pytest.raises(RuntimeError, match="Missing key"):
-        whisper.load_encoder(tmp_path, "cpu", torch.float32)
+        load_encoder(tmp_path, "cpu", torch.float32)
 
 
 def test_the_identity_of_one_file_is_its_hash(model_dir, tmp_path):

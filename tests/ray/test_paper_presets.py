@@ -24,7 +24,7 @@ from trees import (
 
 from xlt_ray.finetune.config import FinetuneJob
 from xlt_ray.job import cli, cluster
-from xlt_ray.models.decoder import Prompter
+from xlt_ray.models.prompts import Prompter
 from xlt_ray.presets import PRESETS
 from xlt_ray.retrieval.config import RetrievalJob
 from xlt_ray.translate.config import TranslateJob

@@ -14,7 +14,7 @@ from transformers import GenerationMixin, WhisperForConditionalGeneration, Whisp
 from transformers.modeling_outputs import BaseModelOutput
 
 from xlt_ray.errors import UserError
-from xlt_ray.models.decoder import Prompter
+from xlt_ray.models.prompts import Prompter
 from xlt_ray.store import artifacts, shards, storage
 from xlt_ray.store.schema import HYPOTHESIS, embedding_schema
 from xlt_ray.translate import decode

@@ -10,13 +10,13 @@ Transcripts belong in the caption.
 from __future__ import annotations
 
 import io
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from matplotlib.axes import Axes
-from matplotlib.colorbar import Colorbar
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+if TYPE_CHECKING:  # a second to import, and most processes draw nothing
+    from matplotlib.axes import Axes
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 INK, MUTED, FAINT = "#1c1f24", "#6b7280", "#d9dce1"
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -33,6 +33,9 @@ def to_png(figure: Figure, caption: str = "") -> bytes:
 
 def new_figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     """A figure of that size in inches with one styled axes and a title flush left."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1), facecolor="white")
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold", pad=12)

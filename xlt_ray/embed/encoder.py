@@ -15,6 +15,7 @@ from torch.nn.functional import gelu
 
 from xlt_ray.errors import UserError
 from xlt_ray.models import whisper
+from xlt_ray.models.encoder import load_encoder, log_mel, mel_filters
 
 FRAME_STEP = 32
 """Trimmed lengths are multiples of this, so that recordings of nearly the same length can share a batch."""
@@ -79,8 +80,8 @@ class SpeechEncoder:
     ) -> None:
         self._device = torch.device(device)
         self._dtype = dtype or (torch.float32 if self._device.type == "cpu" else torch.bfloat16)
-        self._filters = whisper.mel_filters(model_dir, self._device)
-        self._model = whisper.load_encoder(model_dir, self._device, self._dtype)
+        self._filters = mel_filters(model_dir, self._device)
+        self._model = load_encoder(model_dir, self._device, self._dtype)
         num_layers = len(self._model.layers)
         if beyond := [layer for layer in layers if not 0 <= layer < num_layers]:
             raise UserError(f"no encoder layers {beyond}; this model has 0 to {num_layers - 1}")
@@ -120,7 +121,7 @@ class SpeechEncoder:
     def _encode_batch(self, waveforms: list[npt.NDArray[np.float32]], num_frames: int) -> list[Encoded]:
         valid = [whisper.valid_frames(len(waveform)) for waveform in waveforms]
         kept = [min(num_frames, count + self._keep_margin) for count in valid]
-        mel = whisper.log_mel(self._padded(waveforms), num_frames, self._filters).to(self._dtype)
+        mel = log_mel(self._padded(waveforms), num_frames, self._filters).to(self._dtype)
         stored = {layer: _stored(states, kept) for layer, states in self._hidden_states(mel)}
         final = stored.pop(len(self._model.layers))
         return [

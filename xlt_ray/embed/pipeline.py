@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 import ray.exceptions
-import torch
 
 from xlt_ray import corpora
 from xlt_ray.corpora import audio
 from xlt_ray.embed import index, plan, results
 from xlt_ray.embed.config import EmbedConfig
-from xlt_ray.embed.encoder import Encoded, FrameArray, SpeechEncoder
 from xlt_ray.embed.plan import Embeddings, Work
 from xlt_ray.errors import RejectedRow, Unreachable
 from xlt_ray.job import cluster, pools, progress
@@ -33,6 +31,9 @@ from xlt_ray.models import whisper
 from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import INDEX, embedding_schema, from_ipc, layer_column, to_ipc
+
+if TYPE_CHECKING:
+    from xlt_ray.embed.encoder import Encoded, FrameArray
 
 REASON = pa.field("reason", pa.string())
 DECODED = INDEX.append(pa.field("pcm", pa.large_binary())).append(REASON)
@@ -170,6 +171,11 @@ class EncodeUnit:
     """An actor that holds the encoder: units of DECODED rows in, a shard of each on disk, a row of counts out."""
 
     def __init__(self, artifact: Artifact, model: str, config: EmbedConfig) -> None:
+        # Imported here: the driver and the tasks that decode need no torch (3 s and 200 MB).
+        import torch
+
+        from xlt_ray.embed.encoder import SpeechEncoder
+
         # One thread an actor: with both cores shared, two threads ran 10 to 20 times slower than two actors.
         torch.set_num_threads(1)
         self._artifact, self._config = artifact, config
@@ -226,6 +232,8 @@ def _join(pieces: list[Encoded]) -> Encoded:
     """The frames of a recording from those of its pieces; only the last piece keeps the silence behind it."""
     if len(pieces) == 1:
         return pieces[0]
+    from xlt_ray.embed.encoder import Encoded
+
     *heads, last = pieces
     layers = {
         k: _concatenate([(piece.layers[k], piece.num_valid) for piece in heads], last.layers[k]) for k in last.layers

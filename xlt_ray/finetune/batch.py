@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from xlt_ray.finetune.config import FinetuneConfig
-from xlt_ray.models.whisper import pad_frames
+from xlt_ray.models.encoder import pad_frames
 
 _WINDOW = 16
 """Batches among which examples are sorted by length; more of them pad less and mix less."""

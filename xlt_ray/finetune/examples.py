@@ -12,7 +12,7 @@ import pyarrow as pa
 from xlt_ray.embed.plan import Embeddings
 from xlt_ray.finetune.batch import Batch, Indices, collate
 from xlt_ray.languages import Direction
-from xlt_ray.models.decoder import MAX_POSITIONS, Prompter, Scheme
+from xlt_ray.models.prompts import MAX_POSITIONS, Prompter, Scheme
 from xlt_ray.store import shards
 from xlt_ray.store.schema import EXAMPLE, REJECTED
 

@@ -24,10 +24,10 @@ from xlt_ray.embed.plan import Embeddings
 from xlt_ray.finetune import examples as rows_of
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.finetune.ewc import squared_gradients
-from xlt_ray.finetune.learner import Learner
 from xlt_ray.job import cluster, pools, progress
 from xlt_ray.job.tracking import track
-from xlt_ray.models import decoder, whisper
+from xlt_ray.models import whisper
+from xlt_ray.models.prompts import Prompter
 from xlt_ray.store import artifacts, shards, storage
 from xlt_ray.store.artifacts import Artifact
 
@@ -64,7 +64,7 @@ def estimate(job: FinetuneJob, embeddings: Embeddings, artifact: Artifact) -> No
 
 
 def _examples(job: FinetuneJob, embeddings: Embeddings, tasks: Sequence[str]) -> rows_of.Examples:
-    prompter = decoder.Prompter(whisper.resolve_model(job.model))
+    prompter = Prompter(whisper.resolve_model(job.model))
     config = job.finetune
     kept = rows_of.collect(embeddings, prompter, config.prompt, "keep", tasks, config.split)
     return rows_of.sample(kept, config.fisher_examples, config.seed)
@@ -97,6 +97,10 @@ class EstimateUnit:
     """An actor that holds the decoder: units of examples in, a file of summed squared gradients of each out."""
 
     def __init__(self, artifact: Artifact, model: str, config: FinetuneConfig) -> None:
+        # Imported here: they import transformers, and the driver need not wait for it.
+        from xlt_ray.finetune.learner import Learner
+        from xlt_ray.models import decoder
+
         torch.set_num_threads(1)  # one thread an actor, as in the embed stage
         self._artifact, self._config = artifact, config
         self._device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -6,18 +6,15 @@ import dataclasses
 import os
 from collections.abc import Mapping
 
-import peft
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from xlt_ray.finetune.batch import Batch
 from xlt_ray.finetune.config import FinetuneConfig
+from xlt_ray.finetune.parameters import ADAPTED, EMBEDDINGS
 from xlt_ray.models import decoder
 from xlt_ray.models.decoder import FrameDecoder
-
-_EMBEDDINGS = ("model.decoder.embed_tokens.weight", "proj_out.weight")  # one and the same in most models
-_ADAPTED = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 
 
 class Learner(nn.Module):
@@ -34,11 +31,13 @@ class Learner(nn.Module):
         if config.lora_rank is None:
             self.adapted = None
         else:
+            import peft  # it takes seconds, and few runs train adapters
+
             torch.manual_seed(config.seed)
             # alpha = 2 x rank, so that the step does not depend on the rank; no dropout, so that a run repeats.
-            lora = peft.LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules=_ADAPTED)
+            lora = peft.LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules=list(ADAPTED))
             self.adapted = [peft.get_peft_model(model, lora)]  # in a list: not a second time among the modules
-        for name in _EMBEDDINGS:
+        for name in EMBEDDINGS:
             model.get_parameter(name).requires_grad_(config.train_embeddings)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -87,10 +86,3 @@ def tuned_weights(
     tied = learner.decoder.proj_out.weight is learner.decoder.get_input_embeddings().weight
     left_out = {"proj_out.weight"} if tied else set()
     return {name: weight for name, weight in learner.decoder.state_dict().items() if name not in left_out}
-
-
-def count_parameters(model_dir: str | os.PathLike[str], config: FinetuneConfig) -> tuple[int, int]:
-    """How many weights train, and how many the decoder has, before any is loaded."""
-    learner = Learner(decoder.empty_decoder(model_dir), config)
-    own = sum(of.numel() for name, of in learner.decoder.named_parameters() if "lora_" not in name)
-    return sum(of.numel() for of in learner.trained.values()), own

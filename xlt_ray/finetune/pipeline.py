@@ -21,15 +21,14 @@ from xlt_ray.finetune import examples as rows_of
 from xlt_ray.finetune import fisher, results, trainer
 from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.finetune.examples import Examples
-from xlt_ray.finetune.learner import count_parameters, tuned_weights
-from xlt_ray.finetune.loop import read_trained
+from xlt_ray.finetune.parameters import count_parameters
 from xlt_ray.finetune.plan import FinetunePlan
 from xlt_ray.finetune.work import Work
 from xlt_ray.job import cluster, pools
 from xlt_ray.job.settings import identity
 from xlt_ray.job.tracking import Tracker, track
 from xlt_ray.models import export, whisper
-from xlt_ray.models.decoder import Prompter
+from xlt_ray.models.prompts import Prompter
 from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.provenance import provenance
@@ -117,6 +116,10 @@ def _announce(plan: FinetunePlan, work: Work, examples: Examples) -> None:
 
 def _save(checkpoint: ray.train.Checkpoint, work: Work) -> tuple[list[str], list[dict[str, float]], str]:
     """Write the model into the artifact; the files, the log of the training, and the hash of the weights."""
+    # Imported here: they import transformers, and the driver need not wait for it.
+    from xlt_ray.finetune.learner import tuned_weights
+    from xlt_ray.finetune.loop import read_trained
+
     model_dir = whisper.resolve_model(work.model)
     with checkpoint.as_directory() as last:
         trained, log = read_trained(Path(last))

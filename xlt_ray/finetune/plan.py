@@ -15,7 +15,7 @@ from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.job.settings import identity
 from xlt_ray.languages import Direction
 from xlt_ray.models import whisper
-from xlt_ray.models.decoder import Prompter
+from xlt_ray.models.prompts import Prompter
 from xlt_ray.store import artifacts, shards
 from xlt_ray.store.artifacts import Artifact
 

@@ -30,6 +30,7 @@ from xlt_ray.finetune.loop import Step, Training
 from xlt_ray.finetune.work import Work
 from xlt_ray.languages import Direction
 from xlt_ray.models import decoder, whisper
+from xlt_ray.models.prompts import Prompter
 from xlt_ray.store import artifacts, shards
 
 
@@ -149,7 +150,7 @@ class _Evaluation:
         self._learner, self._context = learner, context
         dev = [i for i, role in enumerate(table["role"].to_pylist()) if role == "dev"]
         self._dev = table.take(pa.array(dev, pa.int64()))
-        self._prompter = decoder.Prompter(model_dir)
+        self._prompter = Prompter(model_dir)
 
     def __call__(self) -> dict[str, float]:
         """Translate, gather, score."""

@@ -12,18 +12,19 @@ import shlex
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-import sqlalchemy
 from filelock import FileLock
-from mlflow import MlflowClient
-from mlflow.entities import Experiment
-from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
-from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlRun, SqlTag
 
 from xlt_ray.job.commands import log_command, program
 from xlt_ray.job.secrets import redacted
 from xlt_ray.store import storage
+
+if TYPE_CHECKING:  # MLflow and its database take 3 s to import, which workers and dry runs need not wait for
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+    from sqlalchemy import Connection
 
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 _FOLDER = "mlflow"  # of the files of runs, under the root
@@ -31,12 +32,6 @@ _LOCK_S = 600  # a new database takes 3 to 30 s, and several jobs may wait for o
 _PROBE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "4", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 # MLflow's own values are 120 s and 7 retries: 280 s for each call to a server that is gone.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
-
-_FILES = (
-    *(SqlExperiment.artifact_location, SqlRun.artifact_uri, SqlTag.value),
-    *(SqlModelVersion.source, SqlModelVersion.storage_location),
-)
-"""Where the store names files."""
 
 _lost: dict[str, str] = {}
 """Why runs of a root are not tracked, or not all of them."""
@@ -52,6 +47,8 @@ def connect(root: str) -> MlflowClient:
     Raises:
         NotTracked: if there is no such place, or it does not answer within about 10 s.
     """
+    from mlflow import MlflowClient
+
     place = _place(root)
     if place is None:
         raise NotTracked(f"{root} can't hold MLflow's SQLite file; set MLFLOW_TRACKING_URI to a server")
@@ -180,7 +177,9 @@ def _artifact_location(root: str) -> str | None:
 
 def _locked(place: str) -> contextlib.AbstractContextManager[object]:
     """One process at a time makes a database in a file: MLflow's migration fails where two begin it."""
-    file = sqlalchemy.make_url(place).database if place.startswith("sqlite:") else None
+    from sqlalchemy import make_url
+
+    file = make_url(place).database if place.startswith("sqlite:") else None
     if file is None:
         return contextlib.nullcontext()
     Path(file).parent.mkdir(parents=True, exist_ok=True)
@@ -189,6 +188,9 @@ def _locked(place: str) -> contextlib.AbstractContextManager[object]:
 
 def _follow(place: str, root: str) -> None:
     """Let a store whose root was moved or copied name its own files, where it names those of the old place."""
+    import sqlalchemy
+    from mlflow.store.tracking.dbmodels.models import SqlExperiment
+
     new = storage.absolute(root)
     engine = sqlalchemy.create_engine(place)
     try:
@@ -208,10 +210,21 @@ def _root_of(location: str | None) -> str | None:
     return str(Path(path).parent) if parts.scheme == "file" and Path(path).name == _FOLDER else None
 
 
-def _rename(transaction: sqlalchemy.Connection, old: str, new: str) -> None:
+def _columns_of_files() -> tuple[Any, ...]:
+    """Where the store names files."""
+    from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
+    from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlRun, SqlTag
+
+    runs = SqlExperiment.artifact_location, SqlRun.artifact_uri, SqlTag.value
+    return (*runs, SqlModelVersion.source, SqlModelVersion.storage_location)
+
+
+def _rename(transaction: Connection, old: str, new: str) -> None:
     """Put a new root for an old one wherever the store names a file: as a path and as a URI."""
+    import sqlalchemy
+
     for before, after in ((old, new), (Path(old).as_uri(), Path(new).as_uri())):
-        for column in _FILES:
+        for column in _columns_of_files():
             rest = sqlalchemy.func.substr(column, len(before) + 1)
             is_below = sqlalchemy.func.substr(column, 1, len(before) + 1) == f"{before}/"
             transaction.execute(sqlalchemy.update(column.class_).where(is_below).values({column: after + rest}))

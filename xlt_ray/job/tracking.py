@@ -15,16 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any, Protocol
-
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
-from mlflow.utils.mlflow_tags import (
-    MLFLOW_GIT_COMMIT,
-    MLFLOW_PARENT_RUN_ID,
-    MLFLOW_RUN_NOTE,
-    MLFLOW_SOURCE_NAME,
-)
+from typing import TYPE_CHECKING, Any, Protocol
 
 from xlt_ray.job import runs
 from xlt_ray.job.secrets import redacted
@@ -32,6 +23,11 @@ from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.provenance import provenance
 
+if TYPE_CHECKING:  # see xlt_ray.job.runs
+    from mlflow import MlflowClient
+
+_PARENT = "mlflow.parentRunId"
+_NOTE = "mlflow.note.content"
 _PARAM_LIMIT = 6000  # characters of one value that MLflow 3 stores
 _WITHOUT_ARTIFACT = "trial"  # a row of its search
 _METRICS_LIMIT = 1000  # numbers in one request
@@ -116,6 +112,8 @@ class MlflowTracker:
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Log nested settings."""
+        from mlflow.entities import Param
+
         self._try(self._client.log_batch, (), [Param(*item) for item in flatten(values).items()])
 
     def end(self, status: str, time_ms: int) -> None:
@@ -125,15 +123,19 @@ class MlflowTracker:
 
     def describe(self, markdown: str) -> None:
         """Set the description that the UI shows on top of the run."""
-        self._try(self._client.set_tag, MLFLOW_RUN_NOTE, redacted(markdown))
+        self._try(self._client.set_tag, _NOTE, redacted(markdown))
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Log all numbers in one request."""
+        from mlflow.entities import Metric
+
         now = int(time.time() * 1000)
         self._try(self._client.log_batch, [Metric(key, float(value), now, 0) for key, value in values.items()])
 
     def curve(self, key: str, points: Iterable[tuple[int, float]]) -> None:
         """Log all points, as many in a request as MLflow takes."""
+        from mlflow.entities import Metric
+
         now = int(time.time() * 1000)
         rows = [Metric(key, float(value), now, int(step)) for step, value in points]
         for first in range(0, len(rows), _METRICS_LIMIT):
@@ -211,7 +213,7 @@ def _begin(
         client = runs.connect(root)
         tags = _tags(root, stage, name, identity)
         if parent:
-            (experiment, tags[MLFLOW_PARENT_RUN_ID]), name = parent, f"{stage} {name}"
+            (experiment, tags[_PARENT]), name = parent, f"{stage} {name}"
         else:
             experiment = runs.experiment(client, stage, root)
         _close_killed(client, experiment, identity)
@@ -258,8 +260,8 @@ def _tags(root: str, stage: str, name: str, identity: Mapping[str, Any]) -> dict
         "stage": stage,
         "fingerprint": artifacts.fingerprint(identity),
         **({} if stage == _WITHOUT_ARTIFACT else {"artifact": redacted(Artifact.at(root, stage, name).uri)}),
-        MLFLOW_SOURCE_NAME: os.path.basename(sys.argv[0]),
-        MLFLOW_GIT_COMMIT: made_by["git"]["sha"] or "unknown",
+        "mlflow.source.name": os.path.basename(sys.argv[0]),
+        "mlflow.source.git.commit": made_by["git"]["sha"] or "unknown",
         "git.dirty": {True: "yes", False: "no", None: "unknown"}[made_by["git"]["dirty"]],
         "hardware.cpu": str(made_by["hardware"]["cpu"]),
         "hardware.gpus": ", ".join(made_by["hardware"]["gpus"]) or "none",

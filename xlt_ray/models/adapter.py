@@ -9,16 +9,18 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError
-from torch import Tensor
 
 from xlt_ray.errors import UserError
 from xlt_ray.models.files import WEIGHTS, header, read_json
 from xlt_ray.models.shapes import EMBEDDING, OUTPUT
 from xlt_ray.models.write import read_weights, write_model
 from xlt_ray.store.cache import made_once, stamp
+
+if TYPE_CHECKING:  # seconds to import, and most processes only ask where a model is
+    from torch import Tensor
 
 CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
 IDENTITY = "merged.sha256"
@@ -77,6 +79,8 @@ def merged(folder: Path, base_dir: Path, base_sha256: str) -> Path:
 
 
 def _merge(folder: Path, base_dir: Path, base_sha256: str, target: Path) -> None:
+    import torch
+
     state = _merged_state(folder, base_dir)
     base = read_weights(base_dir)
     # What the adapter leaves alone keeps its own precision, often float16.
@@ -94,8 +98,8 @@ def _merged_state(folder: Path, base_dir: Path) -> dict[str, Tensor]:
     Raises:
         UserError: where the adapter has not just the weights that its config asks for in this base.
     """
-    # Imported here: both take 7 s.
     import peft
+    import torch
     from transformers import WhisperForConditionalGeneration
 
     model = WhisperForConditionalGeneration.from_pretrained(base_dir, dtype=torch.float32)

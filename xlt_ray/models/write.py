@@ -6,14 +6,17 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from huggingface_hub import save_torch_state_dict
 from safetensors import safe_open
-from torch import Tensor
 
 from xlt_ray.models import tokens as model_tokens
 from xlt_ray.models.files import full_name, read_json, weight_files
 from xlt_ray.models.shapes import OUTPUT
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def read_weights(model_dir: Path) -> dict[str, Tensor]:

@@ -8,9 +8,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Mapping
-from typing import Any
-
-from mlflow import MlflowClient
+from typing import TYPE_CHECKING, Any
 
 from xlt_ray.embed import results as embed
 from xlt_ray.errors import Unreachable
@@ -26,6 +24,9 @@ from xlt_ray.study import results as study
 from xlt_ray.translate import results as translate
 from xlt_ray.translate import scores
 from xlt_ray.tune import results as tune
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 _NAMES = ("corpus", "model")
 """Settings that runs show beside their identity: what was read, in words."""

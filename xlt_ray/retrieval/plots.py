@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 
 from xlt_ray.charts.style import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SHADES, colorbar, grid, legend, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BASELINES = {
     "mean_pool": ("Mean pooling", ORANGE, "o"),

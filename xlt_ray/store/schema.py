@@ -270,6 +270,9 @@ HYPOTHESIS = pa.schema(
 )
 """One row a translation: what was said (`text`, where it is known), what should be written, what was written."""
 
+DETECTED = b"detected"
+"""Key of the metadata of HYPOTHESIS: how often each language was detected in each direction, as JSON."""
+
 
 def to_ipc(table: pa.Table) -> bytes:
     """A table as one value: a row of Ray Data is then a whole unit, which no operator can cut or join."""

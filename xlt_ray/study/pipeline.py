@@ -22,10 +22,8 @@ from xlt_ray.charts.style import to_png
 from xlt_ray.finetune import fisher
 from xlt_ray.finetune import pipeline as finetune
 from xlt_ray.finetune.config import FinetuneConfig
-from xlt_ray.finetune.learner import Learner
 from xlt_ray.job import cluster
 from xlt_ray.job.tracking import Tracker, track
-from xlt_ray.models import decoder
 from xlt_ray.retrieval.pipeline import retrieve
 from xlt_ray.retrieval.plan import RetrievalPlan
 from xlt_ray.store import artifacts
@@ -101,6 +99,9 @@ def _distances(plan: StudyPlan) -> dict[Cell, float]:
 
 
 def _distance(first: Artifact, second: Artifact, model_dir: str, config: FinetuneConfig) -> float:
+    from xlt_ray.finetune.learner import Learner
+    from xlt_ray.models import decoder
+
     # Adapters have no Fisher: they act on the weights that would train without them.
     names = Learner(decoder.empty_decoder(model_dir), dataclasses.replace(config, lora_rank=None)).trained
     return fisher.distance(*(fisher.read(of, names, torch.float32) for of in (first, second)))

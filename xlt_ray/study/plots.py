@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from xlt_ray.charts.style import BLUE, INK, MUTED, SHADES, colorbar, grid, new_figure
 from xlt_ray.study.results import PREDICTORS, rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def transfer(figures: Mapping[str, Any]) -> Figure:

@@ -18,8 +18,6 @@ from torch.nn.functional import one_hot
 from xlt_ray.languages import Direction
 from xlt_ray.models.decoder import (
     FrameDecoder,
-    Prompter,
-    Scheme,
     generate,
     interpolate,
     language_probabilities,
@@ -27,14 +25,12 @@ from xlt_ray.models.decoder import (
     read_weights,
     set_weights,
 )
+from xlt_ray.models.prompts import Prompter, Scheme
 from xlt_ray.store import cache, shards, storage
 from xlt_ray.store.artifacts import Artifact
-from xlt_ray.store.schema import HYPOTHESIS
+from xlt_ray.store.schema import DETECTED, HYPOTHESIS
 from xlt_ray.translate import unseen
 from xlt_ray.translate.config import TranslateConfig
-
-DETECTED = b"detected"
-"""Key of a table's metadata: how often each language was detected in each direction, as JSON."""
 
 
 def local_model(checkpoint: Artifact) -> Path:

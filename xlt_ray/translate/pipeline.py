@@ -17,17 +17,16 @@ from pathlib import Path
 import pyarrow as pa
 import ray
 import ray.data
-import torch
 
 from xlt_ray import metrics
 from xlt_ray.job import cluster, pools, progress
 from xlt_ray.job.tracking import Tracker, track
 from xlt_ray.models import whisper
-from xlt_ray.models.decoder import Prompter, Scheme
+from xlt_ray.models.prompts import Prompter, Scheme
 from xlt_ray.store import artifacts, shards
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import from_ipc, to_ipc
-from xlt_ray.translate import comet, decode, results, scores
+from xlt_ray.translate import comet, results, scores
 from xlt_ray.translate.comet import CometScores
 from xlt_ray.translate.config import TranslateConfig
 from xlt_ray.translate.plan import TranslatePlan
@@ -141,6 +140,11 @@ class TranslateUnit:
     """An actor that holds the decoder: units of TASK rows in, a file of HYPOTHESIS of each, a row of counts out."""
 
     def __init__(self, setup: Setup) -> None:
+        # Imported here: it imports transformers, and the driver need not wait for it.
+        import torch
+
+        from xlt_ray.translate import decode
+
         torch.set_num_threads(1)  # one thread an actor, as in the embed stage
         config, model_dir = setup.config, whisper.resolve_model(setup.model)
         tuned_dir = decode.local_model(setup.checkpoint) if setup.checkpoint else None

@@ -12,7 +12,7 @@ from xlt_ray.errors import UserError
 from xlt_ray.job.settings import identity
 from xlt_ray.languages import Direction
 from xlt_ray.models import whisper
-from xlt_ray.models.decoder import Prompter, Scheme
+from xlt_ray.models.prompts import Prompter, Scheme
 from xlt_ray.store import artifacts, shards
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.translate import unseen

@@ -16,9 +16,8 @@ import pyarrow.compute as pc
 
 from xlt_ray import metrics
 from xlt_ray.languages import Direction
-from xlt_ray.store.schema import HYPOTHESIS
+from xlt_ray.store.schema import DETECTED, HYPOTHESIS
 from xlt_ray.translate.comet import CometScores
-from xlt_ray.translate.decode import DETECTED
 
 Figures = dict[str, Any]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from xlt_ray.charts.style import BLUE, INK, MUTED, ORANGE, grid, legend, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _MARKS = {"finished": (BLUE, "o"), "stopped": (MUTED, "x")}
 

@@ -1,0 +1,102 @@
+"""What Whisper is asked: a direction as a prompt of four tokens, and texts as its tokens.
+
+Every task is a direction `source-target` and a prompt. The prompt tells Whisper what to write.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from xlt_ray.errors import UserError
+from xlt_ray.languages import Direction, is_spaced
+from xlt_ray.models import tokens as model_tokens
+from xlt_ray.models import whisper
+
+if TYPE_CHECKING:  # transformers takes seconds to import
+    from transformers import PreTrainedTokenizerFast
+
+Scheme = Literal["src_translate", "tgt_transcribe", "tgt_translate"]
+
+MAX_POSITIONS = 448
+"""Tokens that the decoder can hold, prompt included."""
+
+LANGUAGE = 1
+"""Place of the language in a prompt."""
+
+
+class Prompter:
+    """Writes prompts and targets in the tokens of one model.
+
+    Args:
+        model_dir: Hugging Face directory.
+
+    Raises:
+        UserError: if the model knows no languages (`whisper-base.en`).
+    """
+
+    def __init__(self, model_dir: str | os.PathLike[str]) -> None:
+        settings = model_tokens.generation(Path(model_dir))
+        if not settings["is_multilingual"]:
+            raise UserError(f"model {model_dir} is English-only; choose a multilingual --model")
+        self._languages: dict[str, int] = settings["lang_to_id"]
+        self._tasks: dict[str, int] = settings["task_to_id"]
+        self._start: int = settings["decoder_start_token_id"]
+        self._no_timestamps: int = settings["no_timestamps_token_id"]
+        self.end: int = settings["eos_token_id"]
+        from transformers.models.whisper.tokenization_whisper import WhisperTokenizer
+
+        self._tokenizer: PreTrainedTokenizerFast = WhisperTokenizer.from_pretrained(model_dir)
+
+    def prompt(self, direction: Direction, scheme: Scheme, spoken: str | None = None) -> list[int]:
+        """The four tokens that ask for a direction: start, language, task, no timestamps.
+
+        Whisper's own tasks keep the prompt that it was trained with, `<src><translate>` into English and
+        `<src><transcribe>`. `scheme` is for the others: `src_translate`, `tgt_transcribe` or `tgt_translate`.
+
+        Args:
+            direction: what is heard and what should be written.
+            scheme: prompt of the tasks that Whisper was not trained on.
+            spoken: language that stands for `<src>` in Whisper's own tasks; None: the source itself.
+
+        Raises:
+            UserError: if the language of the prompt has no token.
+        """
+        language, task = scheme.split("_")
+        source = direction.source
+        if direction.is_native:
+            language, task = "src", "transcribe" if direction.source == direction.target else "translate"
+            source = spoken or source
+        code = source if language == "src" else direction.target
+        token = self.language_id(code)
+        if token is None:
+            known = " ".join(self.languages)
+            raise UserError(f"direction {direction}: the model has no token for language {code!r}; it knows {known}")
+        return [self._start, token, self._tasks[task], self._no_timestamps]
+
+    @property
+    def languages(self) -> list[str]:
+        """Codes of the languages that have a token, in alphabetical order."""
+        return sorted(name.strip("<|>") for name in self._languages)
+
+    def language_id(self, code: str) -> int | None:
+        """The token of a language, or None where it has none."""
+        token = whisper.language_token(code, self._languages)
+        return None if token is None else self._languages[token]
+
+    def language(self, token: int) -> str:
+        """The code of the language that a token stands for."""
+        (name,) = (name for name, id_ in self._languages.items() if id_ == token)
+        return name.strip("<|>")
+
+    def target(self, text: str, language: str) -> list[int]:
+        """Tokens of a text in that language, the end token last."""
+        # As in the model's own output, text begins with a space in the languages that have any.
+        words = f" {text.strip()}" if is_spaced(language) else text.strip()
+        return [*self._tokenizer.encode(words, add_special_tokens=False), self.end]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of generated tokens, without special ones and outer spaces."""
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
