@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 VAGUE = {"util", "utils", "helper", "helpers", "common", "manager"}
 
@@ -56,3 +58,22 @@ def test_every_stage_has_the_same_rooms():
         rooms = {"config.py", "plan.py", "pipeline.py", "cost.py", "results.py", "section.html.jinja"}
         # The section of embed shows its metrics.json as it is.
         assert there >= rooms | ({"section.py"} if stage != "embed" else set()), stage
+
+
+@pytest.mark.parametrize(
+    ("job", "absent"),
+    [
+        ("report", "ray torch transformers mlflow matplotlib"),
+        ("embed", "torch transformers mlflow matplotlib"),
+        ("translate", "torch transformers mlflow matplotlib"),
+        ("retrieval", "transformers mlflow matplotlib"),
+        ("finetune", "transformers mlflow matplotlib peft"),
+        ("tune", "transformers mlflow matplotlib peft"),
+        ("study", "transformers mlflow matplotlib peft"),
+    ],
+)
+def test_a_driver_imports_no_more_than_it_needs(job, absent):
+    """All of them took 14 s of a core at every start, and 200 MB in each task that only decodes."""
+    code = f"import sys, jobs.{job}; print(*set({absent.split()}) & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
