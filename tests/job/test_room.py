@@ -1,6 +1,7 @@
 """What can never be had is refused, what may come is waited for aloud."""
 
 import dataclasses
+import math
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,8 @@ from xlt_ray.embed.config import EmbedConfig, EmbedJob
 from xlt_ray.errors import NoResources
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.job import pools, room
+from xlt_ray.job.pools import Workers
+from xlt_ray.job.room import NodeType
 from xlt_ray.retrieval.config import RetrievalConfig, RetrievalJob
 from xlt_ray.translate.config import TranslateConfig, TranslateJob
 
@@ -99,6 +102,26 @@ def test_the_file_of_the_cluster_tells_what_can_come(monkeypatch, gpus, workers,
     else:
         with pytest.raises(NoResources, match="this cluster has no more than"):
             pools.require(asked)
+
+
+def test_a_search_is_as_wide_as_the_cluster_can_become(autoscaling):
+    """The head has 2 CPUs; two nodes of 4 CPUs and 1 GPU can come, of which there is none yet."""
+    assert pools.most_groups(Workers(1, 0.9, 0)) == 2 + 2 * 4
+    assert pools.most_groups(Workers(2, 0.9, 0)) == (2 + 2 * 4) // 2
+    assert pools.most_groups(Workers(1, 0.9, 1)) == 2
+    assert pools.most_groups(Workers(4, 1.0, 1)) == 1  # a group that can't be is refused elsewhere
+
+
+def test_nodes_without_a_bound_are_none_for_a_search(monkeypatch):
+    unbounded = [NodeType({"CPU": 2}, 1), NodeType({"CPU": 4, "GPU": 1}, math.inf)]
+    monkeypatch.setattr(room, "_node_types", lambda: unbounded)
+    assert pools.most_groups(Workers(2, 1.0, 1)) == math.inf
+
+
+def test_of_this_machine_a_search_takes_what_is_there(monkeypatch):
+    assert pools.most_groups(Workers(1, 0.9, 0)) == 2
+    monkeypatch.setattr(room, "_node_types", lambda: [])
+    assert pools.most_groups(Workers(1, 0.9, 0)) == 2
 
 
 def test_a_file_that_leaves_resources_to_the_cloud_tells_nothing(monkeypatch, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -135,8 +136,6 @@ def workers(stage: str, count: int | None, num_gpus: int | None) -> Workers:
     return found
 
 
-def fit(workers: Workers) -> int:
-    """How many groups of such workers the cluster has room for now; 1 at least."""
-    resources = ray.cluster_resources()
-    each = {"CPU": workers.num_cpus, "GPU": workers.num_gpus}
-    return max(1, min(int(resources.get(kind, 0) / (workers.count * of)) for kind, of in each.items() if of))
+def most_groups(workers: Workers) -> float:
+    """How many groups of such workers the cluster can hold once it has grown; 1 at least, infinity is no bound."""
+    return max(1, room.most(_bundle(workers)) // workers.count)

@@ -58,6 +58,16 @@ def require(what: str, bundles: Sequence[Bundle], advice: str) -> None:
     raise NoResources(f"{what} needs {_needed(bundles)}, and {place} has no more than {_words(total)}{nodes}; {advice}")
 
 
+def most(bundle: Bundle) -> float:
+    """How many equal bundles all nodes can hold at a time, those that can come among them; infinity is no bound.
+
+    Where it is not known what can come, the nodes that are there are all that counts.
+    """
+    types = list(_node_types()) or [NodeType(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
+    held = [(min(of.resources.get(kind, 0) // need for kind, need in bundle.items() if need), of) for of in types]
+    return sum(num * of.most for num, of in held if num)
+
+
 def wait(what: str, bundles: Sequence[Bundle], tell_s: float = _TELL_S) -> None:
     """Return once the cluster has room for all bundles at a time; an autoscaling cluster hears of them and grows.
 

@@ -103,7 +103,7 @@ class TuneConfig:
     seed: int = 0
     """Of what is drawn, and in which order it is tried."""
     max_concurrent: int | None = field(default=None, metadata=EXECUTION)
-    """Most trials at a time; none: as many as the cluster has room for now."""
+    """Most trials at a time; none: as many as the cluster can hold once it has grown."""
     register: str | None = field(default=None, metadata=EXECUTION)
     """Name in MLflow's model registry under which the best trial is registered."""
 

@@ -86,7 +86,7 @@ def _run_missing(plan: TunePlan, before: Figures) -> None:
     for row in done:
         halving.record(row["trial"], [results.point(of, job.tune) for of in row["curve"]])
     workers = pools.workers("finetune", job.finetune.num_workers, job.finetune.num_gpus)
-    at_once = min(job.tune.max_concurrent or pools.fit(workers), len(missing))
+    at_once = int(min(job.tune.max_concurrent or pools.most_groups(workers), len(missing)))
     collected = finetune.Collected()  # trials share their examples
     works = [finetune.begin(plans.trial_plan(plan, number), collected)[0] for number in range(len(plan.trials))]
     num_steps = [work.num_steps for work in works]
