@@ -138,4 +138,5 @@ def workers(stage: str, count: int | None, num_gpus: int | None) -> Workers:
 
 def most_groups(workers: Workers) -> float:
     """How many groups of such workers the cluster can hold once it has grown; 1 at least, infinity is no bound."""
-    return max(1, room.most(_bundle(workers)) // workers.count)
+    held = room.most(_bundle(workers)) / workers.count
+    return max(1, held if math.isinf(held) else int(held))
