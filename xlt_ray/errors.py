@@ -22,6 +22,29 @@ class NoResources(UserError):  # noqa: N818 - as the state is called
     exit_code = 4
 
 
+class Damaged(UserError):  # noqa: N818 - as the state is called
+    """A file of an artifact is missing, or not what was written; the message says how to make it again."""
+
+    exit_code = 1
+
+
+class Unwritable(Exception):  # noqa: N818 - as the state is called
+    """A result can't be written: no space is left, or the place may no longer be written.
+
+    Attributes:
+        path: the path or URI.
+        reason: what the system says.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)  # both, so that a pickled copy is made again
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot write {self.path}: {self.reason}"
+
+
 class Unreachable(Exception):  # noqa: N818 - says nothing about the recording
     """A file cannot be read from here: it is not there, may not be read, or its store does not answer.
 

@@ -156,6 +156,7 @@ def test_a_plan_writes_nothing(tmp_path):
     assert artifact.settings == {"root": str(tmp_path / "runs")}
     artifact.begin()
     written = json.loads((tmp_path / "runs/embed/a/config.json").read_text())
+    assert written.pop("command").startswith("python ")
     assert written == {"identity": artifact.identity, "settings": artifact.settings}
     assert {key: written["identity"][key] for key in IDENTITY} == IDENTITY
 

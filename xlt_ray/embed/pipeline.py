@@ -103,7 +103,7 @@ def _cut(artifact: Artifact, work: Work) -> index.Cut:
     begun = INDEX.empty_table()
     if artifact.has(_BEGUN):
         begun = artifacts.read_table(artifact.path(_BEGUN))
-    taken = set(pc.unique(plan.read_index(artifact)["unit"]).to_pylist())
+    taken = plan.committed_units(artifact)
     for unit in index.changed(work.missing, begun) - taken:
         # Where too many were rejected, nothing was committed: what was mended since must not be rejected again.
         artifact.remove_file(f"data/{unit}.parquet")
@@ -254,7 +254,8 @@ def _commit(artifact: Artifact, work: Work, cut: index.Cut, seconds: float) -> d
     """
     parts = _read_parts(artifact, list(cut.units))
     results.require_few_rejected(parts, work.config.max_rejected)
-    table, rejected = results.joined(plan.read_index(artifact), results.read_rejected(artifact), parts)
+    there = plan.read_index(artifact)
+    table, rejected = results.joined(there, results.read_rejected(artifact, there), parts)
     artifact.write_table("index.parquet", table)
     artifact.write_table("rejected.parquet", rejected)
     metrics = results.summarise(table, rejected)
@@ -270,9 +271,8 @@ def _commit(artifact: Artifact, work: Work, cut: index.Cut, seconds: float) -> d
         },
         seconds=seconds,
         others=["index.parquet"],
+        working=["parts", _BEGUN],
     )
-    artifact.remove("parts")
-    artifact.remove_file(_BEGUN)
     return metrics
 
 

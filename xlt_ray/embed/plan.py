@@ -21,10 +21,10 @@ from xlt_ray import corpora
 from xlt_ray.corpora.stamps import stamps
 from xlt_ray.embed import index, selection
 from xlt_ray.embed.config import EmbedConfig
-from xlt_ray.errors import TooManyRejected, UserError
+from xlt_ray.errors import Damaged, TooManyRejected, UserError
 from xlt_ray.job.settings import Job
 from xlt_ray.models import whisper
-from xlt_ray.store import artifacts, storage
+from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import INDEX, UTTERANCE, versions_of
 
@@ -248,12 +248,12 @@ def _find(job: Job, config: EmbedConfig, sha256: str, model_dir: Path, rows: pa.
     }
     own = Artifact.at(job.root, "embed", job.name)
     if own.is_begun and _serves(own, what):
-        return dataclasses.replace(own, asked=own.read_json("config.json"))
-    finished = (other for other in artifacts.all_of(job.root, "embed") if other.is_complete)
+        return own.planned(own.read_json("config.json"))
+    finished = (other for other in artifacts.all_of(job.root, "embed") if other.is_committed)
     if others := [other for other in finished if _serves(other, what)]:
         best = max(others, key=lambda other: _num_shared(other, rows))
         print(f"embeddings: {best.name} (same corpus, model and encoding)")
-        return dataclasses.replace(best, asked=best.read_json("config.json"))
+        return best.planned(best.read_json("config.json"))
     settings = {
         **{key: getattr(job, key) for key in ("preset", "root", "name", "corpus", "languages", "model")},
         "num_layers": whisper.num_encoder_layers(model_dir),
@@ -263,8 +263,11 @@ def _find(job: Job, config: EmbedConfig, sha256: str, model_dir: Path, rows: pa.
 
 
 def _serves(artifact: Artifact, what: dict[str, Any]) -> bool:
-    """Whether an artifact has what is asked: more hidden layers than that do no harm."""
-    there, asked = artifact.identity, {"schema": versions_of("embed"), **what}
+    """Whether an artifact has what is asked: more hidden layers than that do no harm. A damaged one can't tell."""
+    try:
+        there, asked = artifact.identity, {"schema": versions_of("embed"), **what}
+    except Damaged:
+        return False
     same = all(there.get(key) == asked[key] for key in asked if key != "layers")
     return same and set(there.get("layers", ())) >= set(what["layers"])
 
@@ -275,9 +278,29 @@ def _num_shared(artifact: Artifact, rows: pa.Table) -> int:
 
 
 def read_index(artifact: Artifact) -> pa.Table:
-    """The rows of INDEX of an artifact; none where it was never finished."""
-    uri = artifact.path("index.parquet")
-    return artifacts.read_table(uri) if artifact.is_complete and storage.exists(uri) else INDEX.empty_table()
+    """The rows of INDEX of an artifact that are there; none where it was never finished.
+
+    Rows of a shard that is missing or damaged are not there, so a job that needs them encodes them again; nor are the
+    rejected ones, where nobody knows their reason any more.
+    """
+    if not artifact.is_committed:
+        return INDEX.empty_table()
+    damage = artifact.damage()
+    if damage.keys() & {"manifest.json", "index.parquet"}:
+        return INDEX.empty_table()
+    rows = artifact.table("index.parquet")
+    lost = [path.removeprefix("data/").removesuffix(".parquet") for path in damage if path.startswith("data/")]
+    rows = rows.filter(pc.invert(pc.is_in(rows["unit"], pa.array(lost, pa.string()))))
+    return rows.filter(pc.is_valid(rows["row"])) if "rejected.parquet" in damage else rows
+
+
+def committed_units(artifact: Artifact) -> set[str]:
+    """Names of the units of an artifact that was finished, also of those that are damaged since."""
+    try:
+        files = artifact.files() if artifact.is_committed else []
+    except Damaged:
+        return set()
+    return {Path(file).stem for file in files}
 
 
 def _compare(artifact: Artifact, rows: pa.Table, config: EmbedConfig) -> tuple[pa.Table, pa.Table]:

@@ -15,7 +15,6 @@ from xlt_ray.embed.config import EmbedJob
 from xlt_ray.errors import TooManyRejected
 from xlt_ray.job.commands import command
 from xlt_ray.job.tracking import Tracker
-from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import INDEX, REJECTED
 
@@ -68,10 +67,13 @@ def joined(committed: pa.Table, rejected: pa.Table, parts: pa.Table) -> tuple[pa
     )
 
 
-def read_rejected(artifact: Artifact) -> pa.Table:
-    """The rejected rows of a finished artifact; none of one that was never finished."""
-    is_there = artifact.is_complete and artifact.has("rejected.parquet")
-    return artifacts.read_table(artifact.path("rejected.parquet")) if is_there else REJECTED.empty_table()
+def read_rejected(artifact: Artifact, index: pa.Table) -> pa.Table:
+    """The rejected rows of an artifact that its index still has (`plan.read_index`)."""
+    bad = index.filter(pc.is_null(index["row"]))["utterance_id"].combine_chunks()
+    if not len(bad):
+        return REJECTED.empty_table()
+    table = artifact.table("rejected.parquet")
+    return table.filter(pc.is_in(table["utterance_id"], bad))
 
 
 def summarise(table: pa.Table, rejected: pa.Table) -> dict[str, Any]:

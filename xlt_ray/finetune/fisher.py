@@ -59,8 +59,8 @@ def estimate(job: FinetuneJob, embeddings: Embeddings, artifact: Artifact) -> No
             inputs={"embed": embeddings.artifact.named},
             seconds=time.monotonic() - started,
             others=[_WEIGHTS],
+            working=["partial"],
         )
-        artifact.remove("partial")
 
 
 def _examples(job: FinetuneJob, embeddings: Embeddings, tasks: Sequence[str]) -> rows_of.Examples:
@@ -146,8 +146,12 @@ def _reduce(artifact: Artifact, num_examples: int) -> dict[str, float]:
 
 
 def read(artifact: Artifact, names: Iterable[str], dtype: torch.dtype) -> dict[str, Tensor]:
-    """F of some weights of the decoder, by name; the others are not held."""
-    fisher = load(storage.read_bytes(artifact.path(_WEIGHTS)))
+    """F of some weights of the decoder, by name; the others are not held.
+
+    Raises:
+        Damaged: if the file is missing, or not what was written.
+    """
+    fisher = load(artifact.read_bytes(_WEIGHTS))
     return {name: fisher[name].to(dtype) for name in names}
 
 

@@ -196,8 +196,8 @@ def _finish(
         inputs={"embed": embeddings.artifact.named},
         seconds=seconds,
         others=[*files, "log.json"],
+        working=["train"],
     )
-    artifact.remove("train")
 
 
 _NOT_MEASURED = (

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from xlt_ray.errors import Unreachable, UserError
-from xlt_ray.job import environment
+from xlt_ray.job import environment, stopping
 from xlt_ray.job.secrets import redacted, refuse_passwords
 from xlt_ray.store import storage
 
@@ -29,13 +29,17 @@ Presets = Mapping[str, Callable[[], dict[str, Any]]]
 
 
 def run(main: Callable[[JobT], None], presets: Presets, argv: Sequence[str] | None = None) -> None:
-    """Read the command line into the settings that `main` takes, and run it.
+    """Read the command line into the settings that `main` takes, and run it; a signal ends it as `stopping` says.
 
     A job that can't be done ends with one line on stderr, and a code: 2 for a mistake of the user, 3 where too many
     recordings are rejected, 4 where the cluster can't give what was asked, 1 for everything else; then the line names
     the file that holds the traceback.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    with stopping.armed():
+        _run(main, presets, list(sys.argv[1:] if argv is None else argv))
+
+
+def _run(main: Callable[[JobT], None], presets: Presets, words: list[str]) -> None:
     (job_type,) = (hint for name, hint in typing.get_type_hints(main).items() if name != "return")
     try:
         job = parse(job_type, words, presets, description=inspect.getdoc(sys.modules[main.__module__]) or "")

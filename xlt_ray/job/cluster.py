@@ -20,7 +20,7 @@ from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException, ServerUnavailable
 
 from xlt_ray.errors import NoResources, UserError
-from xlt_ray.job import address
+from xlt_ray.job import address, orphans, stopping
 from xlt_ray.store import storage
 
 
@@ -36,15 +36,29 @@ def cluster(with_state_api: bool = False) -> Iterator[None]:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    with _no_stderr():  # Ray's core tells at which level it logs
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        _join(**quiet) if joins else _start_here(**_dashboard(with_state_api), **quiet)
-    data = ray.data.DataContext.get_current()
-    data.enable_progress_bars = False  # jobs draw their own, in rows of the corpus
+    with contextlib.nullcontext() if joins else _session():
+        try:
+            with _no_stderr():  # Ray's core tells at which level it logs
+                os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+                _join(**quiet) if joins else _start_here(**_dashboard(with_state_api), **quiet)
+                stopping.rearm()
+            data = ray.data.DataContext.get_current()
+            data.enable_progress_bars = False  # jobs draw their own, in rows of the corpus
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _session() -> Iterator[None]:
+    """Nothing of a Ray of this job's own outlives the job, however that ends."""
+    session = secrets.token_hex(8)
+    watcher = orphans.watch(session)
     try:
-        yield
+        with stopping.ends_with(session):
+            yield
     finally:
-        ray.shutdown()
+        orphans.release(watcher)
 
 
 def _join(**options: Any) -> None:

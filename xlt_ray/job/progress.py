@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from xlt_ray.job import runs
+from xlt_ray.job import runs, stopping
 from xlt_ray.store.artifacts import Artifact
 
 console = Console(highlight=False)
@@ -28,8 +29,11 @@ class Bar:
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         self._progress = Progress(TextColumn("{task.description}"), *columns, console=console)
         self._task = self._progress.add_task(what, total=total, completed=done)
+        self._ends = contextlib.ExitStack()
 
     def __enter__(self) -> Bar:
+        self._ends.enter_context(stopping.counted(lambda: f"{self._what} at {self._done}/{self._total}"))
+        self._ends.enter_context(stopping.last_word(self._progress.stop))  # it hides the cursor of a terminal
         if console.is_terminal:
             self._progress.start()
         else:
@@ -46,6 +50,7 @@ class Bar:
             self._print()
 
     def __exit__(self, *_: object) -> None:
+        self._ends.close()
         if console.is_terminal:
             self._progress.stop()
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
-from xlt_ray.job import runs
+from xlt_ray.job import runs, stopping
 from xlt_ray.job.secrets import redacted
 from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
@@ -176,11 +176,12 @@ def track(
     seconds_ago: float = 0.0,
     ended_ago: float = 0.0,
 ) -> Iterator[Tracker]:
-    """One MLflow run named `name` in the experiment `stage`; FAILED if the body raises, FINISHED otherwise.
+    """One MLflow run named `name` in the experiment `stage`; FINISHED where the body comes to its end.
 
-    Inside another one it is a child of that, and its name begins with its stage. Its parameters are the identity and
-    `inputs`, what it reads in words. A run of the same identity that a killed driver left open is marked KILLED. A run
-    that lost something on the way is FAILED too; where none can be opened the work goes on with a `NullTracker`.
+    It is FAILED if the body raises, and KILLED if a signal ends the job. Inside another one it is a child of that, and
+    its name begins with its stage. Its parameters are the identity and `inputs`, what it reads in words. A run of the
+    same identity that a killed driver left open is marked KILLED. A run that lost something on the way is FAILED too;
+    where none can be opened the work goes on with a `NullTracker`.
 
     Args:
         root: directory or URI that holds all artifacts.
@@ -194,7 +195,8 @@ def track(
     tracker, key = _begin(root, stage, name, identity, inputs, seconds_ago)
     status, token = "FAILED", _OPEN.set(key)
     try:
-        yield tracker or NullTracker()
+        with stopping.last_word(lambda: tracker and _end(tracker, "KILLED", 0.0)):
+            yield tracker or NullTracker()
         status = "FINISHED"
     finally:
         _OPEN.reset(token)

@@ -85,7 +85,7 @@ def _figures(tracker: Tracker, artifact: Artifact, metrics: Mapping[str, Any], s
         case "finetune":
             finetune.log(tracker, artifact, dict(metrics), artifact.read_json("log.json"), seconds)
         case "translate":
-            translate.log(tracker, dict(metrics), scores.by_direction(map(artifacts.read_table, artifact.files())))
+            translate.log(tracker, dict(metrics), scores.by_direction(artifact.tables()))
             tracker.describe(translate.sentence(dict(metrics)) + at)
         case "tune":
             tracker.metrics(tune.keys(dict(metrics)))

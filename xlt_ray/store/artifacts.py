@@ -5,10 +5,15 @@
                           rejected.parquet  rows that are not in it, and why
                           metrics.json      the figures
                           manifest.json     written last: no manifest, it did not happen
+                          writer/           who works on it now (`lease`)
+                          sums/             checksums of what is written, until the manifest has them (`sums`)
 
 A unit of work is one file, named before the work starts. A file appears under its name only when it is whole, so a
 file that is there is a unit that is done: a killed run goes on from what it finds, a unit that is done twice is written
 twice with the same content, and nothing needs a log of its own.
+
+The manifest holds size and checksum of every file. An artifact of which a file is missing or has another size did not
+happen either: its job makes that file again, and whoever only reads it is told which file, and the command.
 """
 
 from __future__ import annotations
@@ -19,8 +24,7 @@ import io
 import json
 import os
 import time
-import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +32,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from xlt_ray.errors import UserError
-from xlt_ray.store import storage
-from xlt_ray.store.provenance import provenance
+from xlt_ray.errors import Damaged, Unwritable, UserError
+from xlt_ray.store import lease, manifest, reading, storage, sums
+from xlt_ray.store.provenance import command, provenance
 from xlt_ray.store.schema import REJECTED, versions_of
 
 _STALE_S = 600
@@ -45,6 +49,8 @@ class Artifact:
     name: str
     asked: dict[str, Any] | None = dataclasses.field(default=None, compare=False, repr=False)
     """Content of config.json of an artifact that is planned, and may not be there yet."""
+    seen: str | None = dataclasses.field(default=None, compare=False, repr=False)
+    """Which manifest was there when it was planned."""
 
     @classmethod
     def at(cls, root: str, stage: str, name: str) -> Artifact:
@@ -66,25 +72,93 @@ class Artifact:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the manifest is there."""
-        return storage.exists(self.path("manifest.json"))
+        """Whether the manifest is there, and every file that it lists."""
+        return self.is_committed and not self.damage()
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether the manifest is there, whatever became of the files since."""
+        return storage.exists(self.path(manifest.NAME))
 
     @property
     def is_begun(self) -> bool:
         """Whether config.json is there."""
-        return storage.exists(self.path("config.json"))
+        return storage.exists(self.path(manifest.CONFIG))
 
-    def begin(self) -> None:
-        """Write config.json, if it is not there: from here on the name is taken.
+    def damage(self) -> dict[str, str]:
+        """What is wrong with files of a committed artifact, by their path inside; {} if nothing is."""
+        try:
+            return manifest.damage(self.uri, manifest.read(self.uri))
+        except Damaged:
+            return {manifest.NAME: "is damaged"}
+
+    def require_whole(self) -> None:
+        """Refuse a committed artifact of which a file is missing or damaged.
 
         Raises:
-            UserError: if the root can't be written.
+            Damaged: naming the first such file, and the command that makes it again.
+        """
+        for path, problem in self.damage().items():
+            raise reading.damaged(self.path(path), problem)
+
+    def planned(self, asked: dict[str, Any]) -> Artifact:
+        """The same, to be made or gone on with, as it stands now.
+
+        Args:
+            asked: content of config.json.
+        """
+        return dataclasses.replace(self, asked=asked, seen=self._mark())
+
+    def begin(self) -> None:
+        """Become the only writer, clear away what is damaged, and write config.json if it is not there.
+
+        From here on the name is taken. `commit` lets others write again, and so does the end of the process.
+
+        Raises:
+            UserError: if another job works on it, or has finished it since it was planned; if the root can't be
+                written.
         """
         try:
+            lease.take(self.uri)
+            self._require_as_planned()
+            self._clear_damaged()
             if not self.is_begun:
-                self.write_json("config.json", self.asked)
-        except OSError as error:
+                self.write_json(manifest.CONFIG, {**(self.asked or {}), "command": command()})
+        except (OSError, Unwritable) as error:
             raise UserError(f"{self.uri} can't be written ({error}); choose another --root") from error
+
+    def _mark(self) -> str | None:
+        """What tells one manifest from another."""
+        try:
+            return sums.of_file(self.path(manifest.NAME)).sha256
+        except FileNotFoundError:
+            return None
+
+    def _require_as_planned(self) -> None:
+        """Refuse to go by a plan that another job has overtaken."""
+        mark = self._mark()
+        if self.asked and mark not in (None, self.seen, _written.get(self.uri)):
+            lease.give_back(self.uri)
+            raise UserError(f"{self.uri} was finished by another job meanwhile; run the same command again to take it")
+
+    def _clear_damaged(self) -> None:
+        """Delete files that are not what was written, so that they are made again; says so."""
+        if self.is_committed:
+            problems = self.damage()
+        else:
+            problems = sums.wrong_sizes(sums.noted(self.uri), storage.sizes(self.uri))
+            problems = {path: problem for path, problem in problems.items() if self.has(path)}
+        self.discard(problems)
+
+    def discard(self, problems: Mapping[str, str]) -> None:
+        """Delete damaged files, so that they are made again, and say so.
+
+        Args:
+            problems: what is wrong, by path inside.
+        """
+        for path, problem in problems.items():
+            print(f"warning: {self.path(path)} {problem}; it is made again", flush=True)
+            self.remove_file(path)
 
     @property
     def named(self) -> dict[str, str]:
@@ -92,8 +166,12 @@ class Artifact:
         return {"name": self.name, "fingerprint": self.fingerprint}
 
     def read_json(self, name: str) -> Any:
-        """The content of a JSON file inside."""
-        return json.loads(storage.read_bytes(self.path(name)))
+        """The content of a JSON file inside.
+
+        Raises:
+            Damaged: if it is missing, or no JSON.
+        """
+        return manifest.read(self.uri) if name == manifest.NAME else reading.json_of(self.path(name))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -113,7 +191,33 @@ class Artifact:
 
     def files(self) -> list[str]:
         """The data files that the manifest lists, in order: the only ones that may be read."""
-        return [self.path(entry["path"]) for entry in self.read_json("manifest.json")["files"]]
+        return [self.path(entry["path"]) for entry in self.read_json(manifest.NAME)["files"]]
+
+    def read_bytes(self, relative: str) -> bytes:
+        """The content of a file that the manifest lists; it is checked.
+
+        Raises:
+            Damaged: if it is missing, or not what was written.
+        """
+        expected = manifest.listed(self.read_json(manifest.NAME)).get(relative)
+        return reading.bytes_of(self.path(relative), expected)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The content of the data files that the manifest lists, in order; each is checked.
+
+        Raises:
+            Damaged: naming the first that is missing, or not what was written.
+        """
+        for path, expected in sums.in_entries(self.read_json(manifest.NAME)["files"]).items():
+            yield reading.table_of(self.path(path), expected)
+
+    def table(self, relative: str) -> pa.Table:
+        """The content of one Parquet file that the manifest lists; it is checked.
+
+        Raises:
+            Damaged: if it is missing, or not what was written.
+        """
+        return reading.table_of(self.path(relative), manifest.listed(self.read_json(manifest.NAME)).get(relative))
 
     def done(self, folder: str = "data") -> set[str]:
         """Names of the units whose file is in `folder`."""
@@ -121,37 +225,39 @@ class Artifact:
         return {name.removesuffix(".parquet") for name in names if _is_whole(name)}
 
     def write_table(self, relative: str, table: pa.Table, **options: Any) -> None:
-        """Write a Parquet file that appears whole or not at all; `options` go to pyarrow's `write_table`."""
-        filesystem, path = storage.locate(self.path(relative))
-        with _Whole(filesystem, path) as sink:
-            pq.write_table(table, sink, **options)
+        """Write a Parquet file that appears whole or not at all; `options` go to pyarrow's `write_table`.
+
+        Each page has a checksum, so that a reader of some rows notices damage too.
+        """
+        sink = io.BytesIO()
+        pq.write_table(table, sink, **{"write_page_checksum": True, **options})
+        self._write(relative, sink.getbuffer())
 
     def write_json(self, relative: str, value: Any) -> None:
         """Write a JSON file that appears whole or not at all."""
-        self.write_bytes(relative, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+        self.write_bytes(relative, _json(value))
 
     def write_bytes(self, relative: str, data: bytes) -> None:
-        """Write a file that appears whole or not at all."""
-        filesystem, path = storage.locate(self.path(relative))
-        with _Whole(filesystem, path) as sink:
-            sink.write(data)
+        """Write a file that appears whole or not at all.
+
+        Raises:
+            Unwritable: if no space is left.
+        """
+        self._write(relative, data)
+
+    def _write(self, relative: str, data: bytes | memoryview) -> None:
+        sums.note(self.uri, relative, sums.of_bytes(data))
+        storage.write_bytes(self.path(relative), data)
 
     def copy_file(self, relative: str, source: Path) -> None:
         """Copy a local file of any size, in pieces; it appears whole or not at all."""
-        filesystem, path = storage.locate(self.path(relative))
-        is_local = isinstance(filesystem, pafs.LocalFileSystem)
-        folder, name = os.path.split(path)
-        temporary = f"{folder}/.{name}.{uuid.uuid4().hex}" if is_local else path
-        if is_local:
-            os.makedirs(folder, exist_ok=True)
-        pafs.copy_files(
-            str(source), temporary, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=filesystem
-        )
-        if is_local:
-            os.replace(temporary, path)
+        sums.note(self.uri, relative, sums.of_file(str(source)))
+        storage.copy_file(source, self.path(relative))
 
     def remove(self, folder: str) -> None:
-        """Delete a folder of intermediate files, if it is there."""
+        """Delete a folder of intermediate files, if it is there; of "", all of the artifact."""
+        if not folder:
+            lease.give_back(self.uri)
         filesystem, path = storage.locate(self.path(folder))
         if filesystem.get_file_info(path).type == pafs.FileType.Directory:
             filesystem.delete_dir(path)
@@ -177,26 +283,32 @@ class Artifact:
         inputs: Mapping[str, Any],
         seconds: float,
         others: Iterable[str] = (),
+        working: Iterable[str] = (),
     ) -> None:
-        """Account for every row and write the manifest: from here on the artifact exists.
+        """Account for every row and write the manifest: from here on the artifact exists, and others may write it.
 
         Args:
             units: all the units of the work, done or not, each with its rows; None: as many as its file has.
             num_rows_in: rows that went in.
             inputs: identities of what was read (fingerprints, hashes).
             seconds: wall time of this run.
-            others: files that belong to the result and hold no rows, such as weights, by their path inside.
+            others: files that belong to the result and hold no rows, such as weights, by their path inside; figures and
+                what every artifact has need not be named.
+            working: files and folders that only the work needed; they are deleted.
 
         Raises:
-            RuntimeError: if a file is missing, or rows in differ from rows out plus rows rejected.
+            RuntimeError: if a file is missing or not what was written, if rows in differ from rows out plus rows
+                rejected, or if another job has taken the artifact over.
         """
+        lease.require(self.uri)
         sizes = storage.sizes(self.uri)  # one listing, because an artifact may have thousands of files
-        files = self._described({f"data/{unit}.parquet": rows for unit, rows in units.items()}, sizes)
+        known = {**self._committed(), **sums.noted(self.uri)}
+        files = self._described({f"data/{unit}.parquet": rows for unit, rows in units.items()}, sizes, known)
         num_rejected = read_table(self.path("rejected.parquet"), columns=[]).num_rows
         num_out = sum(file["rows"] for file in files)
         if num_rows_in != num_out + num_rejected:
             raise RuntimeError(f"{self.uri}: {num_rows_in} rows in, but {num_out} out and {num_rejected} rejected")
-        manifest = {
+        content = {
             "stage": self.stage,
             "name": self.name,
             "schema": versions_of(self.stage),
@@ -209,11 +321,38 @@ class Artifact:
             "inputs": dict(inputs),
             **provenance(),
             "files": files,
-            "others": self._described(dict.fromkeys(others), sizes),
+            "others": self._described(dict.fromkeys(manifest.names(others, sizes)), sizes, known),
         }
-        self.write_json("manifest.json", manifest)
-        self.remove("rejected")
+        self._write_manifest(content)
+        for place in ("rejected", *working):
+            self.remove(place)
+            self.remove_file(place)
         self._sweep()
+        lease.give_back(self.uri)
+
+    def amend(self, name: str, value: Any) -> None:
+        """Replace a JSON file of a committed artifact; needs `begin`, and lets others write again."""
+        content = self.read_json(manifest.NAME)
+        self.remove_file(manifest.NAME)  # until the new one is there, the file and the manifest don't agree
+        self.write_json(name, value)
+        entries = [entry for entry in content["others"] if entry["path"] != name]
+        known = sums.noted(self.uri)
+        entries += self._described({name: None}, storage.sizes(self.uri), known)
+        self._write_manifest(content | {"others": sorted(entries, key=lambda entry: str(entry["path"]))})
+        lease.give_back(self.uri)
+
+    def _committed(self) -> dict[str, sums.Sum]:
+        """Sums of an earlier commit, which rows are added to."""
+        try:
+            return manifest.listed(manifest.read(self.uri))
+        except Damaged:
+            return {}
+
+    def _write_manifest(self, content: Mapping[str, Any]) -> None:
+        data = _json(manifest.sealed(content))
+        storage.write_bytes(self.path(manifest.NAME), data)
+        _written[self.uri] = sums.of_bytes(data).sha256
+        self.remove(sums.FOLDER)
 
     def _sweep(self) -> None:
         """Delete what writers that were killed left half-written; no reader ever saw it.
@@ -226,42 +365,30 @@ class Artifact:
             if Path(uri).name.startswith(".") and is_old:
                 filesystem.delete_file(path)
 
-    def _described(self, files: Mapping[str, int | None], sizes: Mapping[str, int]) -> list[dict[str, Any]]:
-        """Path, bytes and rows of files, sorted by path."""
+    def _described(
+        self, files: Mapping[str, int | None], sizes: Mapping[str, int], known: Mapping[str, sums.Sum]
+    ) -> list[dict[str, Any]]:
+        """Path, bytes, checksum and rows of files, sorted by path."""
         described = []
         for path, rows in sorted(files.items()):
             if path not in sizes:
                 raise RuntimeError(f"{self.uri}: {path} is missing, so the work is not finished")
-            entry: dict[str, Any] = {"path": path, "bytes": sizes[path]}
+            found = known.get(path) or sums.of_file(self.path(path))
+            if found.bytes != sizes[path]:
+                raise RuntimeError(f"{self.uri}: {path} has {sizes[path]} bytes, and {found.bytes} were written")
+            entry: dict[str, Any] = {"path": path, **found._asdict()}
             if path.endswith(".parquet"):
                 entry["rows"] = count_rows(self.path(path)) if rows is None else rows
             described.append(entry)
         return described
 
 
-class _Whole:
-    """A file that takes its name only after its last byte: rename on disks, one upload in object stores."""
+_written: dict[str, str] = {}
+"""Manifests that this process has written, by artifact: no other job has."""
 
-    def __init__(self, filesystem: pafs.FileSystem, path: str) -> None:
-        self._filesystem, self._path = filesystem, path
-        self._local = isinstance(filesystem, pafs.LocalFileSystem)
-        folder, name = path.rsplit("/", 1)
-        self._temporary = f"{folder}/.{name}.{uuid.uuid4().hex}" if self._local else path
-        self._folder = folder
 
-    def __enter__(self) -> io.BytesIO:
-        self._buffer = io.BytesIO()
-        return self._buffer
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:
-            return
-        if self._local:
-            os.makedirs(self._folder, exist_ok=True)
-        with self._filesystem.open_output_stream(self._temporary, compression=None) as stream:
-            stream.write(self._buffer.getbuffer())
-        if self._local:
-            os.replace(self._temporary, self._path)
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _is_whole(name: str) -> bool:
@@ -269,15 +396,23 @@ def _is_whole(name: str) -> bool:
 
 
 def count_rows(uri: str) -> int:
-    """How many rows a Parquet file has, by its footer."""
+    """How many rows a Parquet file has, by its footer.
+
+    Raises:
+        Damaged: if it is missing, or damaged.
+    """
     filesystem, path = storage.locate(uri)
-    return int(pq.read_metadata(path, filesystem=filesystem).num_rows)
+    with reading.reading(uri):
+        return int(pq.read_metadata(path, filesystem=filesystem).num_rows)
 
 
 def read_table(uri: str, **options: Any) -> pa.Table:
-    """Read one Parquet file; `options` go to pyarrow's `read_table`."""
-    filesystem, path = storage.locate(uri)
-    return pq.read_table(path, filesystem=filesystem, partitioning=None, **options)
+    """Read one Parquet file, each page checked; `options` go to pyarrow's `read_table`.
+
+    Raises:
+        Damaged: if it is missing, or damaged.
+    """
+    return reading.table_of(uri, **options)
 
 
 def plan(root: str, stage: str, name: str, identity: Mapping[str, Any], settings: Mapping[str, Any]) -> Artifact:
@@ -292,16 +427,27 @@ def plan(root: str, stage: str, name: str, identity: Mapping[str, Any], settings
 
     Raises:
         UserError: if the name is taken by another identity (with the fields that differ), or the root can't be written.
+        Damaged: if nobody can tell what is there.
     """
     artifact = Artifact.at(root, stage, name)
     asked = json.loads(json.dumps({"identity": {"schema": versions_of(stage), **identity}, "settings": settings}))
     if not artifact.is_begun:
         _require_writable(root)
-    elif drift := differences(artifact.identity, asked["identity"]):
+    elif drift := differences(_identity_there(artifact, asked["identity"]), asked["identity"]):
         raise UserError(
             f"{artifact.uri} was made with other settings ({'; '.join(drift)}); choose another --name, or delete it"
         )
-    return dataclasses.replace(artifact, asked=asked)
+    return artifact.planned(asked)
+
+
+def _identity_there(artifact: Artifact, asked: dict[str, Any]) -> dict[str, Any]:
+    """The identity of an artifact that is there; where config.json is damaged, by the fingerprint in the manifest."""
+    try:
+        return artifact.identity
+    except Damaged as error:
+        if artifact.is_committed and artifact.read_json(manifest.NAME)["fingerprint"] == fingerprint(asked):
+            return asked
+        raise Damaged(f"{error}, after deleting {artifact.uri}") from error
 
 
 def _require_writable(root: str) -> None:
@@ -325,9 +471,12 @@ def find(root: str, stage: str, name: str) -> Artifact:
 
     Raises:
         UserError: if there is none of that name; the message lists those that are there.
+        Damaged: if a file of it is missing or damaged.
     """
     artifact = Artifact.at(root, stage, name)
-    if not artifact.is_complete:
+    if artifact.is_committed:
+        artifact.require_whole()
+    else:
         names = ", ".join(other.name for other in all_of(root, stage) if other.is_complete) or "none"
         raise UserError(f"no finished {stage} artifact {name!r} under {root}; finished ones: {names}")
     return artifact

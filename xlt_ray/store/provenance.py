@@ -1,11 +1,13 @@
-"""What made a result: git revision, package versions, hardware."""
+"""What made a result: command, git revision, package versions, hardware."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ _VERSIONS_OF = ("xlt_ray", "ray", "torch", "transformers", "pyarrow", "numpy", "
 
 
 def provenance() -> dict[str, Any]:
-    """What made it: git revision, package versions, hardware."""
+    """What made it: command, git revision, package versions, hardware."""
     return {
+        "command": command(),
         "git": _git(),
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in _VERSIONS_OF if _installed(package)},
@@ -25,6 +28,11 @@ def provenance() -> dict[str, Any]:
             "gpus": _gpus(),
         },
     }
+
+
+def command() -> str:
+    """The command of this process, as a user would type it."""
+    return shlex.join(["python", *sys.argv])
 
 
 def _installed(package: str) -> bool:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from xlt_ray.errors import UserError
 from xlt_ray.languages import Direction
 from xlt_ray.store import storage
+from xlt_ray.store.reading import reading
 from xlt_ray.store.schema import REJECTED
 
 TASK = pa.schema(
@@ -111,11 +112,14 @@ def read_frames(places: Sequence[tuple[str, int]], column: str = "frames") -> li
 
     Returns:
         fp16 (num_frames, dim) of each, in the order of `places`.
+
+    Raises:
+        Damaged: if a file is missing, or the pages that are read are not what was written.
     """
     frames: dict[tuple[str, int], npt.NDArray[np.float16]] = {}
     for uri in dict.fromkeys(uri for uri, _ in places):
         filesystem, path = storage.locate(uri)
-        with pq.ParquetFile(path, filesystem=filesystem) as file:
+        with reading(uri), pq.ParquetFile(path, filesystem=filesystem, page_checksum_verification=True) as file:
             rows = sorted({row for shard, row in places if shard == uri})
             table = file.read_row_groups(rows, columns=[column, "dim"])  # one recording a row group
             for row, data, dim in zip(rows, table[column], table["dim"].to_pylist(), strict=True):

@@ -6,15 +6,18 @@ Local paths are made absolute before Ray sees them, because a submitted job runs
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import os
 import posixpath
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.fs as pafs
 
-from xlt_ray.errors import UserError
+from xlt_ray.errors import Unwritable, UserError
 
 REMOTE_SCHEMES = ("s3", "gs", "gcs", "hf")
 
@@ -115,3 +118,61 @@ def sizes(uri: str) -> dict[str, int]:
     found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True, recursive=True))
     prefix = path.rstrip("/") + "/"
     return {info.path.removeprefix(prefix): info.size for info in found if info.type == pafs.FileType.File}
+
+
+def write_bytes(uri: str, data: bytes | memoryview) -> None:
+    """Write a file that takes its name only after its last byte: by a rename on disks, one upload in object stores.
+
+    Raises:
+        Unwritable: if no space is left.
+        OSError: if the place can't be written.
+    """
+    filesystem, path = locate(uri)
+    with (
+        _refused(uri),
+        _placed(filesystem, path) as temporary,
+        filesystem.open_output_stream(temporary, compression=None) as stream,
+    ):
+        stream.write(data)
+
+
+def copy_file(source: Path, uri: str) -> None:
+    """Copy a local file of any size, in pieces; it appears whole or not at all.
+
+    Raises:
+        Unwritable: if no space is left.
+        OSError: if the place can't be written.
+    """
+    filesystem, path = locate(uri)
+    with _refused(uri), _placed(filesystem, path) as temporary:
+        pafs.copy_files(
+            str(source), temporary, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=filesystem
+        )
+
+
+@contextlib.contextmanager
+def _placed(filesystem: pafs.FileSystem, path: str) -> Iterator[str]:
+    """A path to write to, which becomes `path` at the end; nothing stays of what can't be written."""
+    if not isinstance(filesystem, pafs.LocalFileSystem):
+        yield path
+        return
+    folder, name = os.path.split(path)
+    temporary = f"{folder}/.{name}.{uuid.uuid4().hex}"
+    os.makedirs(folder, exist_ok=True)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def _refused(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Unwritable(uri, os.strerror(error.errno)) from error
+        raise

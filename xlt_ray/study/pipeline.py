@@ -26,7 +26,6 @@ from xlt_ray.job import cluster
 from xlt_ray.job.tracking import Tracker, track
 from xlt_ray.retrieval.pipeline import retrieve
 from xlt_ray.retrieval.plan import RetrievalPlan
-from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import CELL
 from xlt_ray.study import matrix, plots, results
@@ -115,11 +114,11 @@ def _compare(
 ) -> _Figures:
     """The content of metrics.json but for the names of what was read."""
     job = plan.job
-    untouched = by_direction(map(artifacts.read_table, before.files()))
+    untouched = by_direction(before.tables())
     cells = {
         (trained, heard): _texts(after[f"{heard}-{job.study.target}"], untouched[f"{heard}-{job.study.target}"], job)
         for trained, of in translated.items()
-        for after in [by_direction(map(artifacts.read_table, of.files()))]
+        for after in [by_direction(of.tables())]
         for heard in job.sources
     }
     found, draws = matrix.gains(cells), matrix.resampled(cells, job.study.seed)

@@ -182,6 +182,7 @@ def _score(plan: TranslatePlan, units: Iterable[str], tracker: Tracker) -> None:
         "alpha": plan.job.translate.alpha if plan.checkpoint else None,
     }
     _complete(plan, figures, hypotheses, tracker)
+    plan.artifact.write_json("metrics.json", figures)
 
 
 def _score_again(plan: TranslatePlan) -> None:
@@ -189,9 +190,11 @@ def _score_again(plan: TranslatePlan) -> None:
     figures = plan.artifact.read_json("metrics.json")
     if not any(_missing(plan, figures)):
         return
-    hypotheses = scores.by_direction(map(artifacts.read_table, plan.artifact.files()))
+    plan.artifact.begin()
+    hypotheses = scores.by_direction(plan.artifact.tables())
     with _track(plan) as tracker:
         _complete(plan, figures, hypotheses, tracker)
+    plan.artifact.amend("metrics.json", figures)
 
 
 def _missing(plan: TranslatePlan, figures: scores.Figures) -> tuple[bool, bool]:
@@ -204,15 +207,14 @@ def _missing(plan: TranslatePlan, figures: scores.Figures) -> tuple[bool, bool]:
 def _complete(
     plan: TranslatePlan, figures: scores.Figures, hypotheses: Mapping[str, pa.Table], tracker: Tracker
 ) -> None:
-    """Add what is asked for beside the scores of the texts, write metrics.json and log it."""
+    """Add what is asked for beside the scores of the texts, and log it all."""
     needs_comet, needs_comparison = _missing(plan, figures)
     if needs_comet:
         _add_comet(plan.job.translate, figures, hypotheses)
     if plan.baseline and needs_comparison:
-        before = scores.by_direction(map(artifacts.read_table, plan.baseline.files()))
+        before = scores.by_direction(plan.baseline.tables())
         figures["baseline"] = _named(plan.baseline)
         figures["kept"] = scores.compare(hypotheses, before, metrics.english_spellings(plan.model_dir))
-    plan.artifact.write_json("metrics.json", figures)
     results.log(tracker, figures, hypotheses)
     tracker.describe(f"{results.sentence(figures)}\n\nArtifact: `{plan.artifact.uri}`")
 

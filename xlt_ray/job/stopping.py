@@ -1,0 +1,168 @@
+"""How a job ends on SIGTERM, SIGHUP and Ctrl-C: one line, within seconds, and nothing left running.
+
+The end is that of a crash, which costs nothing but the units that are being worked on; the line says so. It is written
+by a thread of its own. Python wakes that thread from the signal handler itself, so neither a long call in the main
+thread nor a handler that a library puts in the place of ours (Ray and Ray Train do) delays it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
+
+from xlt_ray.job import orphans
+from xlt_ray.job.secrets import redacted
+from xlt_ray.store import lease
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LAST_WORDS_S = 4.0
+_MOST_PLACES = 3
+_OVER = 0  # no signal has this number
+
+_stopping = threading.Event()
+_last_words: list[Callable[[], object]] = []
+_counts: list[Callable[[], str]] = []
+_session: list[str] = []
+
+
+@contextlib.contextmanager
+def armed() -> Iterator[None]:
+    """End this process by the rules of this module when a signal comes; only in a main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    stderr = os.dup(2)  # Ray's start hides what is written to 2
+    woken = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    thread = threading.Thread(target=_wait, args=(read, stderr), daemon=True)
+    thread.start()
+    rearm()
+    try:
+        yield
+    finally:
+        if _stopping.is_set():
+            _wait_for_the_end()
+        signal.set_wakeup_fd(woken)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.write(write, bytes([_OVER]))
+        thread.join()
+        for file in (read, write, stderr):
+            os.close(file)
+
+
+def rearm() -> None:
+    """Put our handlers back where a library has replaced them: that of Ray's core writes a stack to standard error.
+
+    A signal that is ignored stays ignored, as `nohup` wants it.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _noted)
+
+
+def _noted(number: int, frame: object) -> None:
+    """Nothing: the thread has been woken."""
+
+
+@contextlib.contextmanager
+def last_word(say: Callable[[], object]) -> Iterator[None]:
+    """While inside, call `say` before a signal ends the process; it has a few seconds and may fail."""
+    _last_words.append(say)
+    try:
+        yield
+    finally:
+        _last_words.remove(say)
+
+
+@contextlib.contextmanager
+def ends_with(session: str) -> Iterator[None]:
+    """While inside, a signal also ends the processes of a session (`orphans`)."""
+    _session.append(session)
+    try:
+        yield
+    finally:
+        _session.remove(session)
+
+
+@contextlib.contextmanager
+def counted(count: Callable[[], str]) -> Iterator[None]:
+    """While inside, a signal tells what `count` says: how far the work is, such as `embed at 12/60`."""
+    _counts.append(count)
+    try:
+        yield
+    finally:
+        _counts.remove(count)
+
+
+def _wait(read: int, stderr: int) -> None:
+    while True:
+        for number in os.read(read, 1):
+            if number == _OVER:
+                return
+            if number in _SIGNALS:
+                _end(signal.Signals(number), stderr)
+
+
+def _end(number: signal.Signals, stderr: int) -> NoReturn:
+    """One line, the last words, then the end of this process and of its Ray."""
+    _stopping.set()
+    _within(1.0, [sys.stdout.flush])  # a reader that has stopped reading would hold us up
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        os.write(stderr, (_line(number) + "\n").encode())
+    _mute()
+    _within(_LAST_WORDS_S, [*reversed(_last_words), lease.give_all_back])
+    for session in _session:
+        orphans.end(session, spare_children_of=os.getpid())
+    os._exit(128 + number)
+
+
+def _line(number: signal.Signals) -> str:
+    """What was stopped, what is kept of it, and how it goes on."""
+    places = lease.held()
+    if not places:
+        return f"stopped by {number.name}: no work had begun; run the same command again"
+    done = f" with {_counts[-1]()}" if _counts else ""
+    kept = ", ".join(redacted(place) for place in places[-_MOST_PLACES:])
+    more = f" and {len(places) - _MOST_PLACES} more" if len(places) > _MOST_PLACES else ""
+    return (
+        f"stopped by {number.name}{done}; what is done is kept in {kept}{more}: run the same command again, and it "
+        "goes on from there"
+    )
+
+
+def _mute() -> None:
+    """What the main thread, or native code, says from now on is noise."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
+def _within(seconds: float, calls: Sequence[Callable[[], object]]) -> None:
+    """Make the calls, all at once, and wait no longer than this: the store of one of them may not answer."""
+    threads = [threading.Thread(target=_quietly, args=(call,), daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _quietly(call: Callable[[], object]) -> None:
+    with contextlib.suppress(Exception):
+        call()
+
+
+def _wait_for_the_end() -> NoReturn:
+    """Keep the main thread, which a handler of a library may have sent home, from ending the process first."""
+    while True:
+        time.sleep(1)

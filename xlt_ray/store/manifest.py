@@ -1,0 +1,70 @@
+"""manifest.json: what an artifact is made of, with size and checksum of every file, and its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from xlt_ray.store import reading, storage, sums
+
+NAME = "manifest.json"
+CONFIG = "config.json"
+
+_ALWAYS = (CONFIG, "metrics.json", "rejected.parquet")
+_CHECKED_BYTES = 1 << 20  # of the files beside the data, those up to this size are read whenever they are relied on
+
+
+def read(artifact: str) -> dict[str, Any]:
+    """The content of an artifact's manifest.
+
+    Raises:
+        Damaged: if it is missing, cut, or changed.
+    """
+    uri = storage.join(artifact, NAME)
+    content = reading.json_of(uri)
+    if not isinstance(content, dict) or content.get("checksum", _checksum(content)) != _checksum(content):
+        raise reading.damaged(uri, "is not what was written: its checksum differs")
+    return content
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest with the checksum of all the rest of it."""
+    return {**content, "checksum": _checksum(content)}
+
+
+def _checksum(content: Any) -> str:
+    rest = {key: value for key, value in content.items() if key != "checksum"} if isinstance(content, dict) else content
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def listed(content: Mapping[str, Any]) -> dict[str, sums.Sum]:
+    """Sums of all files of an artifact, by path."""
+    return sums.in_entries([*content["files"], *content["others"]])
+
+
+def names(others: Iterable[str], sizes: Mapping[str, int]) -> list[str]:
+    """Files of a result that hold no rows: those that a stage names, figures, and what every stage writes."""
+    plots = [path for path in sizes if path.startswith("plots/")]
+    return sorted({*others, *plots, *(name for name in _ALWAYS if name in sizes)})
+
+
+def damage(artifact: str, content: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with the files of an artifact, by path: by one listing, and the content of the small ones.
+
+    Files of rows are checked when they are read: page by page, or as a whole.
+    """
+    expected = listed(content)
+    problems = sums.wrong_sizes(expected, storage.sizes(artifact))
+    small = {
+        path: found
+        for path, found in expected.items()
+        if "/" not in path and path not in problems and found.bytes <= _CHECKED_BYTES
+    }
+    return problems | sums.differing(artifact, small)
+
+
+def damaged_bytes(artifact: str, content: Mapping[str, Any]) -> dict[str, str]:
+    """The same after reading every byte of every file."""
+    return sums.differing(artifact, listed(content))

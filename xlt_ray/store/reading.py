@@ -1,0 +1,105 @@
+"""Reads files of artifacts; one that is missing, cut or changed is named, with the command that makes it again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xlt_ray.errors import Damaged
+from xlt_ray.store import storage, sums
+
+_KEEP_COMMAND = ("config.json", "manifest.json")
+_STORE_ERRORS = ("AWS Error", "google::cloud")  # of a store that does not answer; the file may be as it was
+_DEEPEST = 4  # folders between a file and its artifact
+
+
+def json_of(uri: str) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        Damaged: if it is missing, or no JSON.
+    """
+    with reading(uri):
+        return json.loads(storage.read_bytes(uri))
+
+
+def bytes_of(uri: str, expected: sums.Sum | None) -> bytes:
+    """The content of a file.
+
+    Args:
+        uri: of the file.
+        expected: its sum, where it is known.
+
+    Raises:
+        Damaged: if it is missing, or not what was written.
+    """
+    with reading(uri):
+        data = storage.read_bytes(uri)
+    if expected and expected.sha256 not in ("", sums.of_bytes(data).sha256):
+        raise damaged(uri, "is not what was written: its checksum differs")
+    return data
+
+
+def table_of(uri: str, expected: sums.Sum | None = None, **options: Any) -> pa.Table:
+    """Read one Parquet file; `options` go to pyarrow's `read_table`.
+
+    Args:
+        uri: of the file.
+        expected: its sum, where it is known: then all of the file is read and checked. Else each page is.
+        options: of pyarrow's `read_table`.
+
+    Raises:
+        Damaged: if it is missing, or not what was written.
+    """
+    filesystem, path = storage.locate(uri)
+    options = {"partitioning": None, "page_checksum_verification": True, **options}
+    with reading(uri):
+        if expected is None:
+            return pq.read_table(path, filesystem=filesystem, **options)
+        return pq.read_table(pa.BufferReader(bytes_of(uri, expected)), **options)
+
+
+@contextlib.contextmanager
+def reading(uri: str) -> Iterator[None]:
+    """While a file of an artifact is read: say which one, where it is missing or damaged.
+
+    Raises:
+        Damaged: naming the file, and the command that makes it again.
+    """
+    try:
+        yield
+    except Damaged:
+        raise
+    except FileNotFoundError as error:
+        raise damaged(uri, "is missing") from error
+    except (pa.ArrowException, ValueError, OSError, MemoryError) as error:
+        if isinstance(error, OSError) and (error.errno or any(word in str(error) for word in _STORE_ERRORS)):
+            raise
+        raise damaged(uri, f"is damaged ({_short(error)})") from error
+
+
+def damaged(uri: str, problem: str) -> Damaged:
+    """What to say of a file, wherever it lies in its artifact."""
+    return Damaged(f"{uri} {problem}; {_again(uri)}")
+
+
+def _again(uri: str) -> str:
+    """How a file is made again: by the command that made its artifact, which is kept in it."""
+    folder = uri
+    for _ in range(_DEEPEST):
+        folder = folder.rpartition("/")[0]
+        for name in _KEEP_COMMAND:
+            with contextlib.suppress(Exception):  # that file may be the damaged one
+                command = json.loads(storage.read_bytes(storage.join(folder, name)))["command"]
+                return f"make it again: {command}"
+    return "make it again with the job and the settings that made it"
+
+
+def _short(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:120] if lines else type(error).__name__

@@ -1,0 +1,109 @@
+"""Checksums of the files of an artifact: taken by the process that writes a file, while it has the bytes.
+
+    {artifact}/sums/{path}.json    {"bytes", "sha256"} of {artifact}/{path}; until they are in manifest.json
+
+They lie in files of their own until the artifact is committed, so that a run that goes on after a crash knows those of
+the files that are there, and nobody reads data only to sum it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from xlt_ray.store import storage
+
+FOLDER = "sums"
+
+_THREADS = 16  # an object store takes 10 to 50 ms for each small file
+_PIECE = 1 << 24
+
+
+class Sum(NamedTuple):
+    """Size in bytes and SHA-256 of a file."""
+
+    bytes: int
+    sha256: str
+
+
+def of_bytes(data: bytes | memoryview) -> Sum:
+    """Of what is about to be written."""
+    return Sum(len(data), hashlib.sha256(data).hexdigest())
+
+
+def of_file(uri: str) -> Sum:
+    """Of a file that is there, read in pieces.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+    """
+    filesystem, path = storage.locate(uri)
+    digest, size = hashlib.sha256(), 0
+    with filesystem.open_input_stream(path, compression=None) as stream:
+        while piece := stream.read(_PIECE):
+            digest.update(piece)
+            size += len(piece)
+    return Sum(size, digest.hexdigest())
+
+
+def note(artifact: str, relative: str, found: Sum) -> None:
+    """Keep the sum of a file that is about to be written: a file without one was written by somebody else."""
+    storage.write_bytes(storage.join(artifact, FOLDER, f"{relative}.json"), json.dumps(found._asdict()).encode())
+
+
+def noted(artifact: str) -> dict[str, Sum]:
+    """All sums that are kept, by the path of their file inside the artifact; those that can't be read are left out."""
+    prefix = storage.join(artifact, FOLDER) + "/"
+    files = [uri for uri in storage.list_files(prefix.rstrip("/"), recursive=True) if _is_whole(uri)]
+    with ThreadPoolExecutor(_THREADS) as threads:
+        found = dict(zip(files, threads.map(_read, files), strict=True))
+    return {uri.removeprefix(prefix).removesuffix(".json"): value for uri, value in found.items() if value}
+
+
+def differing(artifact: str, expected: Mapping[str, Sum]) -> dict[str, str]:
+    """What is wrong with files, by their path, as their bytes say; only those with a problem. Reads all of them."""
+    with ThreadPoolExecutor(_THREADS // 4) as threads:
+        problems = threads.map(lambda item: _difference(storage.join(artifact, item[0]), item[1]), expected.items())
+        return {path: problem for path, problem in zip(expected, problems, strict=True) if problem}
+
+
+def wrong_sizes(expected: Mapping[str, Sum], sizes: Mapping[str, int]) -> dict[str, str]:
+    """What is wrong with files, by their path, as a listing says; only those with a problem."""
+    return {path: problem for path, found in expected.items() if (problem := _wrong_size(found, sizes.get(path)))}
+
+
+def in_entries(entries: Iterable[Mapping[str, object]]) -> dict[str, Sum]:
+    """Sums in the entries of a manifest, by path; those of older manifests lack the hash."""
+    return {str(entry["path"]): Sum(int(str(entry["bytes"])), str(entry.get("sha256", ""))) for entry in entries}
+
+
+def _difference(uri: str, expected: Sum) -> str | None:
+    try:
+        found = of_file(uri)
+    except FileNotFoundError:
+        return "is missing"
+    if problem := _wrong_size(expected, found.bytes):
+        return problem
+    return "is not what was written: its checksum differs" if expected.sha256 not in ("", found.sha256) else None
+
+
+def _wrong_size(expected: Sum, size: int | None) -> str | None:
+    if size is None:
+        return "is missing"
+    return f"has {size} bytes, and {expected.bytes} were written" if size != expected.bytes else None
+
+
+def _is_whole(uri: str) -> bool:
+    return uri.endswith(".json") and not Path(uri).name.startswith(".")
+
+
+def _read(uri: str) -> Sum | None:
+    try:
+        content = json.loads(storage.read_bytes(uri))
+        return Sum(int(content["bytes"]), str(content["sha256"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
