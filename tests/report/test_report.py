@@ -198,7 +198,7 @@ def write_artifact(
         "versions": {"torch": "2.13.0", "ray": "2.60.0", "transformers": "5.23.0"},
         "hardware": {"cpu": "Xeon 8375C", "num_cpus": 16, "memory_gb": 124.6, "gpus": ["H100"]},
         "inputs": {"corpus": "asterisk@1.6.1"},
-        "files": [{"path": path, "rows": 5, "bytes": 123} for path in files],
+        "files": [{"path": path, "rows": 5, "bytes": (directory / path).stat().st_size} for path in files],
         "rows_in": 1075,
         "rows_out": 1075 - rejected,
         "rows_rejected": rejected,

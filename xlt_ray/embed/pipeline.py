@@ -25,7 +25,7 @@ from xlt_ray.embed import index, plan, results
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.embed.plan import Embeddings, Work
 from xlt_ray.errors import RejectedRow, Unreachable
-from xlt_ray.job import cluster, pools, progress
+from xlt_ray.job import cluster, pools, progress, resume
 from xlt_ray.job.tracking import track
 from xlt_ray.models import whisper
 from xlt_ray.store import artifacts
@@ -58,6 +58,7 @@ def embed(embeddings: Embeddings) -> Artifact:
         return artifact
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
+    resume.drop_damaged(artifact)
     _require_audio(work)
     names = {"corpus": work.corpus, "model": work.model}
     with track(artifact.root, "embed", artifact.name, artifact.identity, names) as tracker:

@@ -24,7 +24,7 @@ from xlt_ray.embed.plan import Embeddings
 from xlt_ray.finetune import examples as rows_of
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.finetune.ewc import squared_gradients
-from xlt_ray.job import cluster, pools, progress
+from xlt_ray.job import cluster, pools, progress, resume
 from xlt_ray.job.tracking import track
 from xlt_ray.models import whisper
 from xlt_ray.models.prompts import Prompter
@@ -43,6 +43,7 @@ def estimate(job: FinetuneJob, embeddings: Embeddings, artifact: Artifact) -> No
         return
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
+    resume.drop_damaged(artifact)
     inputs = {"model": job.model, "embed": embeddings.name}
     with track(job.root, "fisher", artifact.name, artifact.identity, inputs) as tracker:
         started = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import errno
 import inspect
 import io
 import itertools
@@ -19,10 +20,12 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from xlt_ray.errors import Unreachable, UserError
+from xlt_ray.errors import Damaged, Unreachable, Unwritable, UserError
 from xlt_ray.job import environment, stopping
 from xlt_ray.job.secrets import redacted, refuse_passwords
 from xlt_ray.store import storage
+
+_NO_SPACE = os.strerror(errno.ENOSPC)
 
 JobT = TypeVar("JobT")
 Presets = Mapping[str, Callable[[], dict[str, Any]]]
@@ -47,13 +50,39 @@ def _run(main: Callable[[JobT], None], presets: Presets, words: list[str]) -> No
         environment.prepare(job)
         main(dataclasses.replace(job, root=lasting(job.root, os.getcwd())))
     except UserError as error:
-        _stop(str(error), error.exit_code)
-    except Unreachable as error:
-        _stop(f"{error}; nothing is lost: run the same command again", 1)
+        _stop(_cause(error, UserError) or str(error), error.exit_code)
     except Exception as error:
-        if advice := environment.advice(error):
-            _stop(advice, UserError.exit_code)
-        _stop(f"{_summary(error)}; the traceback is in {_write_traceback(error)}", 1)
+        _stop_for_a_fault(error)
+
+
+def _stop_for_a_fault(error: Exception) -> NoReturn:
+    """One line about what happened, also where it happened in a worker."""
+    if said := _cause(error, Unreachable):
+        _stop(f"{said}; nothing is lost: run the same command again", 1)
+    if said := _cause(error, Damaged):
+        _stop(said, 1)
+    if (said := _cause(error, Unwritable)) or _NO_SPACE in str(error):
+        _stop(f"{said or _no_space_line(error)}; make room, then run the same command again: what is done is kept", 1)
+    if advice := environment.advice(error):
+        _stop(advice, UserError.exit_code)
+    file = _write_traceback(error)
+    _stop(_summary(error) + (f"; the traceback is in {file}" if file else ""), 1)
+
+
+def _cause(error: BaseException | None, kind: type[Exception]) -> str | None:
+    """What the error of a kind says that an error stands for; Ray wraps that of a worker, with the worker's stack."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        wrapped = getattr(error, "cause", None)
+        if isinstance(error, kind) and not isinstance(wrapped, kind):
+            return str(error)
+        error = wrapped if isinstance(wrapped, BaseException) else error.__cause__ or error.__context__
+    return None
+
+
+def _no_space_line(error: Exception) -> str:
+    return next(line.strip() for line in str(error).splitlines() if _NO_SPACE in line)[:300]
 
 
 def _stop(line: str, code: int) -> NoReturn:
@@ -68,10 +97,13 @@ def _summary(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[-1][:300]}" if lines else type(error).__name__
 
 
-def _write_traceback(error: Exception) -> str:
-    """The name of the file that the traceback is written to."""
-    with tempfile.NamedTemporaryFile("w", prefix="xlt_ray-", suffix=".log", delete=False, encoding="utf-8") as file:
-        file.write(redacted("".join(traceback.format_exception(error))))
+def _write_traceback(error: Exception) -> str | None:
+    """The name of the file that the traceback is written to; None where there is no room for it."""
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="xlt_ray-", suffix=".log", delete=False, encoding="utf-8") as file:
+            file.write(redacted("".join(traceback.format_exception(error))))
+    except OSError:
+        return None
     return file.name
 
 

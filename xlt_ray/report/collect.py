@@ -1,7 +1,7 @@
 """Reads what lies under a root: finished artifacts with their tables and figures, and the names of the unfinished ones.
 
 Reads `{root}/{stage}/{name}/` through `storage`, so a root can be in an object store. Only `manifest.json` makes an
-artifact a result, because it is written last.
+artifact a result, because it is written last. One with a file that is missing or damaged is named, and not shown.
 """
 
 from __future__ import annotations
@@ -9,19 +9,17 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import io
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pyarrow.parquet as pq
 from PIL import Image
 
 from xlt_ray.embed.section import Speech, read_speech
-from xlt_ray.errors import UserError
+from xlt_ray.errors import Damaged, UserError
 from xlt_ray.finetune.section import Training, read_training
 from xlt_ray.retrieval.section import Retrieval, read_retrieval
-from xlt_ray.store import storage
+from xlt_ray.store import artifacts, reading, storage
 from xlt_ray.study.section import Study, read_study
 from xlt_ray.translate.recipe import read_recipe
 from xlt_ray.translate.section import Group, Run, group_runs
@@ -74,6 +72,7 @@ class Results:
         created: when this was read, ISO time in UTC.
         artifacts: finished ones, by stage in the order of the data flow, then by name.
         unfinished: `{stage}/{name}` of directories without `manifest.json`.
+        damaged: what is wrong with those that were finished, by `{stage}/{name}`, with the command that mends it.
         speech: of each finished `embed` artifact, by name.
         retrieval: of each finished `retrieval` artifact, by name.
         training: of each finished `finetune` artifact, by name.
@@ -88,6 +87,7 @@ class Results:
     created: str
     artifacts: tuple[Artifact, ...]
     unfinished: tuple[str, ...]
+    damaged: dict[str, str]
     speech: dict[str, Speech]
     retrieval: dict[str, Retrieval]
     training: dict[str, Training]
@@ -101,8 +101,12 @@ class Results:
         return [artifact for artifact in self.artifacts if artifact.stage == stage]
 
 
-def collect(root: str) -> Results:
+def collect(root: str, *, verify: bool = False) -> Results:
     """Read every artifact under `root`.
+
+    Args:
+        root: directory or URI.
+        verify: whether to read every byte of every artifact, and compare checksums.
 
     Raises:
         UserError: if `root` is not there.
@@ -110,61 +114,95 @@ def collect(root: str) -> Results:
     root = storage.absolute(root)
     if not storage.exists(root):
         raise UserError(f"root {root!r} does not exist; pass the --root that the other jobs wrote to")
-    found = [
-        (stage, name, storage.join(root, stage, name))
-        for stage in STAGES
-        for name in storage.list_folders(storage.join(root, stage))
-    ]
-    finished = [row for row in found if storage.exists(storage.join(row[2], "manifest.json"))]
-    artifacts = tuple(_read_artifact(stage, name, uri) for stage, name, uri in finished)
-    keeping, not_placed = group_runs(_runs(artifacts))
-    studies = {artifact.name: read_study(artifact.metrics) for artifact in artifacts if artifact.stage == "study"}
+    there = [artifact for stage in STAGES for artifact in artifacts.all_of(root, stage)]
+    finished = [artifact for artifact in there if artifact.is_committed]
+    read, damaged = _read_all(finished, verify)
+    shown = tuple(artifact for artifact, _ in read)
+    keeping, not_placed = group_runs(_runs(shown))
+
+    def figures(stage: str) -> dict[str, Any]:
+        return {artifact.name: found for artifact, found in read if artifact.stage == stage}
+
+    studies = figures("study")
     studied = {run["translate"] for study in studies.values() for run in study.figures["runs"].values()}
     return Results(
         root=root,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        artifacts=artifacts,
-        unfinished=tuple(f"{stage}/{name}" for stage, name, uri in found if (stage, name, uri) not in finished),
-        speech={artifact.name: read_speech(artifact.metrics) for artifact in artifacts if artifact.stage == "embed"},
-        retrieval={
-            artifact.name: read_retrieval(artifact.metrics, _data_files(root, artifact))
-            for artifact in artifacts
-            if artifact.stage == "retrieval"
-        },
-        training={
-            artifact.name: _read_training(root, artifact) for artifact in artifacts if artifact.stage == "finetune"
-        },
-        searches={artifact.name: read_search(artifact.metrics) for artifact in artifacts if artifact.stage == "tune"},
+        artifacts=shown,
+        unfinished=tuple(_label(artifact) for artifact in there if artifact not in finished),
+        damaged=damaged,
+        speech=figures("embed"),
+        retrieval=figures("retrieval"),
+        training=figures("finetune"),
+        searches=figures("tune"),
         studies=studies,
         keeping=keeping,
         not_placed=tuple(name for name in not_placed if name not in studied),
     )
 
 
-def _read_artifact(stage: str, name: str, uri: str) -> Artifact:
-    reasons, rejected = _read_rejected(storage.join(uri, "rejected.parquet"))
+def _label(artifact: artifacts.Artifact) -> str:
+    return f"{artifact.stage}/{artifact.name}"
+
+
+def _read_all(
+    finished: Sequence[artifacts.Artifact], verify: bool
+) -> tuple[list[tuple[Artifact, Any]], dict[str, str]]:
+    """Artifacts with the figures of their stage, and what is wrong with the others, by `{stage}/{name}`."""
+    read, damaged = [], {}
+    for stored in finished:
+        try:
+            stored.require_whole(verify=verify)
+            artifact = _read_artifact(stored)
+            # Whatever a reader meets in a file that changed without growing or shrinking is damage too.
+            with reading.reading(stored.uri):
+                read.append((artifact, _figures(stored, artifact)))
+        except (Damaged, KeyError, TypeError, AttributeError) as error:
+            known = isinstance(error, Damaged)
+            damaged[_label(stored)] = str(error if known else reading.damaged(stored.uri, f"can't be read ({error!r})"))
+    return read, damaged
+
+
+def _figures(stored: artifacts.Artifact, artifact: Artifact) -> Any:
+    """What the page shows of an artifact, as its stage reads it; None where metrics.json is shown as it is."""
+    match artifact.stage:
+        case "embed":
+            return read_speech(artifact.metrics)
+        case "retrieval":
+            return read_retrieval(artifact.metrics, [file for file in stored.files() if file.endswith(".parquet")])
+        case "finetune":
+            settings = artifact.config["settings"]["finetune"]
+            return read_training(artifact.name, settings, artifact.metrics, stored.read_json("log.json"))
+        case "tune":
+            return read_search(artifact.metrics)
+        case "study":
+            return read_study(artifact.metrics)
+    return None
+
+
+def _read_artifact(stored: artifacts.Artifact) -> Artifact:
+    reasons, rejected = _read_rejected(stored)
     return Artifact(
-        stage=stage,
-        name=name,
-        config=_read_json(storage.join(uri, "config.json")),
-        manifest=_read_json(storage.join(uri, "manifest.json")),
-        metrics=_read_json(storage.join(uri, "metrics.json")),
-        plots=tuple(_read_plots(storage.join(uri, "plots"))),
+        stage=stored.stage,
+        name=stored.name,
+        config=_read_json(stored, "config.json"),
+        manifest=_read_json(stored, "manifest.json"),
+        metrics=_read_json(stored, "metrics.json"),
+        plots=tuple(_read_plots(stored.path("plots"))),
         reasons=reasons,
         rejected=rejected,
     )
 
 
-def _read_json(uri: str) -> dict[str, Any]:
+def _read_json(stored: artifacts.Artifact, name: str) -> dict[str, Any]:
     """The object in a JSON file; {} where there is no such file."""
-    return dict(json.loads(storage.read_bytes(uri))) if storage.exists(uri) else {}
+    return dict(stored.read_json(name)) if stored.has(name) else {}
 
 
-def _read_rejected(uri: str) -> tuple[dict[str, int], tuple[dict[str, str], ...]]:
-    if not storage.exists(uri):
+def _read_rejected(stored: artifacts.Artifact) -> tuple[dict[str, int], tuple[dict[str, str], ...]]:
+    if not stored.has("rejected.parquet"):
         return {}, ()
-    filesystem, path = storage.locate(uri)
-    table = pq.read_table(path, filesystem=filesystem, partitioning=None)
+    table = artifacts.read_table(stored.path("rejected.parquet"))
     reasons = Counter(table["reason"].to_pylist())
     return dict(reasons.most_common()), tuple(table.slice(0, MAX_REJECTED_ROWS).to_pylist())
 
@@ -174,20 +212,9 @@ def _read_plots(uri: str) -> Iterator[Plot]:
     for file in storage.list_files(uri):
         if file.endswith(".png"):
             png = storage.read_bytes(file)
-            with Image.open(io.BytesIO(png)) as image:
+            with reading.reading(file), Image.open(io.BytesIO(png)) as image:
                 caption = str(image.info.get("Description", ""))
             yield Plot(name=file.rsplit("/", 1)[-1].removesuffix(".png"), png=png, caption=caption)
-
-
-def _data_files(root: str, artifact: Artifact) -> list[str]:
-    """URIs of the tables that the manifest lists, so that a left-over of an earlier attempt is never read."""
-    paths = [file["path"] for file in artifact.manifest["files"] if file["path"].startswith("data/")]
-    return [storage.join(root, artifact.stage, artifact.name, path) for path in paths if path.endswith(".parquet")]
-
-
-def _read_training(root: str, artifact: Artifact) -> Training:
-    log = json.loads(storage.read_bytes(storage.join(root, artifact.stage, artifact.name, "log.json")))
-    return read_training(artifact.name, artifact.config["settings"]["finetune"], artifact.metrics, log)
 
 
 def _runs(artifacts: Sequence[Artifact]) -> Iterator[Run]:

@@ -20,6 +20,9 @@ class ReportJob:
     log: bool = False
     """Also log the finished artifacts that have no run in MLflow, such as those made while its server was down."""
 
+    verify: bool = False
+    """Also read every byte of the artifacts and compare checksums; where one is damaged, the exit code is 1."""
+
     def __post_init__(self) -> None:
         """Refuse names that would leave the root."""
         check_name(self.name)

@@ -85,20 +85,28 @@ class Artifact:
         """Whether config.json is there."""
         return storage.exists(self.path(manifest.CONFIG))
 
-    def damage(self) -> dict[str, str]:
-        """What is wrong with files of a committed artifact, by their path inside; {} if nothing is."""
+    def damage(self, *, verify: bool = False) -> dict[str, str]:
+        """What is wrong with files of a committed artifact, by their path inside; {} if nothing is.
+
+        Args:
+            verify: whether to read every byte; else files of rows are only listed.
+        """
         try:
-            return manifest.damage(self.uri, manifest.read(self.uri))
+            content = manifest.read(self.uri)
+            return (manifest.damaged_bytes if verify else manifest.damage)(self.uri, content)
         except Damaged:
             return {manifest.NAME: "is damaged"}
 
-    def require_whole(self) -> None:
+    def require_whole(self, *, verify: bool = False) -> None:
         """Refuse a committed artifact of which a file is missing or damaged.
+
+        Args:
+            verify: whether to read every byte; else files of rows are only listed.
 
         Raises:
             Damaged: naming the first such file, and the command that makes it again.
         """
-        for path, problem in self.damage().items():
+        for path, problem in self.damage(verify=verify).items():
             raise reading.damaged(self.path(path), problem)
 
     def planned(self, asked: dict[str, Any]) -> Artifact:

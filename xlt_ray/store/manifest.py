@@ -41,7 +41,7 @@ def _checksum(content: Any) -> str:
 
 def listed(content: Mapping[str, Any]) -> dict[str, sums.Sum]:
     """Sums of all files of an artifact, by path."""
-    return sums.in_entries([*content["files"], *content["others"]])
+    return sums.in_entries([*content["files"], *content.get("others", ())])
 
 
 def names(others: Iterable[str], sizes: Mapping[str, int]) -> list[str]:

@@ -92,11 +92,11 @@ def _again(uri: str) -> str:
     """How a file is made again: by the command that made its artifact, which is kept in it."""
     folder = uri
     for _ in range(_DEEPEST):
-        folder = folder.rpartition("/")[0]
         for name in _KEEP_COMMAND:
             with contextlib.suppress(Exception):  # that file may be the damaged one
                 command = json.loads(storage.read_bytes(storage.join(folder, name)))["command"]
                 return f"make it again: {command}"
+        folder = folder.rpartition("/")[0]
     return "make it again with the job and the settings that made it"
 
 

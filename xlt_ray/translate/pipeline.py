@@ -19,7 +19,7 @@ import ray
 import ray.data
 
 from xlt_ray import metrics
-from xlt_ray.job import cluster, pools, progress
+from xlt_ray.job import cluster, pools, progress, resume
 from xlt_ray.job.tracking import Tracker, track
 from xlt_ray.models import whisper
 from xlt_ray.models.prompts import Prompter, Scheme
@@ -41,6 +41,7 @@ def translate(plan: TranslatePlan) -> Artifact:
         return artifact
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
+    resume.drop_damaged(artifact)
     recordings = plan.embeddings.recordings(config.split)
     # Again: what the encoder rejected may have been all that a direction had.
     shards.require_references(recordings, plan.directions, config.split)

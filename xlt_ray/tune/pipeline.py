@@ -21,7 +21,7 @@ import ray.tune
 from xlt_ray.charts.style import to_png
 from xlt_ray.finetune import fisher
 from xlt_ray.finetune import pipeline as finetune
-from xlt_ray.job import cluster, pools, progress
+from xlt_ray.job import cluster, pools, progress, resume
 from xlt_ray.job.settings import identity
 from xlt_ray.job.tracking import Tracker, track
 from xlt_ray.store import artifacts, storage
@@ -48,6 +48,7 @@ def search(plan: TunePlan) -> Artifact:
         return artifact
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
+    resume.drop_damaged(artifact)
     inputs = {"corpus": artifact.settings["corpus"], "model": job.model, "embed": plan.embeddings.name}
     with track(job.root, "tune", artifact.name, artifact.identity, inputs) as tracker:
         started = time.monotonic()
