@@ -4,10 +4,11 @@ import sys
 import tempfile
 
 import pytest
+from ray.exceptions import RayTaskError
 from tiny import tiny_whisper
 
 from xlt_ray.embed.config import EmbedConfig
-from xlt_ray.errors import NoResources, TooManyRejected, Unreachable, UserError
+from xlt_ray.errors import Damaged, NoResources, TooManyRejected, Unreachable, Unwritable, UserError
 from xlt_ray.job import cli
 from xlt_ray.job.settings import identity
 from xlt_ray.presets import PRESETS
@@ -114,6 +115,53 @@ def test_a_place_that_is_out_of_reach_is_no_mistake_and_costs_nothing(capsys):
         1,
         "error: cannot read s3://bucket/a.wav: no answer; nothing is lost: run the same command again\n",
     )
+
+
+def as_ray_raises(error):
+    """What a driver gets where `error` was raised in a worker."""
+    return RayTaskError("task", "a stack\nof many lines", error).as_instanceof_cause()
+
+
+def beneath(error):
+    """An error that was raised while `error` was handled, as Ray Data does with those of a function."""
+    outer = RuntimeError("a stack\nof many lines")
+    outer.__cause__ = error
+    return outer
+
+
+@pytest.mark.parametrize("wrap", [lambda error: error, as_ray_raises, lambda error: as_ray_raises(beneath(error))])
+@pytest.mark.parametrize(
+    ("error", "line", "code"),
+    [
+        (Damaged("/r/x.parquet is missing; make it again: x"), "/r/x.parquet is missing; make it again: x", 1),
+        (
+            Unwritable("/r/x.parquet", "No space left on device"),
+            "cannot write /r/x.parquet: No space left on device; make room, then run the same command again: what is "
+            "done is kept",
+            1,
+        ),
+        (
+            Unreachable("s3://bucket/a.wav", "no answer"),
+            "cannot read s3://bucket/a.wav: no answer; nothing is lost: run the same command again",
+            1,
+        ),
+    ],
+    ids=["damaged", "full", "unreachable"],
+)
+def test_what_happens_in_a_worker_is_said_as_if_it_happened_here(capsys, wrap, error, line, code):
+    assert ended(capsys, wrap(error)) == (code, f"error: {line}\n")
+
+
+def test_no_space_is_known_by_its_words_where_a_library_says_them(capsys):
+    error = RuntimeError("Training failed\n  OSError: [Errno 28] No space left on device: '/r/train'\n  more\n")
+    code, said = ended(capsys, error)
+    assert code == 1
+    assert said.startswith("error: OSError: [Errno 28] No space left on device: '/r/train'; make room, then ")
+
+
+def test_a_traceback_that_finds_no_room_is_left_out(capsys, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    assert ended(capsys, KeyError("name")) == (1, "error: KeyError: 'name'\n")
 
 
 @pytest.mark.parametrize(

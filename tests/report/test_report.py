@@ -36,7 +36,7 @@ from xlt_ray.report.collect import Results, collect
 from xlt_ray.report.render import render
 from xlt_ray.retrieval import plots
 from xlt_ray.retrieval.section import MAX_EXAMPLES
-from xlt_ray.store import storage
+from xlt_ray.store import artifacts, storage
 from xlt_ray.store.schema import HYPOTHESIS
 from xlt_ray.translate import scores as translated
 
@@ -771,3 +771,47 @@ def test_figures_as_the_translate_stage_writes_them(tmp_path: Path) -> None:
 )
 def test_formats(shown: object, expected: object) -> None:
     assert shown == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("retrieval/demo/data/en-fr.parquet", None),
+        ("retrieval/demo/data/en-fr.parquet", b""),
+        ("retrieval/demo/manifest.json", b""),
+        ("retrieval/demo/manifest.json", b'{"files": [{"pa'),
+        ("retrieval/demo/metrics.json", b'{"pairs": '),
+        ("retrieval/demo/metrics.json", b"{}"),
+        ("retrieval/demo/config.json", b"\0" * 20),
+        ("retrieval/demo/rejected.parquet", b"PAR1"),
+        ("retrieval/demo/plots/r1_bars.png", b"no picture"),
+    ],
+)
+def test_what_is_damaged_is_named_and_the_rest_is_shown(
+    root: Path, results: Results, tmp_path: Path, name: str, damage: bytes | None
+) -> None:
+    shutil.copytree(root, tmp_path / "copy")
+    file = tmp_path / "copy" / name
+    file.unlink() if damage is None else file.write_bytes(damage)
+    found = collect(str(tmp_path / "copy"))
+    assert list(found.damaged) == ["retrieval/demo"]
+    assert found.speech == results.speech
+    page = Page(render(found))
+    assert "Damaged, so not shown:" in page.text
+    assert str(file.parent if name.endswith("metrics.json") and damage == b"{}" else file) in page.text
+    assert page.row("embed/demo")
+
+
+def test_a_changed_byte_is_found_where_all_are_read(tmp_path: Path) -> None:
+    artifact = artifacts.plan(str(tmp_path), "fisher", "mine", {}, {})
+    artifact.begin()
+    artifact.write_bytes("fisher.safetensors", b"weights" * 100)
+    artifact.write_json("metrics.json", {"num_examples": 1, "trace": 1.0, "largest": 1.0})
+    artifact.merge_rejected()
+    artifact.commit(units={}, num_rows_in=0, inputs={}, seconds=0, others=["fisher.safetensors"])
+    assert collect(str(tmp_path), verify=True).damaged == {}
+    weights = tmp_path / "fisher/mine/fisher.safetensors"
+    weights.write_bytes(b"Weights" + weights.read_bytes()[7:])
+    damaged = collect(str(tmp_path), verify=True).damaged
+    assert list(damaged) == ["fisher/mine"]
+    assert damaged["fisher/mine"].startswith(f"{weights} is not what was written: its checksum differs; make it again:")

@@ -21,7 +21,7 @@ from ray.util.state.exception import RayStateApiException, ServerUnavailable
 
 from xlt_ray.errors import NoResources, UserError
 from xlt_ray.job import address, orphans, stopping
-from xlt_ray.store import storage
+from xlt_ray.store import artifacts, storage
 
 
 @contextlib.contextmanager
@@ -30,7 +30,12 @@ def cluster(with_state_api: bool = False) -> Iterator[None]:
 
     Args:
         with_state_api: whether a Ray of this machine starts its dashboard, on loopback: what a search needs.
+
+    Raises:
+        UserError: if another job makes what this one has planned to make.
+        NoResources: if the cluster can't be joined.
     """
+    artifacts.require_free()
     joins = address.is_given()
     print(f"ray: {'joining the cluster of RAY_ADDRESS' if joins else 'starting on this machine'}", flush=True)
     logging.getLogger("ray.data").setLevel(logging.ERROR)

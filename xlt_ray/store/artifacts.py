@@ -115,7 +115,10 @@ class Artifact:
         Args:
             asked: content of config.json.
         """
-        return dataclasses.replace(self, asked=asked, seen=self._mark())
+        mark = self._mark()
+        if mark is None:
+            _to_be_made.add(self.uri)
+        return dataclasses.replace(self, asked=asked, seen=mark)
 
     def begin(self) -> None:
         """Become the only writer, clear away what is damaged, and write config.json if it is not there.
@@ -391,6 +394,9 @@ class Artifact:
         return described
 
 
+_to_be_made: set[str] = set()
+"""Artifacts that this process has planned, and that were not there."""
+
 _written: dict[str, str] = {}
 """Manifests that this process has written, by artifact: no other job has."""
 
@@ -466,6 +472,16 @@ def _require_writable(root: str) -> None:
     there = next(folder for folder in (place, *place.parents) if folder.exists())
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         raise UserError(f"--root {root!r} can't be written ({there} is no folder that you may write); choose another")
+
+
+def require_free() -> None:
+    """Refuse to start where another job of this machine already makes what this process has planned to make.
+
+    Raises:
+        UserError: naming that job.
+    """
+    for uri in sorted(_to_be_made):
+        lease.require_free(uri)
 
 
 def all_of(root: str, stage: str) -> list[Artifact]:

@@ -111,6 +111,20 @@ def _is_first(artifact: str, claim: _Claim) -> bool:
     return True
 
 
+def require_free(artifact: str) -> None:
+    """Refuse an artifact that another process of this machine writes; for a look ahead, as `take` decides.
+
+    Raises:
+        Taken: naming the writer that works: host, process and since when.
+    """
+    if artifact in _held:
+        return
+    us = _about_us()
+    for other in _claims(artifact):
+        if other.works and other.content.get("kernel") == us["kernel"] and _is_alive(other):
+            raise Taken(_who(artifact, other))
+
+
 def give_back(artifact: str) -> None:
     """Let others write an artifact."""
     with _lock:
@@ -173,8 +187,13 @@ def _may_live(other: _Claim, own: _Claim) -> bool:
     """False where the writer of a file is known to be dead: a process of this machine, or silent for long."""
     content = other.content
     if content.get("kernel") == own.content["kernel"]:
-        return _started(content["pid"]) == content["started"]
+        return _is_alive(other)
     return own.written - other.written < STALE_S  # two times of one clock, that of the store
+
+
+def _is_alive(other: _Claim) -> bool:
+    """Whether a process of this machine is still the one that wrote the file."""
+    return _started(other.content["pid"]) == other.content["started"]
 
 
 def _is_renewed(other: _Claim, own: _Claim) -> bool:
@@ -201,9 +220,13 @@ def _who(artifact: str, claim: _Claim) -> str:
 
 
 def _others(claim: _Claim) -> list[_Claim]:
-    folder = claim.uri.rpartition("/")[0]
-    found = (_read(uri) for uri in storage.list_files(folder) if uri.endswith(".json") and uri != claim.uri)
-    return [other for other in found if other]
+    artifact = claim.uri.rpartition("/")[0].rpartition("/")[0]
+    return [other for other in _claims(artifact) if other.uri != claim.uri]
+
+
+def _claims(artifact: str) -> list[_Claim]:
+    found = (_read(uri) for uri in storage.list_files(storage.join(artifact, _FOLDER)) if uri.endswith(".json"))
+    return [claim for claim in found if claim]
 
 
 def _read(uri: str) -> _Claim | None:
