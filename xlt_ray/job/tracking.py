@@ -195,7 +195,7 @@ def track(
     tracker, key = _begin(root, stage, name, identity, inputs, seconds_ago)
     status, token = "FAILED", _OPEN.set(key)
     try:
-        with stopping.last_word(lambda: tracker and _end(tracker, "KILLED", 0.0)):
+        with stopping.last_word(lambda: _end(tracker, "KILLED", 0.0) if tracker else None):
             yield tracker or NullTracker()
         status = "FINISHED"
     finally:

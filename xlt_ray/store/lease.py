@@ -193,7 +193,7 @@ def _may_live(other: _Claim, own: _Claim) -> bool:
 
 def _is_alive(other: _Claim) -> bool:
     """Whether a process of this machine is still the one that wrote the file."""
-    return _started(other.content["pid"]) == other.content["started"]
+    return bool(_started(other.content["pid"]) == other.content["started"])
 
 
 def _is_renewed(other: _Claim, own: _Claim) -> bool:
