@@ -4,16 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/pip install --no-input --disable-pip-version-check -c constraints.txt
+PIP_WHEEL := $(BIN)/pip wheel --no-input --disable-pip-version-check -c constraints.txt
 CHAOS_ROUNDS ?= 3
 PYTEST_ARGS ?=
 REHEARSAL_ARGS ?=
+WHEELS ?= -r constraints.txt "setuptools>=77" ".[gpu,demo]"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-real corpora rehearsal check bench chaos
+.PHONY: help setup demo test test-real corpora rehearsal check check-deploy wheelhouse bench chaos
 .SILENT:
 
 help: ## show this list
-	awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+	awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: $(INSTALLED) ## make .venv with the tested versions: the package, the tools, the model of the demo
 
@@ -64,6 +66,15 @@ check: $(INSTALLED) ## lint, format, types, spelling
 	$(BIN)/lint-imports --no-cache > /dev/null
 	echo "check: codespell"
 	$(BIN)/codespell --skip './runs,./build,*.egg-info'
+
+check-deploy: $(INSTALLED) ## the image, the manifests, the policies and both cluster files
+	$(BIN)/python -m pytest tests/deploy $(PYTEST_ARGS)
+
+# setuptools: what an offline `pip install -e .` builds with. The package itself is always that of the checkout.
+wheelhouse: $(INSTALLED) ## every wheel of constraints.txt into wheelhouse/, for an installation without a network
+	echo "wheelhouse: several gigabytes"
+	$(PIP_WHEEL) --wheel-dir wheelhouse $(WHEELS)
+	rm -f wheelhouse/xlt_ray-*
 
 bench: $(VENV)/.installed-bench ## every benchmark, one after another, each against its peers
 	for script in benchmarks/*.py; do \

@@ -1,4 +1,4 @@
-"""Every command in README, docs and the jobs' own texts is read, and checked as the job would, on miniature corpora."""
+"""Every command in README, docs, deploy and the jobs' own texts is checked as the job would, on miniature corpora."""
 
 import dataclasses
 import importlib
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import worlds
+import yaml
 from tiny import tiny_whisper
 
 from xlt_ray import corpora
@@ -23,13 +24,24 @@ NAMED = ("embeddings", "checkpoint", "baseline", "fisher", "retrieval")
 
 
 def documents():
-    return [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted((ROOT / "jobs").glob("*.py"))]
+    prose = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted((ROOT / "jobs").glob("*.py"))]
+    return [*prose, ROOT / "cluster.yaml", *sorted(ROOT.glob("deploy/**/*.yaml"))]
+
+
+def shell(path):
+    """The text of a file; of YAML, its comments without their marks, and the commands in it, which may be folded."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".yaml":
+        return text
+    comments = [line.strip("# ") for line in text.splitlines() if line.startswith("#")]
+    specs = [document.get("spec", {}) for document in yaml.safe_load_all(text) if document]
+    return "\n".join([*comments, *(spec["entrypoint"] for spec in specs if "entrypoint" in spec)])
 
 
 def commands():
     """(file, job, words) of every command line; a line that ends in a backslash goes on in the next."""
     for path in documents():
-        joined = re.sub(r"\\\n\s*", "", path.read_text(encoding="utf-8"))
+        joined = re.sub(r"\\\n\s*", "", shell(path))
         for job, rest in re.findall(r"python jobs/(\w+)\.py([^\n`]*)", joined):
             words = re.split(r"\s+[#(]|\s{3,}[A-Za-z]", rest)[0]
             yield pytest.param(job, shlex.split(words), id=f"{path.name}: {job}{words}".strip())
@@ -40,6 +52,13 @@ def test_commands_are_found():
     found = [param.values[0] for param in commands()]
     assert len(found) > 30
     assert set(found) == set(worlds.JOBS)
+
+
+def test_commands_of_every_way_to_a_cluster_are_found():
+    whole = "--preset fleurs_large_v2 --root"
+    for name in ("cluster.yaml", "cluster-gcp.yaml", "raycluster.yaml", "rayjob.yaml", "cluster.md"):
+        (found,) = {param.id for param in commands() if param.id.startswith(f"{name}: retrieval") and whole in param.id}
+        assert found.endswith("/runs --embed.num-gpus 1 --retrieval.num-gpus 1")
 
 
 @pytest.fixture(scope="module")
