@@ -134,7 +134,7 @@ def test_a_pool_without_spot_types_is_on_demand(config, pools):
 
 
 def test_a_type_that_the_cloud_refuses_is_asked_for_again(config, pools):
-    """No virtue: it is what Ray 2.60 does. Where this fails, a newer Ray does better, and header and guide must say so."""
+    """What Ray 2.60 does. Where this fails, a newer Ray does better, and header and guide must say so."""
     first = of_pool(pools, "gpu")[0]
     asked = settle(Cloud(without={first}), config, ENCODE, 1)
     assert set(asked) == {first}
