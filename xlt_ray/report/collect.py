@@ -22,6 +22,7 @@ from xlt_ray.errors import UserError
 from xlt_ray.finetune.section import Training, read_training
 from xlt_ray.retrieval.section import Retrieval, read_retrieval
 from xlt_ray.store import storage
+from xlt_ray.store.schema import versions_of
 from xlt_ray.study.section import Study, read_study
 from xlt_ray.translate.recipe import read_recipe
 from xlt_ray.translate.section import Group, Run, group_runs
@@ -127,7 +128,7 @@ def collect(root: str) -> Results:
         unfinished=tuple(f"{stage}/{name}" for stage, name, uri in found if (stage, name, uri) not in finished),
         speech={artifact.name: read_speech(artifact.metrics) for artifact in artifacts if artifact.stage == "embed"},
         retrieval={
-            artifact.name: read_retrieval(artifact.metrics, _data_files(root, artifact))
+            artifact.name: read_retrieval(artifact.metrics, _rankings(root, artifact))
             for artifact in artifacts
             if artifact.stage == "retrieval"
         },
@@ -179,8 +180,13 @@ def _read_plots(uri: str) -> Iterator[Plot]:
             yield Plot(name=file.rsplit("/", 1)[-1].removesuffix(".png"), png=png, caption=caption)
 
 
-def _data_files(root: str, artifact: Artifact) -> list[str]:
-    """URIs of the tables that the manifest lists, so that a left-over of an earlier attempt is never read."""
+def _rankings(root: str, artifact: Artifact) -> list[str]:
+    """URIs of the tables that the manifest lists, so that a left-over of an earlier attempt is never read.
+
+    None where they are of an earlier version: its figures are shown without examples.
+    """
+    if artifact.manifest.get("schema") != versions_of("retrieval"):
+        return []
     paths = [file["path"] for file in artifact.manifest["files"] if file["path"].startswith("data/")]
     return [storage.join(root, artifact.stage, artifact.name, path) for path in paths if path.endswith(".parquet")]
 
