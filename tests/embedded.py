@@ -108,7 +108,7 @@ def encode(embeddings: Embeddings, *, most_units: int | None = None) -> Artifact
         return artifact
     artifact.begin()
     cut = pipeline._cut(artifact, work)
-    encoder = pipeline.EncodeUnit(artifact, work.model, work.config)
+    encoder = pipeline.EncodeUnit(artifact, work.model, work.config, "cpu")
     done = artifact.done()
     for number, (unit, rows) in enumerate((unit, rows) for unit, rows in cut.units.items() if unit not in done):
         if number == most_units:

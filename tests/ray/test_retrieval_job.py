@@ -12,6 +12,7 @@ import soundfile
 from ray_speech import RATE, row, tone, write_manifest, write_rows
 from tiny import tiny_whisper
 
+from xlt_ray.retrieval import rankings
 from xlt_ray.store import artifacts, storage
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -32,7 +33,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, model):
-    """Root of a finished retrieval job over 3 languages, 9 sentences, tiles of 4 by 4."""
+    """Root of a finished retrieval job over 3 languages, 9 sentences, strips of 4: units of 2 by 2 strips and less."""
     folder = tmp_path_factory.mktemp("corpus")
     manifest = write_manifest(folder, LANGUAGES, 9)
     root = folder / "runs"
@@ -88,50 +89,53 @@ def test_the_ranking_shows_the_top_with_scores(finished):
     root, *_ = finished
     by_id = {identifier: frames for identifier, _, frames in utterances(root, "fr")}
     queries = {identifier: frames for identifier, _, frames in utterances(root, "en")}
-    for line in pq.read_table(root / "retrieval" / "tones" / "data" / "en-fr.parquet").to_pylist():
+    uri = str(root / "retrieval" / "tones" / "data" / "en-fr.parquet")
+    table = rankings.with_candidates(rankings.read(uri, "f1", "multi_positive"), uri)
+    assert table.num_rows == 9
+    for line in table.to_pylist():
         scores = [entry["score"] for entry in line["top"]]
         assert scores == sorted(scores, reverse=True)
+        assert len(scores) == 9
         for entry in line["top"]:
             naive = naive_f1(queries[line["utterance_id"]], by_id[entry["utterance_id"]])
             assert entry["score"] == pytest.approx(naive, abs=1e-5)
             assert entry["correct"] == (entry["sentence_id"] == line["sentence_id"])
 
 
-def test_recall_of_one_direction_is_precision_of_the_other(finished):
-    """Recall of en->fr and precision of fr->en are the same matrix transposed; their ranks are not, but both exist."""
-    root, *_ = finished
-    names = set(dict(pq.read_table(root / "retrieval/tones/data/en-fr.parquet")["ranks"][0].as_py()))
-    assert names == {
-        *(f"seqsim-{mode}" for mode in ("f1", "mean", "recall", "precision")),
-        *("mean_pool", "max_pool", "dtw", "random", "layer-1"),
-    }
-
-
 def tree(folder):
     return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
 
 
-def test_another_mode_and_protocol_rank_the_same_scores_anew(finished):
-    """Scores and frames are read, not made again; the result is that of a run that asked for them at once."""
+def test_another_mode_and_protocol_only_summarise_anew(finished):
+    """Neither frames nor rankings are touched; the figures are those of a run that asked for them at once."""
     root, _, flags = finished
     shown = ["--retrieval.mode", "recall", "--retrieval.protocol", "one_per_sentence", "--retrieval.top-k", 3]
     before = tree(root)
     again, at_once = (run_job("retrieval", "--name", name, *flags, *shown) for name in ("tones", "at_once"))
     assert again.returncode == at_once.returncode == 0, again.stderr + at_once.stderr
+    assert "summarised anew: mode recall, protocol one_per_sentence, top_k 3" in again.stdout
+    assert "score pairs" not in again.stdout
     assert "embeddings: tones (same corpus, model and encoding)" in at_once.stdout
     for name, stamp in before.items():
-        if not name.startswith(("retrieval/tones/data", "retrieval/tones/rejected")):
+        if not name.startswith("retrieval/tones/rejected"):
             assert tree(root)[name] == stamp, name
     metrics = [json.loads((root / "retrieval" / name / "metrics.json").read_text()) for name in ("tones", "at_once")]
     assert metrics[0] == metrics[1]
-    assert (metrics[0]["mode"], metrics[0]["protocol"]) == ("recall", "one_per_sentence")
-    for pair in metrics[0]["pairs"]:
-        one, other = (
-            pq.read_table(root / "retrieval" / name / f"data/{pair}.parquet") for name in ("tones", "at_once")
-        )
-        assert one.equals(other)
+    assert (metrics[0]["mode"], metrics[0]["protocol"], metrics[0]["top_k"]) == ("recall", "one_per_sentence", 3)
+    refused = run_job("retrieval", "--name", "at_once", *flags, "--retrieval.top-k", 5)
+    assert refused.returncode == 2
+    assert "--retrieval.top-k 5" in refused.stderr
+    assert "keeps 3 candidates a query; score anew under another --name, or delete it" in refused.stderr
     back = run_job("retrieval", "--name", "tones", *flags)
     assert back.returncode == 0, back.stderr
+
+
+def test_pairs_are_counted_while_a_unit_is_scored(finished):
+    """9 x 9 recordings of 3 pairs of languages in 2 layers, by columns of at most 4."""
+    _, output, _ = finished
+    done = [int(line.split("/")[0].split()[-1]) for line in output.splitlines() if line.startswith("score pairs")]
+    assert done[0] == 0
+    assert done[-1] == 2 * 3 * 81
 
 
 def test_the_job_says_where_its_results_are(finished):

@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,10 @@ from xlt_ray.report import render as formats
 from xlt_ray.report.collect import Results, collect
 from xlt_ray.report.render import render
 from xlt_ray.retrieval import plots
+from xlt_ray.retrieval.config import MODES, PROTOCOLS
 from xlt_ray.retrieval.section import MAX_EXAMPLES
 from xlt_ray.store import artifacts, storage
-from xlt_ray.store.schema import HYPOTHESIS
+from xlt_ray.store.schema import HYPOTHESIS, ranking_schema, versions_of
 from xlt_ray.translate import scores as translated
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
@@ -76,26 +78,26 @@ TEXTS = {
 }
 SENTENCES = list(TEXTS)
 NUM_CANDIDATES = 215
-RANKING = pa.schema(
-    [
-        *((name, pa.string()) for name in ("pair", "utterance_id", "sentence_id", "text")),
-        ("rank", pa.int32()),
-        ("positive_score", pa.float32()),
-        ("num_candidates", pa.int32()),
-        (
-            "top",
-            pa.list_(
-                pa.struct(
-                    [
-                        *((name, pa.string()) for name in ("utterance_id", "sentence_id", "text")),
-                        ("score", pa.float32()),
-                        ("correct", pa.bool_()),
-                    ]
-                )
-            ),
-        ),
-    ]
-)
+RANKING = ranking_schema(PROTOCOLS, MODES, [f"seqsim-{mode}" for mode in MODES])
+
+
+def ranking_table(rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows of `ranking_row` as a run keeps them, in one mode and by one protocol; a candidate is a row of SENTENCES."""
+    kept = []
+    for row in rows:
+        top = [
+            {"candidate": SENTENCES.index(found["sentence_id"]), **{key: found[key] for key in ("score", "correct")}}
+            for found in row["top"]
+        ]
+        by_mode = {
+            "ranks": {"seqsim-f1": row["rank"]},
+            "hit_scores": {"f1": row["positive_score"]},
+            "top": {"f1": top},
+        }
+        names = {key: row[key] for key in ("pair", "utterance_id", "sentence_id", "text")}
+        counts = {"num_positives": 1, "num_candidates": row["num_candidates"]}
+        kept.append(names | {"multi_positive": counts | by_mode, "one_per_sentence": None})
+    return pa.Table.from_pylist(kept, schema=RANKING)
 
 
 def scored(rng: np.random.Generator, level: float) -> dict[str, Any]:
@@ -126,6 +128,7 @@ def retrieval_metrics() -> dict[str, Any]:
         "score": "seqsim",
         "mode": "f1",
         "protocol": "multi_positive",
+        "top_k": 10,
         "seed": 0,
         **scored(rng, 0.86),
         "baselines": {name: scored(rng, level) for name, level in levels.items()},
@@ -190,7 +193,7 @@ def write_artifact(
     manifest = {
         "stage": stage,
         "name": name,
-        "schema_version": 1,
+        "schema": versions_of(stage),
         "fingerprint": "9f86d081884c7d65",
         "created": "2026-01-17T09:30:12+00:00",
         "wall_time_s": 312.4,
@@ -206,14 +209,18 @@ def write_artifact(
     write_json(directory / "manifest.json", manifest)
 
 
-def write_rankings(root: Path, name: str) -> list[str]:
+def ranking_rows() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     rng = np.random.default_rng(1)
-    data = root / "retrieval" / name / "data"
-    data.mkdir(parents=True, exist_ok=True)
     for index, pair in enumerate(PAIRS):
         ranks = [1, 1, 1, 2, 5 + 7 * index] if index % 2 else [1, 1, 1, 1, 1]
-        rows = [ranking_row(pair, sentence, rank, rng) for sentence, rank in zip(SENTENCES, ranks, strict=True)]
-        pq.write_table(pa.Table.from_pylist(rows, schema=RANKING), data / f"{pair}.parquet")
+        yield pair, [ranking_row(pair, sentence, rank, rng) for sentence, rank in zip(SENTENCES, ranks, strict=True)]
+
+
+def write_rankings(root: Path, name: str) -> list[str]:
+    data = root / "retrieval" / name / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    for pair, rows in ranking_rows():
+        pq.write_table(ranking_table(rows), data / f"{pair}.parquet")
     return [f"data/{pair}.parquet" for pair in PAIRS]
 
 
@@ -343,12 +350,12 @@ def test_layers_are_shown_with_chance(page: Page) -> None:
     assert page.row("R@1")[1:] == [f"{100 * layer['mean']['r1']:.1f}" for layer in layers.values()]
 
 
-def all_rows(root: Path) -> list[dict[str, Any]]:
-    return [row for pair in PAIRS for row in pq.read_table(root / f"retrieval/demo/data/{pair}.parquet").to_pylist()]
+def all_rows() -> list[dict[str, Any]]:
+    return [row for _, rows in ranking_rows() for row in rows]
 
 
-def test_worst_retrievals_are_the_last_ranked_with_their_texts(page: Page, results: Results, root: Path) -> None:
-    worst_of = {row["pair"]: row for row in sorted(all_rows(root), key=lambda row: row["rank"]) if row["rank"] > 1}
+def test_worst_retrievals_are_the_last_ranked_with_their_texts(page: Page, results: Results) -> None:
+    worst_of = {row["pair"]: row for row in sorted(all_rows(), key=lambda row: row["rank"]) if row["rank"] > 1}
     expected = sorted(worst_of.values(), key=lambda row: -row["rank"])[:MAX_EXAMPLES]
     shown = results.retrieval["demo"].worst
     assert [(f"{item.query}-{item.candidate}", item.rank) for item in shown] == [
@@ -362,9 +369,9 @@ def test_worst_retrievals_are_the_last_ranked_with_their_texts(page: Page, resul
         assert f"Sought {TEXTS[row['sentence_id']][row['pair'].split('-')[1]]}" in text
 
 
-def test_best_retrievals_have_the_widest_margins(results: Results, root: Path) -> None:
+def test_best_retrievals_have_the_widest_margins(results: Results) -> None:
     margins: dict[str, float] = {}
-    for row in all_rows(root):
+    for row in all_rows():
         if row["rank"] == 1:
             margin = row["positive_score"] - max(found["score"] for found in row["top"] if not found["correct"])
             margins[row["pair"]] = max(margins.get(row["pair"], -1.0), margin)
@@ -463,15 +470,16 @@ def test_where_the_paper_has_values_the_page_says_that_it_lacks_them(
 
 
 def test_a_run_without_baselines_intervals_layers_texts_and_plots(tmp_path: Path) -> None:
-    metrics = {key: value for key, value in retrieval_metrics().items() if key in ("score", "mode", "pairs", "mean")}
+    bare = ("score", "mode", "protocol", "top_k", "pairs", "mean")
+    metrics = {key: value for key, value in retrieval_metrics().items() if key in bare}
     for figures in metrics["pairs"].values():
         del figures["r1_ci95"]
     row = ranking_row("en-fr", "vm-intro", 9, np.random.default_rng(0)) | {"text": None}
-    row["top"] = [found | {"text": None} for found in row["top"]]
     data = tmp_path / "retrieval" / "bare" / "data"
     data.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist([row], schema=RANKING), data / "en-fr.parquet")
-    pq.write_table(RANKING.empty_table(), data / "fr-en.parquet")
+    pq.write_table(ranking_table([row]), data / "en-fr.parquet")
+    names = [{"pair": "fr-en", "utterance_id": f"fr/{sentence}", "sentence_id": sentence} for sentence in SENTENCES]
+    pq.write_table(pa.Table.from_pylist(names, schema=RANKING), data / "fr-en.parquet")
     write_artifact(tmp_path, "retrieval", "bare", metrics, ["data/en-fr.parquet", "data/fr-en.parquet"])
     page = Page(render(collect(str(tmp_path))))
     assert page.row("en → fr", f"{100 * metrics['pairs']['en-fr']['r1']:.1f}")[6:8] == ["–", "–"]
@@ -479,6 +487,15 @@ def test_a_run_without_baselines_intervals_layers_texts_and_plots(tmp_path: Path
     assert "No query found its translation first." in page.text
     assert "mean pooling" not in page.text
     assert page.open == []
+
+
+def test_rankings_of_an_earlier_version_are_left_out_and_the_figures_are_shown(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "runs")
+    path = tmp_path / "runs/retrieval/demo/manifest.json"
+    write_json(path, json.loads(path.read_text()) | {"schema": {"ranking": 1}})
+    found = collect(str(tmp_path / "runs")).retrieval["demo"]
+    assert (found.best, found.worst) == ((), ())
+    assert found.scored.mean.r1 == retrieval_metrics()["mean"]["r1"]
 
 
 def test_several_runs_are_compared_first(root: Path, tmp_path: Path) -> None:

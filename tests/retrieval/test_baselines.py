@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
 import torch
+import whole_matrix
+from hypothesis import given
+from hypothesis import strategies as st
 
 from xlt_ray.retrieval import baselines
 from xlt_ray.retrieval.seqsim import Frames
@@ -16,32 +19,10 @@ X, X_PARTS = ragged(0, [3, 7, 1, 5])
 Y, Y_PARTS = ragged(1, [4, 1, 9])
 
 
-def cosine(a, b):
-    return a @ b / np.sqrt((a @ a) * (b @ b))
-
-
-def naive_dtw(a, b):
-    """The recursion as Sakoe and Chiba print it, cell by cell."""
-    distance = 1 - a @ b.T
-    cost = np.full(distance.shape, np.inf)
-    for i in range(len(a)):
-        for j in range(len(b)):
-            d = distance[i, j]
-            ways = [2 * d] if i == j == 0 else []
-            ways += [cost[i - 1, j] + d] if i else []
-            ways += [cost[i, j - 1] + d] if j else []
-            ways += [cost[i - 1, j - 1] + 2 * d] if i and j else []
-            cost[i, j] = min(ways)
-    return -cost[-1, -1] / (len(a) + len(b))
-
-
 @pytest.mark.parametrize(
     ("score", "naive"),
-    [
-        (baselines.mean_pool, lambda a, b: cosine(a.mean(axis=0), b.mean(axis=0))),
-        (baselines.max_pool, lambda a, b: cosine(a.max(axis=0), b.max(axis=0))),
-        (baselines.dtw, naive_dtw),
-    ],
+    [(getattr(baselines, name), naive) for name, naive in whole_matrix.BASELINES.items()],
+    ids=list(whole_matrix.BASELINES),
 )
 def test_equals_its_definition(score, naive):
     expected = [[naive(a, b) for b in Y_PARTS] for a in X_PARTS]
@@ -60,8 +41,21 @@ def test_dtw_of_an_utterance_with_itself_is_free():
 
 
 def test_random_depends_on_seed_and_pair_only():
-    drawn = baselines.random(50, 60, 0, ("en", "fr"))
-    assert np.array_equal(drawn, baselines.random(50, 60, 0, ("en", "fr")))
-    assert not np.array_equal(drawn, baselines.random(50, 60, 1, ("en", "fr")))
-    assert not np.array_equal(drawn, baselines.random(50, 60, 0, ("fr", "en")))
-    assert abs(drawn.mean() - 0.5) < 0.03
+    def drawn(seed, pair):
+        return baselines.random(range(50), range(60), 60, seed, pair)
+
+    assert np.array_equal(drawn(0, ("en", "fr")), drawn(0, ("en", "fr")))
+    assert not np.array_equal(drawn(0, ("en", "fr")), drawn(1, ("en", "fr")))
+    assert not np.array_equal(drawn(0, ("en", "fr")), drawn(0, ("fr", "en")))
+    assert abs(drawn(0, ("en", "fr")).mean() - 0.5) < 0.03
+
+
+@given(
+    st.integers(1, 9), st.integers(1, 9), st.lists(st.integers(0, 8), min_size=1), st.integers(0, 8), st.integers(1, 9)
+)
+def test_a_part_of_what_is_drawn_is_that_of_the_whole(num_rows, num_columns, rows, first, num):
+    rows = [row % num_rows for row in rows]
+    columns = range(first % num_columns, min(first % num_columns + num, num_columns))
+    whole = whole_matrix.drawn(num_rows, num_columns, 3, "en-fr")
+    part = baselines.random(rows, columns, num_columns, 3, ("en", "fr"))
+    assert np.array_equal(part, whole[rows][:, columns.start : columns.stop])

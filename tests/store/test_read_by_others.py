@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from xlt_ray.retrieval.config import MODES, PROTOCOLS
 from xlt_ray.store import schema
 from xlt_ray.store.schema import Utterance
 
@@ -58,15 +59,20 @@ def test_the_datasets_library_reads_the_frames_of_shards(tmp_path, streaming):
 
 
 def value_of(kind):
-    """A value of a type; of a list of structs, two of them."""
+    """A value of a type; of a list, two of them."""
     if kind in VALUES:
         return VALUES[kind]
-    return [{field.name: value_of(field.type) for field in kind.value_type}] * 2
+    if pa.types.is_struct(kind):
+        return {field.name: value_of(field.type) for field in kind}
+    return [value_of(kind.value_type)] * 2
 
 
-@pytest.mark.parametrize("name", ["INDEX", "REJECTED", "EXAMPLE", "TRIAL", "CELL", "HYPOTHESIS"])
-def test_the_datasets_library_reads_every_table(tmp_path, name):
-    table = getattr(schema, name)
+RANKING = schema.ranking_schema(PROTOCOLS, MODES, ["seqsim-f1", "dtw"])
+NAMED = {name: getattr(schema, name) for name in ("INDEX", "REJECTED", "EXAMPLE", "TRIAL", "CELL", "HYPOTHESIS")}
+
+
+@pytest.mark.parametrize("table", [*NAMED.values(), RANKING], ids=[*NAMED, "RANKING"])
+def test_the_datasets_library_reads_every_table(tmp_path, table):
     row = {field.name: value_of(field.type) for field in table}
     pq.write_table(pa.Table.from_pylist([row], schema=table), tmp_path / "rows.parquet")
     (read,) = datasets.load_dataset("parquet", data_files=str(tmp_path / "rows.parquet"), split="train")

@@ -100,7 +100,7 @@ def why_not(*arguments) -> str:
 def test_rows_and_scores_keep_their_order(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     model = checkpoint_at(tmp_path)
-    scores = comet.score(model, *TEXTS, batch_size=5)
+    scores = comet.score(model, *TEXTS, batch_size=5, num_gpus=1)
     assert scores.segments == ("Guten Tag|Hello|Hello", "Eins||One", "Auf Wiedersehen|Goodbye, see you|Goodbye")
     assert scores.system == {
         "options": {"batch_size": 5, "gpus": 1, "progress_bar": False},
@@ -120,6 +120,12 @@ def test_a_hub_id_is_a_checkpoint_in_a_snapshot():
     scores = comet.score("Unbabel/wmt22-comet-da", *TEXTS)
     assert scores.system["loaded"] == "/hub/Unbabel/wmt22-comet-da/checkpoints/model.ckpt"
     assert scores.system["options"]["batch_size"] == 16
+
+
+@pytest.mark.usefixtures("fake")
+def test_no_gpu_is_used_that_was_not_booked():
+    """The torch of this environment sees one."""
+    assert comet.score("Unbabel/wmt22-comet-da", *TEXTS).system["options"]["gpus"] == 0
 
 
 @pytest.mark.usefixtures("fake")

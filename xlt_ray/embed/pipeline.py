@@ -120,7 +120,7 @@ def _encoded(artifact: Artifact, work: Work, units: dict[str, pa.Table]) -> ray.
     pool = pools.pool("embed", work.config.num_gpus, work.config.max_actors, len(units))
     rows = [{"unit": unit, "table": to_ipc(table)} for unit, table in units.items()]
     decode = {"corpus": work.corpus, "split_long": work.config.split_long}
-    encode = {"artifact": artifact, "model": work.model, "config": work.config}
+    encode = {"artifact": artifact, "model": work.model, "config": work.config, "device": pool.device}
     return (
         ray.data.from_items(rows, override_num_blocks=len(rows))
         .map(decode_unit, fn_kwargs=decode, num_cpus=pool.feed_cpus)
@@ -171,7 +171,7 @@ def _decode(recording: audio.Recording, name: str, split_long: bool) -> tuple[by
 class EncodeUnit:
     """An actor that holds the encoder: units of DECODED rows in, a shard of each on disk, a row of counts out."""
 
-    def __init__(self, artifact: Artifact, model: str, config: EmbedConfig) -> None:
+    def __init__(self, artifact: Artifact, model: str, config: EmbedConfig, device: str) -> None:
         # Imported here: the driver and the tasks that decode need no torch (3 s and 200 MB).
         import torch
 
@@ -187,7 +187,7 @@ class EncodeUnit:
             context_margin=config.context_margin,
             keep_margin=None if config.keep_margin == "all" else config.keep_margin,
             layers=config.layers,
-            device="cuda" if torch.cuda.is_available() else "cpu",
+            device=device,
         )
 
     def __call__(self, units: pa.Table) -> pa.Table:

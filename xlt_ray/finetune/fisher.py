@@ -83,7 +83,7 @@ def _estimate_missing(artifact: Artifact, job: FinetuneJob, num_examples: int) -
     pool = pools.pool("fisher", job.finetune.num_gpus, job.finetune.num_workers, len(missing))
     estimated = ray.data.from_items(missing, override_num_blocks=len(missing)).map_batches(
         EstimateUnit,
-        fn_constructor_kwargs={"artifact": artifact, "model": job.model, "config": job.finetune},
+        fn_constructor_kwargs={"artifact": artifact, "model": job.model, "config": job.finetune, "device": pool.device},
         batch_size=1,
         batch_format="pyarrow",
         **pool.options,
@@ -97,14 +97,14 @@ def _estimate_missing(artifact: Artifact, job: FinetuneJob, num_examples: int) -
 class EstimateUnit:
     """An actor that holds the decoder: units of examples in, a file of summed squared gradients of each out."""
 
-    def __init__(self, artifact: Artifact, model: str, config: FinetuneConfig) -> None:
+    def __init__(self, artifact: Artifact, model: str, config: FinetuneConfig, device: str) -> None:
         # Imported here: they import transformers, and the driver need not wait for it.
         from xlt_ray.finetune.learner import Learner
         from xlt_ray.models import decoder
 
         torch.set_num_threads(1)  # one thread an actor, as in the embed stage
         self._artifact, self._config = artifact, config
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = device
         # All of the decoder, whatever a run trains: one Fisher serves every run.
         every = dataclasses.replace(config, train_embeddings=True, lora_rank=None)
         self._learner = Learner(decoder.load_decoder(whisper.resolve_model(model), self._device), every).eval()

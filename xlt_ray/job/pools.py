@@ -18,7 +18,8 @@ class Pool:
     """What one actor of a stage takes, how many there may be, and what the tasks that feed them take.
 
     On CPUs an actor books 0.9 of one and a feeding task 0.1: with whole CPUs booked, a pool as large as the machine
-    waits for its input for ever. `num_cpus` and `num_gpus` are an actor's, `feed_cpus` a task's.
+    waits for its input for ever. `num_cpus`, `num_gpus` and `memory` (bytes, 0 where it is not said) are an actor's,
+    `feed_cpus` a task's.
     """
 
     num_cpus: float
@@ -26,6 +27,12 @@ class Pool:
     feed_cpus: float
     initial_size: int
     max_size: int
+    memory: int = 0
+
+    @property
+    def device(self) -> str:
+        """Where an actor computes: what it booked decides, because Ray shows the GPUs of a node to whoever runs there."""
+        return "cuda" if self.num_gpus else "cpu"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -34,13 +41,19 @@ class Pool:
             "compute": ray.data.ActorPoolStrategy(min_size=1, initial_size=self.initial_size, max_size=self.max_size),
             "num_cpus": self.num_cpus,
             "num_gpus": self.num_gpus,
+            "memory": self.memory or None,
             # Ray's default is to retry for ever, so one unit that kills its actor would never let the job end.
             "max_restarts": 4,
             "max_task_retries": 2,
         }
 
 
-def pool(stage: str, num_gpus: float | None, max_actors: int | None, num_units: int) -> Pool:
+def memory(needed: int) -> int:
+    """Bytes to ask for; 0 on a cluster whose nodes do not tell how much they have, where asking would wait for ever."""
+    return needed if room.tells_memory() else 0
+
+
+def pool(stage: str, num_gpus: float | None, max_actors: int | None, num_units: int, needed_memory: int = 0) -> Pool:
     """One actor a GPU, or one a CPU where there is none; on a cluster more of them as nodes come. Says what it chose.
 
     Returns when there is room for an actor and what feeds it; until then a line every 30 s says what is waited for.
@@ -50,14 +63,18 @@ def pool(stage: str, num_gpus: float | None, max_actors: int | None, num_units: 
         num_gpus: GPUs an actor takes; None: 1 if the cluster has a GPU now, else 0.
         max_actors: most actors at a time; None: as many as there are units, or as this machine can hold.
         num_units: units of work; there are never more actors than these.
+        needed_memory: bytes that an actor takes, as far as that is known.
 
     Raises:
         NoResources: if there can never be room.
     """
     resources = ray.cluster_resources()
+    asked_memory = memory(needed_memory)
     gpus, cpus = resources.get("GPU", 0), resources.get("CPU", 0)
     gpus_each = num_gpus if num_gpus is not None else float(gpus > 0)
     fit = int(gpus / gpus_each if gpus_each else cpus)
+    if asked_memory:
+        fit = min(fit, int(resources.get("memory", 0) / asked_memory))
     most = max_actors or (num_units if address.is_given() else max(1, fit))
     max_size = max(1, min(most, num_units))
     initial_size = max(1, min(fit, max_size))
@@ -66,9 +83,9 @@ def pool(stage: str, num_gpus: float | None, max_actors: int | None, num_units: 
     if gpus_each:
         # Actors on GPUs need little of a CPU: half of what the cluster has stays for the tasks that feed them.
         each = min(1.0, round(0.5 * cpus / initial_size, 2)) if cpus else 1.0
-        chosen = Pool(each, gpus_each, each, initial_size, max_size)
+        chosen = Pool(each, gpus_each, each, initial_size, max_size, asked_memory)
     else:
-        chosen = Pool(0.9, 0.0, 0.1, initial_size, max_size)
+        chosen = Pool(0.9, 0.0, 0.1, initial_size, max_size, asked_memory)
     _take(stage, [_bundle(chosen), {"CPU": chosen.feed_cpus}])
     return chosen
 
@@ -80,7 +97,8 @@ def _take(stage: str, bundles: Sequence[room.Bundle]) -> None:
 
 def _bundle(asked: Pool | Workers) -> room.Bundle:
     """What one actor or worker takes."""
-    return {"CPU": asked.num_cpus, **({"GPU": asked.num_gpus} if asked.num_gpus else {})}
+    more = {"GPU": asked.num_gpus, "memory": asked.memory if isinstance(asked, Pool) else 0}
+    return {"CPU": asked.num_cpus, **{kind: amount for kind, amount in more.items() if amount}}
 
 
 def require(job: Any) -> None:

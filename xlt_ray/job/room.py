@@ -20,7 +20,9 @@ from xlt_ray.errors import NoResources
 from xlt_ray.job import address
 
 Bundle = Mapping[str, float]
-"""What must be free on one node: amounts by kind, `CPU` and `GPU`."""
+"""What must be free on one node: amounts by kind, `CPU`, `GPU` and `memory` (bytes)."""
+
+_KINDS = ("CPU", "GPU", "memory")
 
 _TELL_S = 30
 _HEAD = "node:__internal_head__"  # what Ray gives the head to have
@@ -52,8 +54,9 @@ def require(what: str, bundles: Sequence[Bundle], advice: str) -> None:
     if not types or _fit(bundles, types):
         return
     place = "this cluster" if address.is_given() else "this machine"
-    largest = {kind: max(of.resources.get(kind, 0) for of in types) for kind in ("CPU", "GPU")}
-    total = {kind: sum(of.most * of.resources.get(kind, 0) for of in types if of.most) for kind in ("CPU", "GPU")}
+    kinds = [kind for kind in _KINDS if kind != "memory" or any(kind in bundle for bundle in bundles)]
+    largest = {kind: max(of.resources.get(kind, 0) for of in types) for kind in kinds}
+    total = {kind: sum(of.most * of.resources.get(kind, 0) for of in types if of.most) for kind in kinds}
     nodes = f", at most {_words(largest)} on one node" if total != largest else ""
     raise NoResources(f"{what} needs {_needed(bundles)}, and {place} has no more than {_words(total)}{nodes}; {advice}")
 
@@ -66,6 +69,12 @@ def most(bundle: Bundle) -> float:
     types = list(_node_types()) or [NodeType(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
     held = [(min(of.resources.get(kind, 0) // need for kind, need in bundle.items() if need), of) for of in types]
     return sum(num * of.most for num, of in held if num)
+
+
+def tells_memory() -> bool:
+    """Whether every node that can come tells how much memory it has; of those that are there, where that is unknown."""
+    types = list(_node_types()) or [NodeType(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
+    return all(found.resources.get("memory") for found in types if found.most)
 
 
 def wait(what: str, bundles: Sequence[Bundle], tell_s: float = _TELL_S) -> None:
@@ -131,7 +140,7 @@ def _is_within(bundle: Bundle, node: Bundle) -> bool:
 
 
 def _sum(bundles: Sequence[Bundle]) -> Bundle:
-    return {kind: sum(bundle.get(kind, 0) for bundle in bundles) for kind in ("CPU", "GPU")}
+    return {kind: sum(bundle.get(kind, 0) for bundle in bundles) for kind in _KINDS}
 
 
 def _needed(bundles: Sequence[Bundle]) -> str:
@@ -139,7 +148,10 @@ def _needed(bundles: Sequence[Bundle]) -> str:
 
 
 def _words(amounts: Mapping[str, Any]) -> str:
-    return " and ".join(f"{amount:g} {kind}" for kind, amount in amounts.items())
+    return " and ".join(
+        f"{amount / 1e9:.2g} GB of memory" if kind == "memory" else f"{amount:g} {kind}"
+        for kind, amount in amounts.items()
+    )
 
 
 def _there() -> str:

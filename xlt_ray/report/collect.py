@@ -20,6 +20,7 @@ from xlt_ray.errors import Damaged, UserError
 from xlt_ray.finetune.section import Training, read_training
 from xlt_ray.retrieval.section import Retrieval, read_retrieval
 from xlt_ray.store import artifacts, reading, storage
+from xlt_ray.store.schema import versions_of
 from xlt_ray.study.section import Study, read_study
 from xlt_ray.translate.recipe import read_recipe
 from xlt_ray.translate.section import Group, Run, group_runs
@@ -169,7 +170,10 @@ def _figures(stored: artifacts.Artifact, artifact: Artifact) -> Any:
         case "embed":
             return read_speech(artifact.metrics)
         case "retrieval":
-            return read_retrieval(artifact.metrics, [file for file in stored.files() if file.endswith(".parquet")])
+            # Figures of an earlier version of the tables are shown without examples.
+            is_known = artifact.manifest.get("schema") == versions_of("retrieval")
+            files = [file for file in stored.files() if file.endswith(".parquet")] if is_known else []
+            return read_retrieval(artifact.metrics, files)
         case "finetune":
             settings = artifact.config["settings"]["finetune"]
             return read_training(artifact.name, settings, artifact.metrics, stored.read_json("log.json"))

@@ -5,7 +5,7 @@ All take the unit frames of N and of M utterances and give a matrix (N, M), high
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,26 @@ def _along(entry: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
     return total + (entry - total).cummin(dim=1).values
 
 
-def random(num_x: int, num_y: int, seed: int, pair: tuple[str, str]) -> npt.NDArray[np.float32]:
-    """Scores drawn at random: always the same for a seed and a pair of languages, others for another pair."""
-    return np.random.default_rng([seed, *map(ord, "-".join(pair))]).random((num_x, num_y), dtype=np.float32)
+def random(
+    rows: Iterable[int], columns: range, num_columns: int, seed: int, pair: tuple[str, str]
+) -> npt.NDArray[np.float32]:
+    """Part of a matrix drawn at random: always the same for a seed and a pair of languages, others for another pair.
+
+    A row begins where the draws of the rows before it end, so that a part is drawn without the rest of the matrix.
+
+    Args:
+        rows: of the part.
+        columns: of the part.
+        num_columns: of the whole matrix.
+        seed: of the draws.
+        pair: of languages, the one that asks first.
+    """
+    bits = np.random.PCG64([seed, *map(ord, "-".join(pair))])
+    start, generator = bits.state, np.random.Generator(bits)
+    drawn = []
+    for row in rows:
+        first = row * num_columns + columns.start
+        bits.state = start
+        bits.advance(first // 2)  # a draw of 64 bits makes two numbers
+        drawn.append(generator.random(first % 2 + len(columns), dtype=np.float32)[first % 2 :])
+    return np.stack(drawn)

@@ -12,6 +12,8 @@ from xlt_ray.job.settings import EXECUTION, Job, at_least
 
 MODES = ("f1", "mean", "recall", "precision")
 
+PROTOCOLS = ("multi_positive", "one_per_sentence")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RetrievalConfig:
@@ -31,19 +33,20 @@ class RetrievalConfig:
     layers: tuple[int, ...] = ()
     """Hidden layers to score as well; the embeddings must keep them (--embed.layers)."""
     top_k: int = field(default=10, metadata=EXECUTION)
-    """Candidates written down for each query."""
+    """Candidates written down for each query. A finished run shows fewer without scoring again, but not more."""
     seed: int = 0
     """Of the bootstrap, of the random baseline and of one_per_sentence."""
     strip_utterances: int = field(default=256, metadata=EXECUTION)
-    """Utterances on each side of a tile of the score matrix: the unit of work of one actor."""
+    """Utterances that are read and scored at a time; a unit of work is a block of some such strips on each side."""
+    keep_scores: bool = field(default=False, metadata=EXECUTION)
+    """Keep every score of every pair of recordings (scores/*.parquet): 4 bytes each, thousands of GB for large sets."""
     num_gpus: float | None = field(default=None, metadata=EXECUTION)
     """GPUs a scoring actor takes; none: 1 where the cluster has a GPU now."""
     max_actors: int | None = field(default=None, metadata=EXECUTION)
     """Most scoring actors at a time; none: as for the encoder."""
 
     SHOWN: ClassVar[tuple[str, ...]] = ("mode", "protocol", "top_k")
-    """Settings that change how scores are ranked and shown, not the scores: a finished run takes other values of them
-    without scoring again."""
+    """Settings that choose among what a run has kept: a finished run takes other values of them without scoring."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""

@@ -1,16 +1,21 @@
 """The retrieval stage: shards of frames in, rankings and R@k for every ordered pair of languages out.
 
-    strips of shards -> ScoreTile (actors): a file for each tile of scores -> rank_pair (tasks): a file each direction
+    score_hits (tasks):   the best hit of each query
+    CountUnit (actors):   how many wrong candidates reach it, and the best candidates, block by block
+    merge_pair (tasks):   ranks, one file each direction
+    summarise (tasks):    R@k in the mode and by the protocol that are asked for
 
-Frames stay in the actors, score matrices in files and tasks; the driver sees names, ranks and counts, and the frame
-matches of the one pair of utterances that is plotted.
+No score matrix is made: what is written and gathered grows with queries x candidates kept. The driver sees names and
+figures, and the frame matches of the one pair of utterances that is plotted.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,58 +23,50 @@ import ray.data
 
 from xlt_ray.errors import UserError
 from xlt_ray.job import cluster, pools, progress
+from xlt_ray.job.pools import Pool
 from xlt_ray.job.tracking import track
-from xlt_ray.retrieval import pairs, results, tiles
+from xlt_ray.retrieval import cost, matrices, results, units, work
+from xlt_ray.retrieval.bitext import COLUMNS
 from xlt_ray.retrieval.config import RetrievalConfig, RetrievalJob
 from xlt_ray.retrieval.plan import RetrievalPlan
-from xlt_ray.retrieval.tiles import Tile
+from xlt_ray.retrieval.units import Unit
+from xlt_ray.retrieval.work import Scoring
 from xlt_ray.store.artifacts import Artifact
+
+_Pairs = Sequence[tuple[str, str]]
 
 
 def retrieve(plan: RetrievalPlan) -> Artifact:
     """Score, rank and commit; what is done is not done again. Needs a running Ray, and embeddings that are made."""
     artifact, job = plan.artifact, plan.job
-    _forget_other_ranking(plan)
-    if artifact.is_complete:
+    if artifact.is_complete and results.shows(artifact, job.retrieval):
         print(f"retrieval: {artifact.uri} is complete, nothing to score")
         return artifact
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
     recordings = by_language(plan.embeddings.recordings(job.retrieval.split), job.languages)
     _require_pairs(plan.embeddings.artifact, recordings)
-    settings = plan.embeddings.settings
-    inputs = {"corpus": settings["corpus"], "model": settings["model"], "embed": plan.embeddings.identity["encoding"]}
-    with track(job.root, "retrieval", job.name, artifact.identity, inputs) as tracker:
+    with track(job.root, "retrieval", job.name, artifact.identity, _inputs(plan)) as tracker:
         started = time.monotonic()
-        pairs_left = [pair for pair in language_pairs(job) if not directions(pair) <= artifact.done()]
-        uri, strip = plan.embeddings.artifact.uri, artifact.settings["retrieval"]["strip_utterances"]
-        cut = tiles.cut(uri, recordings, pairs_left, strip)
-        _score(artifact, cut, job.retrieval)
-        _rank(artifact, recordings, pairs_left, cut, job.retrieval)
-        results.finish(plan, recordings, tracker, time.monotonic() - started)
+        scoring = _scoring(plan, recordings)
+        _rank(scoring, [pair for pair in language_pairs(job) if not directions(pair) <= artifact.done()])
+        results.finish(plan, scoring, tracker, started)
+        for folder in ("best", "counted"):
+            artifact.remove(folder)
     return artifact
 
 
-def _forget_other_ranking(plan: RetrievalPlan) -> None:
-    """Where scores were ranked in another mode, protocol or depth, remove the rankings; the scores stay."""
-    artifact = plan.artifact
-    if not artifact.is_begun:
-        return
-    there = artifact.settings
-    asked = {name: getattr(plan.job.retrieval, name) for name in RetrievalConfig.SHOWN}
-    if all(there["retrieval"][name] == value for name, value in asked.items()):
-        return
-    print(f"retrieval: {artifact.uri} is ranked anew: {', '.join(f'{key} {value}' for key, value in asked.items())}")
-    artifact.remove_file("manifest.json")  # first: rankings of two kinds must never be read as one
-    artifact.remove("data")
-    artifact.remove("rejected")
-    settings = there | {"retrieval": there["retrieval"] | asked}
-    artifact.write_json("config.json", {"identity": artifact.identity, "settings": settings})
+def _inputs(plan: RetrievalPlan) -> dict[str, Any]:
+    settings, config = plan.embeddings.settings, plan.job.retrieval
+    shown = {f"retrieval.{name}": getattr(config, name) for name in RetrievalConfig.SHOWN}
+    named = {"corpus": settings["corpus"], "model": settings["model"]}
+    return {**named, "embed": plan.embeddings.identity["encoding"], **shown}
 
 
 def by_language(recordings: pa.Table, languages: Sequence[str]) -> dict[str, pa.Table]:
-    """The rows of INDEX of each language."""
-    return {code: recordings.filter(pc.equal(recordings["language"], code)) for code in languages}
+    """The rows of INDEX of each language, as far as retrieval needs them."""
+    slim = recordings.select(COLUMNS)
+    return {code: slim.filter(pc.equal(slim["language"], code)) for code in languages}
 
 
 def _require_pairs(embeddings: Artifact, recordings: dict[str, pa.Table]) -> None:
@@ -93,49 +90,99 @@ def directions(pair: tuple[str, str]) -> set[str]:
     return {"-".join(pair), "-".join(reversed(pair))}
 
 
-def _score(artifact: Artifact, cut: list[Tile], config: RetrievalConfig) -> None:
-    """Write every tile that has no file yet."""
-    done = artifact.done("tiles")
-    missing = [tile for tile in cut if tile.name not in done]
+def _scoring(plan: RetrievalPlan, recordings: dict[str, pa.Table]) -> Scoring:
+    """Cut and kept as by the run that began the artifact, whoever goes on with it."""
+    artifact, uri = plan.artifact, plan.embeddings.artifact.uri
+    begun = artifact.settings["retrieval"]
+    kept = {name: begun[name] for name in ("strip_utterances", "top_k", "keep_scores")}
+    config = dataclasses.replace(plan.job.retrieval, **kept)
+    extents = {
+        code: units.extent(rows.num_rows, config.strip_utterances, units.bytes_each(uri, rows))
+        for code, rows in recordings.items()
+    }
+    return Scoring(artifact, uri, recordings, extents, config)
+
+
+def _rank(scoring: Scoring, pairs: _Pairs) -> None:
+    """Write the rankings of both directions of these pairs."""
+    if not pairs:
+        return
+    hits = _missing(scoring, "best", [unit for pair in pairs for unit in scoring.strips_of_hits(pair)])
+    counts = _missing(scoring, "counted", [unit for pair in pairs for unit in scoring.units(pair)])
+    if hits or counts:
+        config, needed = scoring.config, cost.scoring_memory(scoring.config, scoring.extents.values())
+        pool = pools.pool("score", config.num_gpus, config.max_actors, len(counts) or 1, needed)
+        scoring = dataclasses.replace(scoring, device=pool.device)
+        _score_hits(scoring, hits, pool)
+        _count(scoring, counts, pool, sum(unit.num_pairs for pair in pairs for unit in scoring.units(pair)))
+    _merge(scoring, pairs)
+
+
+def _missing(scoring: Scoring, folder: str, wanted: list[Unit]) -> list[Unit]:
+    done = scoring.artifact.done(folder)
+    return [unit for unit in wanted if unit.name not in done]
+
+
+def _score_hits(scoring: Scoring, missing: list[Unit], pool: Pool) -> None:
     if not missing:
         return
-    pool = pools.pool("score", config.num_gpus, config.max_actors, len(missing))
-    blocks = [tile.plain() for tile in missing]
-    scored = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
-        tiles.ScoreTile,
-        fn_constructor_kwargs={"artifact": artifact, "config": config},
-        batch_size=1,
-        batch_format="pyarrow",
-        **pool.options,
+    if scoring.config.keep_scores:
+        matrices.write_recordings(scoring.artifact, scoring.recordings)
+    scored = _rows(map(dataclasses.asdict, missing)).map(
+        _score_hits_of,
+        fn_kwargs={"scoring": scoring},
+        num_cpus=pool.num_cpus,
+        num_gpus=pool.num_gpus or None,
+        memory=pool.memory or None,
     )
-    total = sum(tile.num_pairs for tile in cut)
-    with progress.Bar("score pairs", total, total - sum(tile.num_pairs for tile in missing)) as bar:
+    with progress.Bar("score hits of queries", sum(len(range(*unit.rows)) for unit in missing), 0) as bar:
         for row in scored.iter_rows():
+            bar.advance(row["num_queries"])
+
+
+def _score_hits_of(row: dict[str, Any], scoring: Scoring) -> dict[str, int]:
+    unit = Unit.plain(row)
+    work.score_hits(scoring, unit)
+    return {"num_queries": len(range(*unit.rows))}
+
+
+def _count(scoring: Scoring, missing: list[Unit], pool: Pool, num_pairs: int) -> None:
+    if not missing:
+        return
+    context = ray.data.DataContext.get_current().copy()
+    context.target_max_block_size = 1  # each row goes to the driver when it is made, for the bar
+    with ray.data.DataContext.current(context):
+        counted = _rows(map(dataclasses.asdict, missing)).map_batches(
+            work.CountUnit,
+            fn_constructor_kwargs={"scoring": scoring},
+            batch_size=1,
+            batch_format="pyarrow",
+            **pool.options,
+        )
+    num_layers = 1 + len(scoring.config.layers)
+    total, left = num_layers * num_pairs, num_layers * sum(unit.num_pairs for unit in missing)
+    with progress.Bar("score pairs", total, total - left) as bar:
+        for row in counted.iter_rows():
             bar.advance(row["num_pairs"])
 
 
-def _rank(
-    artifact: Artifact,
-    recordings: dict[str, pa.Table],
-    missing: Sequence[tuple[str, str]],
-    cut: list[Tile],
-    config: RetrievalConfig,
-) -> None:
-    """Write the rankings of both directions of every pair."""
-    if not missing:
-        return
-    blocks = [{"pair": list(pair), "tiles": [t.name for t in cut if t.pair == pair]} for pair in missing]
-    ranked = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map(
-        _rank_one, fn_kwargs={"artifact": artifact, "recordings": recordings, "config": config}, num_cpus=1
+def _merge(scoring: Scoring, pairs: _Pairs) -> None:
+    merged = _rows({"pair": list(pair)} for pair in pairs).map(
+        _merge_one,
+        fn_kwargs={"scoring": scoring},
+        num_cpus=1,
+        memory=pools.memory(cost.merging_memory(scoring.config, scoring.extents.values())) or None,
     )
-    with progress.Bar("rank pairs", len(missing), 0) as bar:
-        for _ in ranked.iter_rows():
+    with progress.Bar("rank pairs", len(pairs), 0) as bar:
+        for _ in merged.iter_rows():
             bar.advance(1)
 
 
-def _rank_one(
-    row: dict[str, list[str]], artifact: Artifact, recordings: dict[str, pa.Table], config: RetrievalConfig
-) -> dict[str, list[str]]:
-    first, second = row["pair"]
-    pairs.rank_pair(artifact, row["tiles"], (recordings[first], recordings[second]), config)
-    return {"pair": row["pair"]}
+def _merge_one(row: dict[str, Any], scoring: Scoring) -> dict[str, Any]:
+    work.merge_pair(scoring, (row["pair"][0], row["pair"][1]))
+    return row
+
+
+def _rows(rows: Any) -> ray.data.Dataset:
+    blocks = list(rows)
+    return ray.data.from_items(blocks, override_num_blocks=len(blocks))

@@ -8,7 +8,7 @@ from xlt_ray.embed import plan as embed
 from xlt_ray.embed.plan import Embeddings
 from xlt_ray.errors import UserError
 from xlt_ray.job.settings import identity
-from xlt_ray.retrieval.config import RetrievalJob
+from xlt_ray.retrieval.config import RetrievalConfig, RetrievalJob
 from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
 
@@ -37,7 +37,7 @@ def planned(job: RetrievalJob, embeddings: Embeddings) -> RetrievalPlan:
     """The run on embeddings that are found.
 
     Raises:
-        UserError: if they lack a layer, or the name is taken.
+        UserError: if they lack a layer, the name is taken, or the run of that name did not keep what is asked for.
     """
     kept = embeddings.artifact.identity["layers"]
     if missing := sorted(set(job.retrieval.layers) - set(kept)):
@@ -49,4 +49,18 @@ def planned(job: RetrievalJob, embeddings: Embeddings) -> RetrievalPlan:
     }
     # What is recorded of the embeddings is how they were made, not what flags of this job would make.
     settings = dataclasses.asdict(job) | embeddings.settings
-    return RetrievalPlan(artifacts.plan(job.root, "retrieval", job.name, what, settings), embeddings, job)
+    artifact = artifacts.plan(job.root, "retrieval", job.name, what, settings)
+    if artifact.is_begun:
+        _require_kept(artifact, job.retrieval)
+    return RetrievalPlan(artifact, embeddings, job)
+
+
+def _require_kept(artifact: Artifact, config: RetrievalConfig) -> None:
+    """Refuse to show what the run did not keep: only scoring again would find it."""
+    kept, advice = artifact.settings["retrieval"], "score anew under another --name, or delete it"
+    if config.top_k > kept["top_k"]:
+        raise UserError(
+            f"--retrieval.top-k {config.top_k}: {artifact.uri} keeps {kept['top_k']} candidates a query; {advice}"
+        )
+    if config.keep_scores and not kept["keep_scores"]:
+        raise UserError(f"--retrieval.keep-scores: {artifact.uri} was begun without its scores kept; {advice}")

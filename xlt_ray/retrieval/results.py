@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,12 +13,14 @@ import ray
 from rich.table import Table
 
 from xlt_ray.charts.style import to_png
+from xlt_ray.job import pools
 from xlt_ray.job.tracking import Tracker
-from xlt_ray.retrieval import pairs, plots, ranking, seqsim, tiles
+from xlt_ray.retrieval import cost, matrices, plots, scores, seqsim, work
 from xlt_ray.retrieval.config import RetrievalConfig
 from xlt_ray.retrieval.keys import keys, table_columns
 from xlt_ray.retrieval.plan import RetrievalPlan
-from xlt_ray.store import artifacts
+from xlt_ray.retrieval.units import read_strip
+from xlt_ray.retrieval.work import Scoring
 from xlt_ray.store.artifacts import Artifact
 
 Figures = dict[str, Any]
@@ -25,50 +28,72 @@ Figures = dict[str, Any]
 _MEAN_OF = ("r1", "r5", "r10", "mrr", "chance_r1")
 
 
-def finish(plan: RetrievalPlan, recordings: Mapping[str, pa.Table], tracker: Tracker, seconds: float) -> None:
-    """Summarise the rankings, draw, log, and commit the artifact.
+def shows(artifact: Artifact, config: RetrievalConfig) -> bool:
+    """Whether the figures of a finished artifact are those that are asked for."""
+    metrics = artifact.read_json("metrics.json")
+    return all(metrics[name] == getattr(config, name) for name in RetrievalConfig.SHOWN)
+
+
+def finish(plan: RetrievalPlan, scoring: Scoring, tracker: Tracker, started: float) -> None:
+    """Summarise the rankings, draw, log, and commit the artifact; the rankings are left as they are.
 
     Args:
         plan: of the run.
-        recordings: rows of INDEX by language.
+        scoring: what was scored.
         tracker: of the run.
-        seconds: that it took.
+        started: when it was, by the monotonic clock.
     """
     artifact, job, embeddings = plan.artifact, plan.job, plan.embeddings.artifact
+    if artifact.is_complete:
+        shown = (f"{name} {getattr(job.retrieval, name)}" for name in RetrievalConfig.SHOWN)
+        print(f"retrieval: {artifact.uri} is summarised anew: {', '.join(shown)}")
+        artifact.remove_file("manifest.json")  # first: figures of two kinds must never be read as one
     units = [f"{query}-{candidate}" for query in job.languages for candidate in job.languages if query != candidate]
-    ranked = {unit: artifacts.read_table(artifact.path("data", f"{unit}.parquet")) for unit in units}
-    metrics = summarise(ranked, job.retrieval, embeddings.settings["num_layers"])
+    summaries = _summaries(scoring, units, job.retrieval)
+    metrics = summarise(summaries, job.retrieval, embeddings.settings["num_layers"])
     artifact.write_json("metrics.json", metrics)
     tracker.metrics(keys(metrics))
     tracker.table(table_columns(metrics), "retrieval.json")
     tracker.describe(f"{sentence(metrics)}\n\nArtifact: `{artifact.uri}`")
-    _draw(artifact, embeddings.uri, recordings, ranked, metrics, tracker)
+    _draw(scoring, summaries, metrics, tracker)
     artifact.merge_rejected()
     # Every recording asks in every other language.
-    num_in = sum(rows.num_rows for rows in recordings.values()) * (len(job.languages) - 1)
-    inputs = {"embed": embeddings.named}
-    counts = {unit: table.num_rows for unit, table in ranked.items()}
-    artifact.commit(units=counts, num_rows_in=num_in, inputs=inputs, seconds=seconds)
+    num_in = sum(rows.num_rows for rows in scoring.recordings.values()) * (len(job.languages) - 1)
+    artifact.commit(
+        units={unit: summary["num_queries"] for unit, summary in summaries.items()},
+        num_rows_in=num_in,
+        inputs={"embed": embeddings.named},
+        seconds=time.monotonic() - started,
+        others=matrices.files(artifact) if scoring.config.keep_scores else (),
+    )
 
 
-def summarise(ranked: Mapping[str, pa.Table], config: RetrievalConfig, num_layers: int) -> Figures:
+def _summaries(scoring: Scoring, units: Sequence[str], config: RetrievalConfig) -> dict[str, Figures]:
+    """What the driver sees of each direction; a task reads its rankings."""
+    needed = cost.merging_memory(scoring.config, scoring.extents.values())
+    task = ray.remote(num_cpus=1, memory=pools.memory(needed) or None)(work.summarise)
+    known = ray.put(scoring)
+    waiting = {unit: task.remote(known, unit, config) for unit in units}
+    return {unit: ray.get(reference) for unit, reference in waiting.items()}
+
+
+def summarise(summaries: Mapping[str, Figures], config: RetrievalConfig, num_layers: int) -> Figures:
     """The content of metrics.json.
 
     Args:
-        ranked: rankings by direction (`en-fr`), with the schema RANKING.
+        summaries: what `work.summarise` gives, by direction (`en-fr`).
         config: the settings of the run.
         num_layers: blocks of the encoder; its output is layer `num_layers` of the curve over layers.
     """
-    lead, *others = pairs.score_names(config)
+    lead, *others = scores.shown(config)
     by_score = {
-        score: with_mean({pair: _pair_figures(table, score, config.seed) for pair, table in ranked.items()})
+        score: with_mean({pair: summary["figures"][score] for pair, summary in summaries.items()})
         for score in (lead, *others)
     }
     layers = {score.removeprefix("layer-"): by_score.pop(score) for score in others if score.startswith("layer-")}
     figures = {
         "score": "seqsim",
-        "mode": config.mode,
-        "protocol": config.protocol,
+        **{name: getattr(config, name) for name in RetrievalConfig.SHOWN},
         "seed": config.seed,
         **by_score.pop(lead),
         "baselines": by_score,
@@ -85,27 +110,7 @@ def with_mean(by_pair: dict[str, Figures]) -> Figures:
     return {"pairs": by_pair, "mean": mean}
 
 
-def _pair_figures(table: pa.Table, score: str, seed: int) -> Figures:
-    entries = table["ranks"].combine_chunks()
-    of_score = pc.equal(entries.keys, score)
-    ranks = entries.items.filter(of_score).to_numpy()
-    return ranking.summarise(
-        ranks,
-        table["sentence_id"].to_pylist(),
-        num_candidates=table["num_candidates"][0].as_py(),
-        num_positives=table["num_positives"].to_numpy(),
-        seed=seed,
-    )
-
-
-def _draw(
-    artifact: Artifact,
-    uri: str,
-    recordings: Mapping[str, pa.Table],
-    ranked: Mapping[str, pa.Table],
-    metrics: Figures,
-    tracker: Tracker,
-) -> None:
+def _draw(scoring: Scoring, summaries: Mapping[str, Figures], metrics: Figures, tracker: Tracker) -> None:
     chance = metrics["mean"]["chance_r1"]
     figures = {
         "r1_heatmap": (plots.r1_heatmap(metrics["pairs"]), ""),
@@ -113,40 +118,32 @@ def _draw(
     }
     if "layers" in metrics:
         figures["r1_by_layer"] = (plots.r1_by_layer(metrics["layers"], chance), "")
-    if match := _best_match(uri, recordings, ranked):
+    if match := _best_match(scoring, summaries):
         figures["frame_match"] = match
     for name, (figure, caption) in figures.items():
-        artifact.write_bytes(f"plots/{name}.png", to_png(figure, caption))
+        scoring.artifact.write_bytes(f"plots/{name}.png", to_png(figure, caption))
         tracker.figure(figure, f"{name}.png")
 
 
-def _best_match(uri: str, recordings: Mapping[str, pa.Table], ranked: Mapping[str, pa.Table]) -> tuple[Any, str] | None:
+def _best_match(scoring: Scoring, summaries: Mapping[str, Figures]) -> tuple[Any, str] | None:
     """The frame matches of the highest scoring hit, over all pairs, of a query with at least four words."""
-    hits = pa.concat_tables(ranked.values())
-    hits = hits.filter(pc.equal(hits["rank"], 1))
-    long = hits.filter(pc.greater_equal(pc.count_substring(pc.coalesce(hits["text"], pa.scalar("")), " "), 3))
-    hits = long if long.num_rows else hits
-    if not hits.num_rows:
+    hits = [summary["best_hit"] for summary in summaries.values() if summary["best_hit"]]
+    if not hits:
         return None
-    query = hits.sort_by([("positive_score", "descending")]).slice(0, 1).to_pylist()[0]
-    candidate = next(entry for entry in query["top"] if entry["correct"])
-    languages = query["pair"].split("-", 1)
-    strips = [
-        _strip_of(uri, recordings[code], entry["utterance_id"])
-        for code, entry in zip(languages, (query, candidate), strict=True)
+    query = max(hits, key=lambda hit: (hit["is_long"], hit["positive_score"]))
+    (candidate,) = query["top"]
+    rows = [
+        recordings.filter(pc.equal(recordings["utterance_id"], entry["utterance_id"]))
+        for entry, code in zip((query, candidate), query["pair"].split("-", 1), strict=True)
+        for recordings in [scoring.recordings[code]]
     ]
-    matches = ray.get(ray.remote(num_cpus=0.1)(_match_map).remote(*strips))
+    matches = ray.get(ray.remote(num_cpus=0.1)(_match_map).remote(scoring.uri, *rows))
     title = f"{query['utterance_id']} against {candidate['utterance_id']}"
     return plots.frame_match(matches, title), f"{query['text'] or ''} / {candidate['text'] or ''}"
 
 
-def _strip_of(uri: str, recordings: pa.Table, utterance_id: str) -> tiles.Strip:
-    return tiles.strips_of(uri, recordings.filter(pc.equal(recordings["utterance_id"], utterance_id)), 1)[0]
-
-
-def _match_map(query: tiles.Strip, candidate: tiles.Strip) -> np.ndarray[Any, Any]:
-    frames = (tiles.read_strip(strip, None) for strip in (query, candidate))
-    return seqsim.match_map(*frames).numpy()
+def _match_map(uri: str, query: pa.Table, candidate: pa.Table) -> np.ndarray[Any, Any]:
+    return seqsim.match_map(*(read_strip(uri, rows, None).frames for rows in (query, candidate))).numpy()
 
 
 def sentence(metrics: Figures) -> str:

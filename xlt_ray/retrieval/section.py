@@ -1,6 +1,7 @@
 """One `retrieval` artifact as the page shows it: figures beside chance and mean pooling, best and worst queries.
 
-Reads `metrics.json` (already parsed) and the ranking tables `data/{query}-{candidate}.parquet`.
+Reads `metrics.json` (already parsed) and the ranking tables `data/{query}-{candidate}.parquet`, in the mode and by the
+protocol of the figures.
 """
 
 from __future__ import annotations
@@ -13,15 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from xlt_ray.store import storage
+from xlt_ray.retrieval import rankings
+from xlt_ray.store import artifacts
 
 MAX_EXAMPLES = 8
 """Best and worst queries shown of one run: eight fit a screen."""
-
-RANKING_COLUMNS = ["pair", "utterance_id", "sentence_id", "text", "rank", "positive_score", "num_candidates", "top"]
-"""What is read of a ranking table."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,7 +178,7 @@ def split_pair(pair: str) -> tuple[str, str]:
 
 def read_retrieval(metrics: Mapping[str, Any], data: Sequence[str]) -> Retrieval:
     """The run whose `metrics.json` is `metrics` and whose ranking tables lie at the URIs `data`."""
-    best, worst = read_examples(data)
+    best, worst = read_examples(metrics, data)
     return Retrieval(
         score=f"{metrics['score']}-{metrics['mode']}" if metrics.get("mode") else metrics["score"],
         protocol=metrics.get("protocol", ""),
@@ -192,37 +190,35 @@ def read_retrieval(metrics: Mapping[str, Any], data: Sequence[str]) -> Retrieval
     )
 
 
-def read_examples(data: Sequence[str]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+def read_examples(metrics: Mapping[str, Any], data: Sequence[str]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """Best and worst queries over all ranking tables, the same number of each pair, so that no pair hides the others.
 
-    Best: found first, by the largest margin over the best wrong candidate. Worst: not found first, by rank.
-    One table is in memory at a time.
+    Best: found first, by the largest margin over the best wrong candidate. Worst: not found first, by rank. Mode and
+    protocol are those of the figures. One table is in memory at a time.
     """
     best: list[dict[str, Any]] = []
     worst: list[dict[str, Any]] = []
-    texts: dict[tuple[str, str], str] = {}
     for uri in data:
-        filesystem, path = storage.locate(uri)
-        table = pq.read_table(path, filesystem=filesystem, partitioning=None, columns=RANKING_COLUMNS)
-        texts |= _texts(table)
-        first, last = _extremes(table, count=-(-MAX_EXAMPLES // len(data)))
-        best += first
-        worst += last
+        table = rankings.read(uri, metrics["mode"], metrics["protocol"])
+        first, last = (
+            rankings.with_candidates(rows, uri, metrics["top_k"]).to_pylist()
+            for rows in _extremes(table, count=-(-MAX_EXAMPLES // len(data)))
+        )
+        sought = _texts(rankings.other_way(uri), {row["sentence_id"] for row in (*first, *last)})
+        for rows, found in ((first, best), (last, worst)):
+            found += [row | {"sought": sought.get(row["sentence_id"])} for row in rows]
     best.sort(key=lambda row: -row["margin"])
     worst.sort(key=lambda row: (-row["rank"], row["margin"]))
-    return (
-        tuple(_example(row, texts) for row in best[:MAX_EXAMPLES]),
-        tuple(_example(row, texts) for row in worst[:MAX_EXAMPLES]),
-    )
+    return tuple(map(_example, best[:MAX_EXAMPLES])), tuple(map(_example, worst[:MAX_EXAMPLES]))
 
 
-def _extremes(table: pa.Table, count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _extremes(table: pa.Table, count: int) -> tuple[pa.Table, pa.Table]:
     """The `count` best and the `count` worst rows of one ranking table, each with its margin."""
     rank, margin = table["rank"].to_numpy(), _margins(table)
     table = table.append_column("margin", pa.array(margin))
     order = np.lexsort((margin, -rank))
     worst, best = order[rank[order] > 1], order[::-1][(rank[order] == 1)[::-1]]
-    return table.take(best[:count]).to_pylist(), table.take(worst[:count]).to_pylist()
+    return table.take(best[:count]), table.take(worst[:count])
 
 
 def _margins(table: pa.Table) -> npt.NDArray[np.float64]:
@@ -237,13 +233,14 @@ def _margins(table: pa.Table) -> npt.NDArray[np.float64]:
     return margins
 
 
-def _texts(table: pa.Table) -> dict[tuple[str, str], str]:
-    """Transcripts by (language, sentence), from the query side of a ranking table."""
-    columns = (table[name].to_pylist() for name in ("pair", "sentence_id", "text"))
-    return {(split_pair(pair)[0], sentence): text for pair, sentence, text in zip(*columns, strict=True) if text}
+def _texts(uri: str, sentences: set[str]) -> dict[str, str]:
+    """Transcripts of some sentences, from the query side of a ranking table."""
+    table = artifacts.read_table(uri, columns=["sentence_id", "text"])
+    table = table.filter(pc.is_in(table["sentence_id"], value_set=pa.array(sorted(sentences), pa.string())))
+    return {row["sentence_id"]: row["text"] for row in table.to_pylist() if row["text"]}
 
 
-def _example(row: dict[str, Any], texts: Mapping[tuple[str, str], str]) -> Example:
+def _example(row: dict[str, Any]) -> Example:
     query, candidate = split_pair(row["pair"])
     names = ("utterance_id", "text", "rank", "num_candidates", "positive_score", "margin")
     top = tuple(Candidate(**found) for found in row["top"])
@@ -251,7 +248,7 @@ def _example(row: dict[str, Any], texts: Mapping[tuple[str, str], str]) -> Examp
     return Example(
         query=query,
         candidate=candidate,
-        sought=retrieved or texts.get((candidate, row["sentence_id"])),
+        sought=retrieved or row["sought"],
         top=top,
         **{name: row[name] for name in names},
     )

@@ -15,11 +15,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 import torch
-
-Scores = npt.NDArray[np.float32]
 
 _CHUNK_FRAMES = 1024  # 4 MiB of products: they stay in the caches of a CPU core; measured in benchmarks/seqsim.py
 _CHUNK_FRAMES_GPU = 16384
@@ -45,10 +41,18 @@ class Frames:
         Raises:
             ValueError: if an utterance has no frame.
         """
-        lengths = tuple(len(frames) for frames in utterances)
+        return cls.joined(torch.cat(list(utterances)), [len(frames) for frames in utterances])
+
+    @classmethod
+    def joined(cls, data: torch.Tensor, lengths: Sequence[int]) -> Frames:
+        """From the frames of all utterances, one after the other, as (sum of lengths, dim) of any float type.
+
+        Raises:
+            ValueError: if an utterance has no frame.
+        """
         if not lengths or 0 in lengths:
             raise ValueError(f"every utterance needs a frame, lengths are {lengths}")
-        return cls(torch.nn.functional.normalize(torch.cat(list(utterances)).float(), dim=1), lengths)
+        return cls(torch.nn.functional.normalize(data.float(), dim=1), tuple(lengths))
 
     @property
     def offsets(self) -> list[int]:
@@ -59,6 +63,11 @@ class Frames:
         """Utterances `first` to `last` (exclusive), without a copy."""
         offsets = self.offsets
         return Frames(self.data[offsets[first] : offsets[last]], self.lengths[first:last])
+
+    def take(self, utterances: Sequence[int]) -> Frames:
+        """Some utterances, in the order given."""
+        parts = self.data.split(self.lengths)
+        return Frames(torch.cat([parts[place] for place in utterances]), tuple(self.lengths[u] for u in utterances))
 
     def chunks(self, num_frames: int) -> list[tuple[int, int, Frames]]:
         """Consecutive utterances of at most `num_frames` frames, or one longer: first, last (exclusive), part."""
@@ -110,7 +119,7 @@ def _means(best: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
     return torch.stack([part.mean(dim=1) for part in best.split(lengths, dim=1)])
 
 
-def combine(recall: Scores, precision: Scores, mode: str) -> Scores:
+def combine(recall: torch.Tensor, precision: torch.Tensor, mode: str) -> torch.Tensor:
     """One score from the two: `f1`, `mean`, `recall` or `precision`; element by element. NaN stays NaN.
 
     Raises:
@@ -118,10 +127,9 @@ def combine(recall: Scores, precision: Scores, mode: str) -> Scores:
     """
     if mode == "f1":
         total = recall + precision
-        f1: Scores = np.divide(2 * recall * precision, total, out=np.zeros_like(total), where=~(total <= 0))
-        return f1
+        return torch.where(total <= 0, torch.zeros_like(total), 2 * recall * precision / total)
     if mode == "mean":
-        return (recall + precision) * np.float32(0.5)
+        return (recall + precision) * 0.5
     if mode in ("recall", "precision"):
         return recall if mode == "recall" else precision
     raise ValueError(f"mode {mode!r} is none of f1, mean, recall, precision")

@@ -15,7 +15,7 @@ import pyarrow as pa
 VERSIONS = {
     "embedding": 3,
     "index": 2,
-    "ranking": 1,
+    "ranking": 2,
     "example": 1,
     "trial": 2,
     "cell": 1,
@@ -157,35 +157,49 @@ def layer_column(layer: int | None) -> str:
     return "frames" if layer is None else f"frames_layer_{layer}"
 
 
-RANKING = pa.schema(
+BEST = pa.schema(
     [
-        pa.field("pair", pa.string(), nullable=False),
-        pa.field("utterance_id", pa.string(), nullable=False),
-        pa.field("sentence_id", pa.string(), nullable=False),
-        pa.field("text", pa.string()),
-        pa.field("rank", pa.int32(), nullable=False),
-        pa.field("positive_score", pa.float32(), nullable=False),
-        pa.field("num_positives", pa.int32(), nullable=False),
-        pa.field("num_candidates", pa.int32(), nullable=False),
-        pa.field(
-            "top",
-            pa.list_(
-                pa.struct(
-                    [
-                        pa.field("utterance_id", pa.string()),
-                        pa.field("sentence_id", pa.string()),
-                        pa.field("text", pa.string()),
-                        pa.field("score", pa.float32()),
-                        pa.field("correct", pa.bool_()),
-                    ]
-                )
-            ),
-            nullable=False,
-        ),
-        pa.field("ranks", pa.map_(pa.string(), pa.int32()), nullable=False),
+        pa.field("direction", pa.string(), nullable=False),
+        pa.field("query", pa.int32(), nullable=False),
+        pa.field("scores", pa.list_(pa.float32()), nullable=False),
     ]
 )
-"""One row a query: where its translation came, what came first, and its rank by every other score."""
+"""One row a query of either direction of two languages: the best score of a hit, for each protocol and score. A file of
+one run that is not finished."""
+
+COUNTED = pa.schema(
+    [
+        pa.field("direction", pa.string(), nullable=False),
+        pa.field("query", pa.int32(), nullable=False),
+        pa.field("counts", pa.list_(pa.int32()), nullable=False),
+        pa.field("top", pa.list_(pa.int64()), nullable=False),
+    ]
+)
+"""One row a query of either direction of a block of the score matrix: how many wrong candidates reach the best hit, for
+each protocol and score, and keys of the best candidates, for each protocol and mode. A file of one run that is not
+finished."""
+
+
+def ranking_schema(protocols: Iterable[str], modes: Iterable[str], scores: Iterable[str]) -> pa.Schema:
+    """One row a query: how its translation was ranked, by every protocol, in every mode.
+
+    A protocol is null where another recording was drawn to ask for the sentence. `ranks` are of the best hit, by score;
+    `hit_scores` are its scores, by mode; `top` holds the best candidates, by mode. A candidate is a row of the other
+    direction's table (`fr-en` for `en-fr`), where its names and its text are.
+    """
+    found = {"candidate": pa.int32(), "score": pa.float32(), "correct": pa.bool_()}
+    of_mode, each = list(modes), pa.list_(pa.struct(list(found.items())))
+    result = {
+        "num_positives": pa.int32(),
+        "num_candidates": pa.int32(),
+        "ranks": pa.struct([(score, pa.int32()) for score in scores]),
+        "hit_scores": pa.struct([(mode, pa.float32()) for mode in of_mode]),
+        "top": pa.struct([(mode, each) for mode in of_mode]),
+    }
+    names = [pa.field(name, pa.string(), nullable=False) for name in ("pair", "utterance_id", "sentence_id")]
+    results = [pa.field(protocol, pa.struct(list(result.items()))) for protocol in protocols]
+    return pa.schema([*names, pa.field("text", pa.string()), *results])
+
 
 TILE = pa.schema(
     [
@@ -195,7 +209,7 @@ TILE = pa.schema(
         pa.field("values", pa.large_binary(), nullable=False),
     ]
 )
-"""One row a score: a tile of its matrix as fp32, row-major (num_rows, num_columns)."""
+"""One row a score: a part of its matrix as fp32, row-major (num_rows, num_columns)."""
 
 EXAMPLE = pa.schema(
     [

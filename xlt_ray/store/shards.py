@@ -36,6 +36,9 @@ TASK = pa.schema(
 """One row a recording and a direction: what should be written (null where nobody knows), and where the frames are."""
 
 
+_ROWS_READ = 16  # at a time: where only the speech is kept, the silence behind it is in memory for so many recordings
+
+
 def require_references(rows: pa.Table, directions: Iterable[Direction], split: str) -> None:
     """Refuse directions that nothing is known of, before anybody waits for work.
 
@@ -103,12 +106,15 @@ def without_reference(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
     return rows.filter(known), rejected
 
 
-def read_frames(places: Sequence[tuple[str, int]], column: str = "frames") -> list[npt.NDArray[np.float16]]:
+def read_frames(
+    places: Sequence[tuple[str, int]], column: str = "frames", num_kept: Sequence[int] | None = None
+) -> list[npt.NDArray[np.float16]]:
     """The frames of recordings, each file opened once.
 
     Args:
         places: (shard, row in it) of each recording.
         column: of the encoder's output, or of a hidden layer (`schema.layer_column`).
+        num_kept: how many frames of each recording are kept in memory, from its first on; none: all.
 
     Returns:
         fp16 (num_frames, dim) of each, in the order of `places`.
@@ -116,14 +122,18 @@ def read_frames(places: Sequence[tuple[str, int]], column: str = "frames") -> li
     Raises:
         Damaged: if a file is missing, or the pages that are read are not what was written.
     """
+    kept = dict(zip(places, num_kept, strict=True)) if num_kept is not None else {}
     frames: dict[tuple[str, int], npt.NDArray[np.float16]] = {}
     for uri in dict.fromkeys(uri for uri, _ in places):
         filesystem, path = storage.locate(uri)
+        rows = sorted({row for shard, row in places if shard == uri})
         with reading(uri), pq.ParquetFile(path, filesystem=filesystem, page_checksum_verification=True) as file:
-            rows = sorted({row for shard, row in places if shard == uri})
-            table = file.read_row_groups(rows, columns=[column, "dim"])  # one recording a row group
-            for row, data, dim in zip(rows, table[column], table["dim"].to_pylist(), strict=True):
-                frames[uri, row] = np.frombuffer(data.as_buffer(), np.float16).reshape(-1, dim)
+            for first in range(0, len(rows), _ROWS_READ):
+                some = rows[first : first + _ROWS_READ]
+                table = file.read_row_groups(some, columns=[column, "dim"])  # one recording a row group
+                for row, data, dim in zip(some, table[column], table["dim"].to_pylist(), strict=True):
+                    found = np.frombuffer(data.as_buffer(), np.float16).reshape(-1, dim)
+                    frames[uri, row] = found[: kept[uri, row]].copy() if kept else found
     return [frames[place] for place in places]
 
 

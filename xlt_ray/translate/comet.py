@@ -69,9 +69,15 @@ class _CometError(Exception):
 
 
 def score(
-    model: str, sources: Sequence[str], hypotheses: Sequence[str], references: Sequence[str], *, batch_size: int = 16
+    model: str,
+    sources: Sequence[str],
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    *,
+    batch_size: int = 16,
+    num_gpus: int = 0,
 ) -> CometScores:
-    """Score translations with a COMET model, on a GPU where there is one.
+    """Score translations with a COMET model.
 
     The model is loaded at every call (2.3 GB for wmt22-comet-da), so give the rows of all directions at once. Empty
     hypotheses are scored like any other, though what COMET says of them means nothing.
@@ -84,6 +90,7 @@ def score(
         hypotheses: (num,) its translations.
         references: (num,) what they should say.
         batch_size: rows a step; 16 is COMET's own default.
+        num_gpus: 1 to compute on a GPU, 0 on the CPU, whatever the machine has.
 
     Returns:
         The scores, or None for them and the reason: no such model, no way to make the environment, a failure in it.
@@ -93,7 +100,7 @@ def score(
     """
     rows = _rows(sources, hypotheses, references)
     try:
-        scores = _predict(_located(model), rows, batch_size)
+        scores = _predict(_located(model), rows, batch_size, num_gpus)
     except _CometError as error:
         return CometScores(model=model, version=VERSION, system=None, segments=None, reason=str(error))
     return CometScores(
@@ -126,7 +133,7 @@ def _located(model: str) -> str:
     return str(path)
 
 
-def _predict(model: str, rows: list[dict[str, str]], batch_size: int) -> dict[str, Any]:
+def _predict(model: str, rows: list[dict[str, str]], batch_size: int, num_gpus: int) -> dict[str, Any]:
     """What the script answers: `system` and `segments`."""
     python = _environment()
     environment = os.environ | {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
@@ -136,7 +143,8 @@ def _predict(model: str, rows: list[dict[str, str]], batch_size: int) -> dict[st
         questions.write_text(json.dumps(rows), encoding="utf-8")
         # -I: neither this file, which lies beside the script, nor the PYTHONPATH of a Ray worker may be in the way of
         # `import comet`.
-        command = [str(python), "-I", str(_SCRIPT), model, str(questions), str(answers), str(batch_size)]
+        settings = [model, str(questions), str(answers), str(batch_size), str(num_gpus)]
+        command = [str(python), "-I", str(_SCRIPT), *settings]
         _call(command, environment, f"COMET cannot score with {model}", num_lines=1)
         scores: dict[str, Any] = json.loads(answers.read_text(encoding="utf-8"))
     return scores

@@ -1,6 +1,6 @@
 """Rows in, COMET scores out, as JSON files: what the Python of COMET's own environment runs, for `comet.py`.
 
-    python -I comet_scoring.py MODEL ROWS SCORES BATCH_SIZE
+    python -I comet_scoring.py MODEL ROWS SCORES BATCH_SIZE NUM_GPUS
 
 Imports nothing of xlt_ray, which is not installed there. A failure is one line on stderr, the last one.
 """
@@ -11,7 +11,6 @@ import json
 import sys
 from pathlib import Path
 
-import torch
 from comet import load_from_checkpoint  # type: ignore[import-not-found]
 from huggingface_hub import snapshot_download
 
@@ -26,11 +25,11 @@ def checkpoint(model: str) -> Path:
 
 def main() -> None:
     """Score the rows in one file, and write the scores to another."""
-    model, rows, scores, batch_size = sys.argv[1:]
+    model, rows, scores, batch_size, num_gpus = sys.argv[1:]
     prediction = load_from_checkpoint(checkpoint(model)).predict(
         json.loads(Path(rows).read_text(encoding="utf-8")),
         batch_size=int(batch_size),
-        gpus=int(torch.cuda.is_available()),
+        gpus=int(num_gpus),
         progress_bar=False,
     )
     Path(scores).write_text(json.dumps({"system": prediction.system_score, "segments": prediction.scores}))

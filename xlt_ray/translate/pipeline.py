@@ -104,7 +104,7 @@ def _translate_missing(plan: TranslatePlan, units: Mapping[str, pa.Table]) -> No
     blocks = [{"unit": unit, "rows": to_ipc(rows)} for unit, rows in missing.items()]
     written = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
         TranslateUnit,
-        fn_constructor_kwargs={"setup": _setup(plan)},
+        fn_constructor_kwargs={"setup": _setup(plan), "device": pool.device},
         batch_size=1,
         batch_format="pyarrow",
         **pool.options,
@@ -140,7 +140,7 @@ def _setup(plan: TranslatePlan) -> Setup:
 class TranslateUnit:
     """An actor that holds the decoder: units of TASK rows in, a file of HYPOTHESIS of each, a row of counts out."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, device: str) -> None:
         # Imported here: it imports transformers, and the driver need not wait for it.
         import torch
 
@@ -149,7 +149,6 @@ class TranslateUnit:
         torch.set_num_threads(1)  # one thread an actor, as in the embed stage
         config, model_dir = setup.config, whisper.resolve_model(setup.model)
         tuned_dir = decode.local_model(setup.checkpoint) if setup.checkpoint else None
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         self._artifact = setup.artifact
         self._translator = decode.Translator(
             decoder=decode.load(model_dir, tuned_dir, config.alpha, device),
@@ -241,5 +240,5 @@ def _comet_scores(config: TranslateConfig, model: str, rows: pa.Table) -> CometS
     place = str(Path(model).expanduser().absolute()) if model.endswith(".ckpt") else model
     texts = [rows[name].to_pylist() for name in ("text", "hypothesis", "reference")]
     task = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(comet.score)
-    found: CometScores = ray.get(task.remote(place, *texts))
+    found: CometScores = ray.get(task.remote(place, *texts, num_gpus=int(pool.num_gpus > 0)))
     return dataclasses.replace(found, model=model)

@@ -1,0 +1,63 @@
+"""The scores that a run keeps, by name, and how they follow from frames. Pure torch.
+
+A run keeps more than it shows: `seqsim-MODE` of the encoder's output and `layer-K-MODE` of a hidden layer, in every
+mode, and the baselines. A reader chooses the mode, in which a layer is shown as `layer-K`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from xlt_ray.retrieval import baselines
+from xlt_ray.retrieval.config import MODES, RetrievalConfig
+from xlt_ray.retrieval.seqsim import Frames, combine, seqsim
+
+TOLERANCE = 1e-6
+"""A wrong candidate reaches a hit if it scores no more than this less.
+
+The same two utterances, scored alone and among others, differ by up to 4.8e-7 (pooled frames) and 4.2e-7 (SeqSim):
+PyTorch 2.13 on a CPU, dim 64 to 1280, of 1 to 11 frames. Longer utterances differ less, 1.5e-8 at 3 to 300 frames.
+What is nearer than this is a tie, and ties count against the system. Storing frames in fp16 moves a score by 5e-6.
+"""
+
+
+_FLIPPED = {"recall": "precision", "precision": "recall"}
+
+
+def kept(config: RetrievalConfig) -> list[str]:
+    """Names of the scores that a run keeps; those of the encoder's output in MODES come first, in that order."""
+    layers = [f"layer-{layer}-{mode}" for layer in config.layers for mode in MODES]
+    return [*(f"seqsim-{mode}" for mode in MODES), *config.baselines, *layers]
+
+
+def shown(config: RetrievalConfig) -> dict[str, str]:
+    """The scores that a reader shows, each with the name it is kept under; the one that leads comes first."""
+    modes = [config.mode, *(mode for mode in MODES if mode != config.mode)]
+    names = [*(f"seqsim-{mode}" for mode in modes), *config.baselines]
+    return {name: name for name in names} | {f"layer-{k}": f"layer-{k}-{config.mode}" for k in config.layers}
+
+
+def flipped(name: str) -> str:
+    """The score that is this one where queries and candidates change places: recall is precision then."""
+    kind, _, mode = name.rpartition("-")
+    return f"{kind}-{_FLIPPED.get(mode, mode)}" if kind else name
+
+
+def measured(x: Frames, y: Frames, layer: int | None, config: RetrievalConfig) -> dict[str, torch.Tensor]:
+    """What is computed from the frames of N and M utterances, by name, each (N, M): recall, precision, the baselines.
+
+    The baselines are of the encoder's output (layer None). `random` is not among them: it needs no frames.
+    """
+    recall, precision = seqsim(x, y)
+    names = [name for name in config.baselines if name != "random"] if layer is None else []
+    return {"recall": recall, "precision": precision} | {name: getattr(baselines, name)(x, y) for name in names}
+
+
+def named(values: dict[str, torch.Tensor], layer: int | None) -> Iterator[tuple[str, torch.Tensor]]:
+    """The scores that follow from what was measured, under the names they are kept by; of any shape."""
+    kind = "seqsim" if layer is None else f"layer-{layer}"
+    for mode in MODES:
+        yield f"{kind}-{mode}", combine(values["recall"], values["precision"], mode)
+    yield from ((name, matrix) for name, matrix in values.items() if name not in ("recall", "precision"))

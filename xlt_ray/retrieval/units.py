@@ -1,0 +1,165 @@
+"""How the score matrix of two languages is cut into units of work, and how the frames of a strip are read.
+
+A unit is a block of K x K strips. It holds the strips of its rows and lets those of its columns pass by, so it reads 2K
+strips to score K x K tiles. With K near the square root of the number of strips a shard is read as many times as that.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from xlt_ray.retrieval.seqsim import Frames
+from xlt_ray.store import artifacts, shards
+from xlt_ray.store.schema import layer_column
+
+HELD_BYTES = 2_000_000_000
+"""Most bytes of frames that a unit holds for its rows."""
+
+_Item = TypeVar("_Item")
+_Read = TypeVar("_Read")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unit:
+    """A block of the score matrix of two languages.
+
+    Attributes:
+        pair: the language of the rows, and that of the columns.
+        rows: first and last (exclusive) recording of the one, counted from 0.
+        columns: the same of the other.
+    """
+
+    pair: tuple[str, str]
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        """Name of the unit's file: languages, rows, columns."""
+        return "{}-{}-{:07d}-{:07d}-{:07d}-{:07d}".format(*self.pair, *self.rows, *self.columns)
+
+    @property
+    def num_pairs(self) -> int:
+        """How many pairs of recordings it scores."""
+        return len(range(*self.rows)) * len(range(*self.columns))
+
+    @classmethod
+    def plain(cls, row: dict[str, Any]) -> Unit:
+        """From the row of a table that `dataclasses.asdict` made."""
+        return cls(*(tuple(row[field.name]) for field in dataclasses.fields(cls)))
+
+
+class Extent(NamedTuple):
+    """How much of a language there is.
+
+    Attributes:
+        num: recordings.
+        block: most of them on a side of a unit.
+        bytes_each: mean bytes of a recording's frames in one layer, as they are held.
+    """
+
+    num: int
+    block: int
+    bytes_each: float
+
+
+def extent(num: int, strip: int, bytes_each: float) -> Extent:
+    """With blocks of as many strips as the square root of all of them, if they can be held.
+
+    Args:
+        num: recordings.
+        strip: recordings of a strip.
+        bytes_each: mean bytes of a recording's frames.
+    """
+    num_strips = math.ceil(num / strip)
+    fit = int(HELD_BYTES / (strip * bytes_each))
+    most = max(1, min(math.ceil(math.sqrt(num_strips)), fit))
+    num_blocks = math.ceil(num_strips / most)
+    return Extent(num, strip * math.ceil(num_strips / num_blocks), bytes_each)
+
+
+def cut(pair: tuple[str, str], sizes: tuple[int, int], blocks: tuple[int, int]) -> list[Unit]:
+    """The units of two languages, row by row.
+
+    Args:
+        pair: of languages.
+        sizes: recordings of each.
+        blocks: most recordings of each in a unit.
+    """
+    rows, columns = (ranges(0, size, block) for size, block in zip(sizes, blocks, strict=True))
+    return [Unit(pair, (x.start, x.stop), (y.start, y.stop)) for x, y in itertools.product(rows, columns)]
+
+
+def ranges(start: int, stop: int, size: int) -> list[range]:
+    """Consecutive parts of at most `size`."""
+    return [range(first, min(first + size, stop)) for first in range(start, stop, size)]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stored:
+    """The frames of several utterances as a shard has them, without the silence kept behind the speech.
+
+    Attributes:
+        data: (sum of lengths, dim) fp16.
+        lengths: frames of each utterance.
+    """
+
+    data: torch.Tensor
+    lengths: tuple[int, ...]
+
+    def to(self, device: str) -> Stored:
+        """The same on another device."""
+        return Stored(self.data.to(device), self.lengths)
+
+    @property
+    def frames(self) -> Frames:
+        """In fp32, of length 1."""
+        return Frames.joined(self.data, self.lengths)
+
+
+def read_strip(uri: str, recordings: pa.Table, layer: int | None) -> Stored:
+    """The frames that hold speech, of all the recordings given.
+
+    Args:
+        uri: of the embed artifact.
+        recordings: rows of INDEX.
+        layer: a hidden layer; None is the encoder's output.
+    """
+    units, rows, num_valid = (recordings[name].to_pylist() for name in ("unit", "row", "num_valid"))
+    places = [(f"{uri}/data/{unit}.parquet", row) for unit, row in zip(units, rows, strict=True)]
+    parts = shards.read_frames(places, layer_column(layer), num_valid)
+    return Stored(torch.cat([torch.from_numpy(part) for part in parts]), tuple(num_valid))
+
+
+def bytes_each(uri: str, recordings: pa.Table) -> float:
+    """Mean bytes of a recording's frames in one layer, as they are held; the first shard tells their width."""
+    dim = artifacts.read_table(f"{uri}/data/{recordings['unit'][0]}.parquet", columns=["dim"])["dim"][0].as_py()
+    return float(2 * dim * pc.sum(recordings["num_valid"]).as_py() / recordings.num_rows)
+
+
+def ahead(read: Callable[[_Item], _Read], items: Iterable[_Item]) -> Iterator[tuple[_Item, _Read]]:
+    """Every item with what is read of it; the next one is read, by a thread, while the caller works on this one."""
+    with concurrent.futures.ThreadPoolExecutor(1) as reader:
+        waiting: list[tuple[_Item, concurrent.futures.Future[_Read]]] = []
+        for item in items:
+            waiting.append((item, reader.submit(read, item)))
+            if len(waiting) == 2:
+                yield _first(waiting)
+        if waiting:
+            yield _first(waiting)
+
+
+def _first(
+    waiting: list[tuple[_Item, concurrent.futures.Future[_Read]]],
+) -> tuple[_Item, _Read]:
+    item, future = waiting.pop(0)
+    return item, future.result()

@@ -1,0 +1,144 @@
+"""The kinds of work of a run, each from files to a file that is named before. No Ray.
+
+best/{rows}.parquet           the best hit of each query
+counted/{unit}.parquet        counts and best candidates of a block of the score matrix
+data/{direction}.parquet      the rankings
+rejected/{direction}.parquet  queries that take no part, by the protocol that is shown
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from xlt_ray.retrieval import best, matrices, merge, ranking, rankings, relevance, scores, units
+from xlt_ray.retrieval.best import Best
+from xlt_ray.retrieval.bitext import Bitext
+from xlt_ray.retrieval.config import RetrievalConfig
+from xlt_ray.retrieval.counting import UnitScorer
+from xlt_ray.retrieval.units import Extent, Unit
+from xlt_ray.store import artifacts
+from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.schema import REJECTED
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """What every worker knows of a run.
+
+    Attributes:
+        artifact: the retrieval artifact.
+        uri: of the embed artifact.
+        recordings: rows of INDEX by language, with the columns `bitext.COLUMNS`.
+        extents: how much there is of each language.
+        config: of the run that began the artifact.
+        device: that computes.
+    """
+
+    artifact: Artifact
+    uri: str
+    recordings: Mapping[str, pa.Table]
+    extents: Mapping[str, Extent]
+    config: RetrievalConfig
+    device: str = "cpu"
+
+    def bitext(self, pair: tuple[str, str]) -> Bitext:
+        """Two of the languages."""
+        return Bitext.make(self.uri, self.recordings, pair, self.config)
+
+    def strips_of_hits(self, pair: tuple[str, str]) -> list[Unit]:
+        """The units in which the hits of two languages are scored: all columns at a time."""
+        rows, columns = (self.extents[code] for code in pair)
+        return units.cut(pair, (rows.num, columns.num), (rows.block, columns.num))
+
+    def units(self, pair: tuple[str, str]) -> list[Unit]:
+        """The blocks of their score matrix."""
+        rows, columns = (self.extents[code] for code in pair)
+        return units.cut(pair, (rows.num, columns.num), (rows.block, columns.block))
+
+    def best(self, bitext: Bitext) -> Best:
+        """The best hit of every query; all hits must be scored."""
+        files = [self.artifact.path("best", f"{unit.name}.parquet") for unit in self.strips_of_hits(bitext.pair)]
+        return Best.gathered(map(artifacts.read_table, files), bitext, len(scores.kept(self.config)))
+
+
+def score_hits(scoring: Scoring, unit: Unit) -> None:
+    """Write the best hits of the queries of some rows."""
+    torch.set_num_threads(1)  # one thread a worker, as in the embed stage
+    table = best.score_hits(scoring.bitext(unit.pair), range(*unit.rows), scoring.config, scoring.device)
+    scoring.artifact.write_table(f"best/{unit.name}.parquet", table)
+
+
+class CountUnit:
+    """An actor that counts in one block of a score matrix after the other."""
+
+    def __init__(self, scoring: Scoring) -> None:
+        """Take what is known of the run."""
+        torch.set_num_threads(1)
+        self._scoring = scoring
+        # Units come pair by pair.
+        self._known = functools.lru_cache(maxsize=1)(self._read)
+
+    def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
+        """Write what is counted in each unit; a row with the number of pairs of recordings as they are scored."""
+        for row in rows.to_pylist():
+            unit = Unit.plain(row)
+            bitext, found = self._known(unit.pair)
+            config = self._scoring.config
+            keep = functools.partial(matrices.write, self._scoring.artifact, unit.pair) if config.keep_scores else None
+            scorer = UnitScorer(bitext, unit, found, config, self._scoring.device, keep)
+            for num_pairs in scorer.run():
+                yield pa.table({"num_pairs": [num_pairs]})
+            self._scoring.artifact.write_table(f"counted/{unit.name}.parquet", scorer.table())
+
+    def _read(self, pair: tuple[str, str]) -> tuple[Bitext, Best]:
+        bitext = self._scoring.bitext(pair)
+        return bitext, self._scoring.best(bitext)
+
+
+def merge_pair(scoring: Scoring, pair: tuple[str, str]) -> None:
+    """Write the rankings of both directions of two languages; all their units must be there."""
+    bitext = scoring.bitext(pair)
+    files = [scoring.artifact.path("counted", f"{unit.name}.parquet") for unit in scoring.units(pair)]
+    tables = merge.rankings(bitext, scoring.best(bitext), map(artifacts.read_table, files), scoring.config)
+    for direction, table in tables.items():
+        scoring.artifact.write_table(f"data/{direction}.parquet", table)
+
+
+def summarise(scoring: Scoring, direction: str, config: RetrievalConfig) -> dict[str, Any]:
+    """What is shown of the rankings of a direction; writes which of its queries take no part, and why.
+
+    Args:
+        scoring: of the run; the rankings are there.
+        direction: `en-fr`.
+        config: with the mode and the protocol that are asked for.
+
+    Returns:
+        `figures` of each score that is shown, `num_queries`, and `best_hit` for the plot, None where there is no hit.
+    """
+    uri = scoring.artifact.path("data", f"{direction}.parquet")
+    names = scores.shown(config)
+    found = rankings.ranks(uri, config.protocol, list(names.values()))
+    figures = ranking.summarise(
+        {name: found.by_score[kept] for name, kept in names.items()},
+        found.sentence_ids,
+        num_candidates=found.num_candidates,
+        num_positives=found.num_positives,
+        seed=config.seed,
+    )
+    scoring.artifact.write_table(f"rejected/{direction}.parquet", _rejected(scoring, direction, config.protocol))
+    best_hit = rankings.best_hit(uri, config.mode, config.protocol)
+    return {"figures": figures, "num_queries": len(found.sentence_ids), "best_hit": best_hit}
+
+
+def _rejected(scoring: Scoring, direction: str, protocol: str) -> pa.Table:
+    queries, candidates = (scoring.recordings[code] for code in direction.split("-", 1))
+    reasons = pa.array(relevance.reasons(queries, candidates, protocol, scoring.config.seed), pa.string())
+    table = queries.select(["utterance_id", "language", "audio"]).append_column("reason", reasons)
+    return table.filter(pc.is_valid(table["reason"])).cast(REJECTED)
