@@ -80,5 +80,5 @@ def test_a_driver_imports_no_more_than_it_needs(job, absent):
 
 
 def test_no_process_asks_which_gpus_are_visible():
-    """Ray 2.60 shows the GPUs of a node to actors that booked none; what was booked decides, which `Pool.device` says."""
+    """Ray 2.60 shows the GPUs of a node to actors that booked none; `Pool.device` says what was booked."""
     assert not [path for path in sources() if path.parts[-3] == "xlt_ray" and "cuda.is_available" in path.read_text()]

@@ -31,7 +31,7 @@ class Pool:
 
     @property
     def device(self) -> str:
-        """Where an actor computes: what it booked decides, because Ray shows the GPUs of a node to whoever runs there."""
+        """Where an actor computes: by what it booked, because Ray shows the GPUs of a node to whoever runs there."""
         return "cuda" if self.num_gpus else "cpu"
 
     @property
