@@ -70,7 +70,7 @@ def sounds(wanted: Sequence[Place], *, examine: bool = False) -> Iterator[Sound]
     num_done, num_ends = 0, 0
     while num_done < len(wanted):
         try:
-            with _borrowed() as process:
+            with _borrowed(is_fresh=num_ends > 0) as process:
                 # After an end the next one alone: was it this recording, or what an earlier one had left behind?
                 part = wanted[num_done : num_done + 1] if num_ends else wanted[num_done:]
                 for sound in process.sounds(part, examine):
@@ -186,9 +186,9 @@ _idle: list[_Process] = []
 
 
 @contextlib.contextmanager
-def _borrowed() -> Iterator[_Process]:
+def _borrowed(*, is_fresh: bool) -> Iterator[_Process]:
     """A decoder that nobody else uses; kept for the next one where all that it was asked for has come."""
-    process = _idle.pop() if _idle else _Process()
+    process = _idle.pop() if _idle and not is_fresh else _Process()
     if process.environment != os.environ or not process.is_running:  # credentials of a store may be new
         process.end()
         process = _Process()
