@@ -100,7 +100,7 @@ def test_what_does_not_fit_the_encoder_is_too_long(clean, tmp_path):
 
 
 def test_duplicates(clean, tmp_path):
-    write(tmp_path / "en4.wav", 1.1, seed=2)  # the recording of en/1
+    (tmp_path / "en4.wav").write_bytes((tmp_path / "en1.wav").read_bytes())
     again = row(tmp_path / "en0.wav", "en", "0")
     other = row(tmp_path / "fr0.wav", "fr", "0", "fr/0 again")
     assert found(check([*clean, again, other])) == {

@@ -259,7 +259,7 @@ def test_a_broken_csv_line_is_named(tmp_path, end, parts):
 def test_broken_parquet_is_named(tmp_path):
     path = tmp_path / "m.parquet"
     path.write_bytes(b"no Parquet")
-    refused(path, "is not a Parquet file")
+    refused(path, "is damaged, or not of the format that its name says")
     good = {"utterance_id": ["a", "b"], "sentence_id": ["1", "1"], "language": ["en", "en"], "audio": ["a", "b"]}
     pq.write_table(pa.table(good | {"client": ["x", "y"]}), path)
     refused(path, "unknown column 'client'", "the columns are")

@@ -13,9 +13,12 @@ What can be wrong with one recording is a `RejectedRow`, whose message starts wi
     out of range    floating-point samples that were never scaled to [-1, 1]
     silent          nothing louder than the noise of an idle codec
     too long        more than fits in memory
+    crashes         the decoder crashes on it, also in a process that has decoded nothing else
+    slow            decoding takes more than a minute of CPU time
 
-The messages are constant, so that `rejected.parquet` can be grouped by them. A file that is not there, or that cannot
-be read from here, is `Unreachable`: that says nothing about the recording.
+The last two come from `guarded`, which decodes in another process. The messages are constant, so that
+`rejected.parquet` can be grouped by them. A file that is not there, or that cannot be read from here, is `Unreachable`:
+that says nothing about the recording.
 """
 
 from __future__ import annotations
@@ -40,6 +43,9 @@ MAX_SAMPLES = 30 * SAMPLE_RATE
 
 _SILENT_PEAK = 5e-4
 """-66 dBFS. Measured on the Asterisk prompts: recorded silence peaks at 4.3e-4 or less, the softest speech at 0.1."""
+
+_MIN_RATE, _MAX_RATE = 100, 1_000_000
+"""Headers that say less or more are damaged; resampling from there takes seconds."""
 
 _MAX_PEAK = 8.0
 """Resampling and lossy codecs overshoot 1.0 by some percent; int16 values stored as floats lie in the thousands."""
@@ -79,8 +85,10 @@ def to_speech(native: Samples, rate: int) -> Samples:
         shape (num_samples,), in [-1, 1].
 
     Raises:
-        RejectedRow: no samples, not finite, out of range, silent or too long.
+        RejectedRow: undecodable, no samples, not finite, out of range, silent or too long.
     """
+    if not _MIN_RATE <= rate <= _MAX_RATE:
+        raise RejectedRow(f"undecodable: its rate is not between {_MIN_RATE} and {_MAX_RATE} samples a second")
     check_size(len(native) * SAMPLE_RATE / rate)
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
         mono = _mix(native)

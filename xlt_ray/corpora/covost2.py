@@ -188,7 +188,10 @@ def _rows(tsv: str, columns: Iterable[str]) -> Iterator[dict[str, str]]:
     rows = csv.DictReader(text_lines(tsv), delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\", restval="")
     if missing := set(columns).difference(rows.fieldnames or ()):
         raise UserError(f"{tsv} lacks the columns {sorted(missing)}; it has {list(rows.fieldnames or ())}")
-    return rows
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise UserError(f"{tsv}, line {rows.line_num}: {error}") from error
 
 
 def _translations(tsv: str, splits: set[str] | None = None) -> Iterator[tuple[str, str]]:

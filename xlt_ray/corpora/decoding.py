@@ -31,6 +31,10 @@ TOLERANCE_S = 0.1
 TRUNCATED = "truncated: the data ends or breaks before the end that its header promises"
 UNDECODABLE = "undecodable: neither libsndfile nor FFmpeg reads it"
 NO_SAMPLES = "no samples: nothing behind the header"
+TOO_LONG = "too long: more than fits in memory"
+
+MAX_BYTES = 2**30
+"""Size of the largest file that is decoded as a whole. Sound that is not too long has less, even as 64-bit floats."""
 
 UNKNOWN_LENGTH = 2**62
 """From here on libsndfile's number of frames means that a FLAC or AU stream does not say it."""
@@ -45,7 +49,8 @@ _HEADERLESS = {".g722": "g722", ".gsm": "gsm"}
 """Formats without a header, known by the suffix alone."""
 
 _DEMUXERS = "aac,aiff,amr,asf,au,flac,g722,gsm,matroska,webm,mov,mp4,m4a,3gp,mp3,ogg,wav,wv"
-"""What FFmpeg may open. Not playlists: those would make it open other files, or addresses, that a recording names."""
+"""What FFmpeg may read. Not playlists: those would make it open other files, or addresses, that a recording names. And
+should one of these try, it may open nothing by any protocol: the bytes of a recording are all that it gets."""
 
 _EXACT_DURATION = ("flac", "matroska", "mov", "wv")
 """Demuxers whose duration is written in the file; that of the others is guessed from the bit rate."""
@@ -95,7 +100,7 @@ def check_size(num_values: float) -> None:
         RejectedRow: too long.
     """
     if num_values > _MAX_VALUES:
-        raise RejectedRow("too long: more than fits in memory")
+        raise RejectedRow(TOO_LONG)
 
 
 def _check_complete(num_samples: float, num_promised: float, rate: float) -> None:
@@ -148,7 +153,7 @@ def ffmpeg_blocks(stream: BinaryIO, demuxer: str | None) -> Iterator[Native]:
     Raises:
         RejectedRow: undecodable, truncated or no samples; truncated may come behind good blocks.
     """
-    options = {"format_whitelist": _DEMUXERS}
+    options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"}
     first: Native | None = None
     try:
         with av.open(stream, format=demuxer, options=options, metadata_errors="replace") as container:
@@ -179,6 +184,8 @@ def _blocks(container: av.container.InputContainer) -> Iterator[Native]:
             end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         if packet.stream_index == sound.index:
             for frame in packet.decode():
+                if frame.pts is not None and frame.time_base:  # packets of some codecs do not say how long they are
+                    end_s = max(end_s, float(frame.pts * frame.time_base) + frame.samples / frame.sample_rate)
                 yield Native(read(frame), frame.sample_rate)
     if container.format.name.startswith(_EXACT_DURATION):
         _check_complete(end_s, (container.duration or 0) / av.time_base, 1)

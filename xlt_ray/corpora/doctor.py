@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import hashlib
 import io
 import itertools
 import statistics
@@ -18,10 +17,10 @@ import rich.box
 import rich.console
 import rich.table
 
-from xlt_ray.corpora.audio import MAX_SAMPLES, SAMPLE_RATE, Place, Recording, decode_native, to_speech, try_recordings
-from xlt_ray.corpora.decoding import Native
+from xlt_ray.corpora.audio import MAX_SAMPLES, SAMPLE_RATE, Place
+from xlt_ray.corpora.guarded import Sound, sounds
 from xlt_ray.corpora.text import composed
-from xlt_ray.errors import RejectedRow, Unreachable
+from xlt_ray.errors import Unreachable
 from xlt_ray.store.schema import Utterance
 
 _BATCH_SIZE = 64
@@ -116,7 +115,7 @@ class CorpusCheck:
 
 
 def check(utterances: Iterable[Utterance]) -> CorpusCheck:
-    """Read, decode and compare all recordings of a corpus in this process."""
+    """Read, decode and compare all recordings of a corpus."""
     rows = iter(utterances)
     batches = iter(lambda: list(itertools.islice(rows, _BATCH_SIZE)), [])
     return summarise(itertools.chain.from_iterable(map(check_batch, batches)))
@@ -125,29 +124,22 @@ def check(utterances: Iterable[Utterance]) -> CorpusCheck:
 def check_batch(rows: Sequence[Utterance]) -> list[Finding]:
     """What each of some recordings is like, in their order; text is looked at as it was written."""
     places = [Place(row.audio, row.member, row.start, row.duration) for row in rows]
-    recordings = try_recordings(places)
-    return [_examine(row, place, found) for row, place, found in zip(rows, places, recordings, strict=True)]
+    return [_finding(row, sound) for row, sound in zip(rows, sounds(places, examine=True), strict=True)]
 
 
-def _examine(row: Utterance, place: Place, recording: Recording | Unreachable) -> Finding:
-    finding = Finding(
+def _finding(row: Utterance, sound: Sound) -> Finding:
+    problem = sound.problem
+    return Finding(
         utterance_id=row.utterance_id,
         sentence_id=row.sentence_id,
         language=row.language,
+        rejected=f"missing: {problem.reason}" if isinstance(problem, Unreachable) else str(problem or "") or None,
+        content=sound.content,
+        num_samples=sound.num_samples,
+        sample_rate=sound.rate,
+        num_channels=sound.num_channels,
         is_decomposed=composed(row) != row,
     )
-    if isinstance(recording, Unreachable):
-        return dataclasses.replace(finding, rejected=f"missing: {recording.reason}")
-    if isinstance(recording, RejectedRow):
-        return dataclasses.replace(finding, rejected=str(recording))
-    content = recording.samples.tobytes() if isinstance(recording, Native) else recording
-    finding = dataclasses.replace(finding, content=hashlib.blake2b(content, digest_size=16).digest())
-    try:
-        native = recording if isinstance(recording, Native) else decode_native(recording, place.name)
-        finding = dataclasses.replace(finding, sample_rate=native.rate, num_channels=native.samples.shape[1])
-        return dataclasses.replace(finding, num_samples=len(to_speech(*native)))
-    except RejectedRow as reason:
-        return dataclasses.replace(finding, rejected=str(reason))
 
 
 def summarise(findings: Iterable[Finding]) -> CorpusCheck:

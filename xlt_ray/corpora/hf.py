@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from xlt_ray.corpora import hf_files, places
 from xlt_ray.corpora.gathered import select
 from xlt_ray.corpora.manifest import seconds
-from xlt_ray.corpora.tables import at_line, pivot, sentence_id, split_in, text_of
+from xlt_ray.corpora.tables import at_line, parsed, pivot, sentence_id, split_in, text_of, undamaged
 from xlt_ray.errors import UserError
 from xlt_ray.languages import code_of_name
 from xlt_ray.store import storage
@@ -90,13 +90,18 @@ def parse_columns(text: str) -> dict[str, str]:
 
 def _rows(table: hf_files.Table, languages: Sequence[str], columns: Mapping[str, str]) -> Iterator[Utterance]:
     """The rows of one file, in order, without their sound."""
+    with undamaged(table.uri):
+        yield from _read(table, languages, columns)
+
+
+def _read(table: hf_files.Table, languages: Sequence[str], columns: Mapping[str, str]) -> Iterator[Utterance]:
     number = 0
     for schema, batches in _opened(table.uri):
         with at_line(table.uri, 1):
             known = _known(schema, columns)
+            labels = _labels(schema)
         has_sound = not _is_text(schema.field(known["audio"]).type)
         wanted = [name for name in dict.fromkeys(known.values()) if name != known["audio"] or not has_sound]
-        labels = _labels(schema)
         for batch in batches(wanted):
             for row in batch.to_pylist(maps_as_pydicts="strict"):
                 ours = {name: _label(labels.get(theirs), row.get(theirs)) for name, theirs in known.items()}
@@ -141,8 +146,13 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _labels(schema: pa.Schema) -> dict[str, list[str]]:
     """Names of the values of columns that hold numbers for names (`ClassLabel`)."""
-    info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    return {name: kind["names"] for name, kind in info.items() if isinstance(kind, dict) and "names" in kind}
+    features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    for key in ("info", "features"):
+        features = features.get(key) if isinstance(features, dict) else None
+    kinds = features.items() if isinstance(features, dict) else ()
+    return {
+        name: kind["names"] for name, kind in kinds if isinstance(kind, dict) and isinstance(kind.get("names"), list)
+    }
 
 
 def _label(names: Sequence[str] | None, value: Any) -> Any:
@@ -185,7 +195,7 @@ def _texts(row: Mapping[str, Any], language: str, known: Mapping[str, str]) -> d
     """Transcript and translations, by language."""
     several = row.get("translations")
     if isinstance(several, str) and several.lstrip().startswith("{"):
-        several = json.loads(several)
+        several = parsed(several)
     if not isinstance(several, dict | None):
         column = known["translations"]
         raise ValueError(f"{column} is a text; say in which language with --columns translation_XX={column}")

@@ -8,6 +8,7 @@ import json
 import os
 import posixpath
 import re
+from typing import Any
 
 from xlt_ray.corpora.tables import split_in
 from xlt_ray.errors import UserError
@@ -72,16 +73,28 @@ def _saved(source: str) -> list[Table]:
     """The Arrow files of a data set, or of a dictionary of them, as `save_to_disk` writes them."""
     if not storage.exists(storage.join(source, "dataset_dict.json")):
         return _saved_split(source, split_in(posixpath.basename(source)))
-    splits = json.loads(storage.read_bytes(storage.join(source, "dataset_dict.json")))["splits"]
+    splits = _written(storage.join(source, "dataset_dict.json"), "splits")
     return [table for name in splits for table in _saved_split(storage.join(source, name), split_in(name) or name)]
 
 
 def _saved_split(folder: str, split: str | None) -> list[Table]:
+    files = _written(storage.join(folder, "state.json"), "_data_files")
     state = json.loads(storage.read_bytes(storage.join(folder, "state.json")))
     if state.get("_indices_files") or state.get("_indices_data_files"):
         raise UserError(f"{folder!r} was saved with a selection of its rows; save it again after flatten_indices()")
     split = split or (state.get("_split") and (split_in(state["_split"]) or state["_split"]))
-    return [Table(storage.join(folder, file["filename"]), split) for file in state["_data_files"]]
+    return [Table(storage.join(folder, file["filename"]), split) for file in files]
+
+
+def _written(uri: str, name: str) -> Any:
+    """A list in a JSON file that `save_to_disk` writes."""
+    try:
+        value = json.loads(storage.read_bytes(uri))[name]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{uri!r} is not what save_to_disk writes: there is no {name!r} in it") from error
+    if not isinstance(value, list):
+        raise UserError(f"{uri!r} is not what save_to_disk writes: {name!r} is no list")
+    return value
 
 
 def _built(path: str, config: str | None, revision: str | None) -> list[Table]:

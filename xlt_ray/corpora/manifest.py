@@ -17,7 +17,6 @@ from __future__ import annotations
 import collections
 import csv
 import io
-import json
 import math
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xlt_ray.corpora import places
-from xlt_ray.corpora.tables import at_line, json_lines, numbered_lines, text_of
+from xlt_ray.corpora.tables import at_line, json_lines, numbered_lines, parsed, text_of, undamaged
 from xlt_ray.errors import UserError
 from xlt_ray.languages import code_of
 from xlt_ray.store import storage
@@ -99,8 +98,6 @@ def _utterances(source: str) -> Iterator[tuple[int, Utterance]]:
             yield number, utterance
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UserError(f"there is no manifest {source!r}; give the path of a {', '.join(readers)} file") from error
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{source!r} is not a Parquet file: {error}") from error
 
 
 def _utterance(row: _Row, folder: str) -> Utterance:
@@ -136,7 +133,7 @@ def seconds(name: str, value: Any) -> float | None:
 
 
 def _translations(value: Any) -> dict[str, str]:
-    translations = json.loads(value) if isinstance(value, str) and value else value or {}
+    translations = parsed(value) if isinstance(value, str) and value else value or {}
     if isinstance(translations, list) and all(
         isinstance(entry, dict) and entry.keys() == _LISTED for entry in translations
     ):
@@ -211,7 +208,7 @@ def _next_cells(reader: Iterator[list[str]]) -> list[str] | None:
 
 def _read_parquet(source: str) -> Iterator[tuple[int, _Row]]:
     filesystem, path = storage.locate(source)
-    with filesystem.open_input_file(path) as stream, pq.ParquetFile(stream) as file:
+    with undamaged(source), filesystem.open_input_file(path) as stream, pq.ParquetFile(stream) as file:
         with at_line(source, 1):
             _check_columns(file.schema_arrow.names)
         audio = file.schema_arrow.field("audio").type

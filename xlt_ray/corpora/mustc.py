@@ -174,8 +174,10 @@ def _entries(table: str) -> Iterator[_Entry]:
     if not all(rows):
         try:
             rows = yaml.load("".join(lines), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             raise UserError(f"{table} is not YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(rows, list | None):
+            raise UserError(f"{table} is not a list of segments")
     for number, row in enumerate(rows or [], start=1):
         with at_line(table, number):
             yield _entry(row)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xlt_ray.corpora import places
-from xlt_ray.corpora.decoding import Native
+from xlt_ray.corpora.decoding import MAX_BYTES, TOO_LONG, Native
 from xlt_ray.corpora.segments import Segment, read_segments
 from xlt_ray.errors import RejectedRow, Unreachable
 from xlt_ray.store import storage
@@ -130,6 +130,8 @@ _DAMAGED = (tarfile.TarError, zlib.error, EOFError, pa.ArrowException, KeyError,
 
 def _why(audio: str, error: Exception) -> RejectedRow | Unreachable:
     """What an error in the middle of a container means; one that says nothing of it or of the store is a fault."""
+    if isinstance(error, MemoryError):
+        return RejectedRow(TOO_LONG)
     # pyarrow reports damaged pages as an OSError without errno; with one it is mostly the machine that failed.
     is_damage = isinstance(error, OSError) and error.errno is None and not storage.is_remote(audio)
     if is_damage or (isinstance(error, _DAMAGED) and not isinstance(error, OSError)):
@@ -144,14 +146,16 @@ def _why(audio: str, error: Exception) -> RejectedRow | Unreachable:
 def _read_sound(path: str, segments: set[Segment]) -> Iterator[_Found]:
     """A sound file as it is, or segments of it."""
     cuts = segments - {Segment()}
-    if Segment() in segments:
-        yield ("", Segment()), storage.read_bytes(path)
-    if not cuts:
-        return
     filesystem, inner = storage.locate(path)
     with filesystem.open_input_file(inner) as file:
+        if Segment() in segments:
+            # As long as it is said to be: what grows for ever, as some files in /proc do, ends there.
+            yield ("", Segment()), file.read() if file.size() <= MAX_BYTES else RejectedRow(TOO_LONG)
+        if not cuts:
+            return
         if not file.size():
             raise RejectedRow("empty: 0 bytes")
+        file.seek(0)
         # libsndfile asks for some kilobytes at a time; an object store would answer each with a request.
         stream = io.BufferedReader(file, 2**20 if storage.is_remote(path) else 2**16)
         for segment, recording in read_segments(stream, path, cuts):
@@ -225,7 +229,7 @@ def _content(path: str, cell: pa.Scalar) -> Recording | Unreachable:
     )
 
 
-def _read_tar(path: str, members: set[str]) -> Iterator[tuple[str, bytes]]:
+def _read_tar(path: str, members: set[str]) -> Iterator[tuple[str, Recording]]:
     filesystem, inner = storage.locate(path)
     with (
         filesystem.open_input_stream(inner, compression=None) as stream,
@@ -235,4 +239,4 @@ def _read_tar(path: str, members: set[str]) -> Iterator[tuple[str, bytes]]:
             name = info.name.removeprefix("./")
             content = archive.extractfile(info) if name in members else None
             if content is not None:
-                yield name, content.read()
+                yield name, content.read() if info.size <= MAX_BYTES else RejectedRow(TOO_LONG)

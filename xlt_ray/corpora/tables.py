@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
@@ -69,11 +70,24 @@ def sentence_id(corpus: str, text: str | None, otherwise: str) -> str:
 def text_lines(uri: str) -> Iterator[str]:
     """The lines of a UTF-8 file, read as a stream; only line feeds end a line (U+2028 and U+0085 occur in text)."""
     filesystem, path = storage.locate(uri)
-    with (
-        filesystem.open_input_stream(path, compression=None) as stream,
-        io.TextIOWrapper(stream, encoding="utf-8", newline="\n") as lines,
-    ):
-        yield from lines
+    with filesystem.open_input_stream(path, compression=None) as stream:
+        for number, line in enumerate(io.BufferedReader(stream), start=1):
+            with at_line(uri, number):
+                text = line.decode()
+            yield text
+
+
+@contextlib.contextmanager
+def undamaged(uri: str) -> Iterator[None]:
+    """Say that a Parquet, Arrow or gzip file is damaged, as a UserError."""
+    try:
+        yield
+    except (UnicodeDecodeError, pa.ArrowException, OSError) as error:
+        # pyarrow reports damage also as an OSError; one with an errno is of the file system.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{uri!r} is damaged, or not of the format that its name says: {reason}") from error
 
 
 @contextlib.contextmanager
@@ -86,6 +100,20 @@ def at_line(source: str, number: int) -> Iterator[None]:
         raise UserError(f"{source}, line {number}: the file is {found}; save it as UTF-8 ({error})") from error
     except ValueError as error:
         raise UserError(f"{source}, line {number}: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{source}, line {number}: its JSON is nested too deeply") from error
+
+
+def parsed(text: str) -> Any:
+    """The value that is written in JSON.
+
+    Raises:
+        ValueError: it is no JSON, or one of its texts is no Unicode: JSON can write half of a surrogate pair.
+    """
+    value = json.loads(text)
+    if "\\u" in text:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def numbered_lines(uri: str) -> Iterator[tuple[int, str]]:
@@ -96,7 +124,7 @@ def numbered_lines(uri: str) -> Iterator[tuple[int, str]]:
     """
     filesystem, path = storage.locate(uri)
     compression = "gzip" if uri.endswith(".gz") else None
-    with filesystem.open_input_stream(path, compression=compression) as stream:
+    with undamaged(uri), filesystem.open_input_stream(path, compression=compression) as stream:
         for number, line in enumerate(io.BufferedReader(stream), start=1):
             with at_line(uri, number):
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
@@ -113,7 +141,7 @@ def json_lines(uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         for number, line in numbered_lines(uri):
             with at_line(uri, number):
-                row = json.loads(line)
+                row = parsed(line)
                 if not isinstance(row, dict):
                     raise ValueError("not a JSON object")
             yield number, row
@@ -170,10 +198,10 @@ def parquet_rows(uri: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The rows of a Parquet file, in order; of its columns only `columns` are read, so never the sound.
 
     Raises:
-        UserError: where one of `columns`, or the column `audio`, is not in the file.
+        UserError: where one of `columns`, or the column `audio`, is not in the file, or the file is damaged.
     """
     filesystem, path = storage.locate(uri)
-    with filesystem.open_input_file(path) as file:
+    with undamaged(uri), filesystem.open_input_file(path) as file:
         parquet = pq.ParquetFile(file)
         if missing := {*columns, "audio"}.difference(parquet.schema_arrow.names):
             raise UserError(f"{uri} lacks the columns {sorted(missing)}; it has {parquet.schema_arrow.names}")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xlt_ray.corpora import audio, published
+from xlt_ray.corpora.guarded import sounds
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.embed.plan import Embeddings
-from xlt_ray.errors import RejectedRow, UserError
+from xlt_ray.errors import UserError
 from xlt_ray.job import cost
 from xlt_ray.job.cost import Cost, Speech
 from xlt_ray.job.settings import Job
@@ -71,12 +71,8 @@ def counted(embeddings: Embeddings) -> Speech:
 
 def _mean_seconds(rows: Sequence[Mapping[str, Any]]) -> float | None:
     """Mean length of the recordings that can be decoded, None for none."""
-    lengths = []
     places = [audio.Place(*(row[field] for field in audio.Place._fields)) for row in rows]
-    for place, recording in zip(places, audio.try_recordings(places), strict=True):
-        with contextlib.suppress(RejectedRow):
-            if not isinstance(recording, Exception):
-                lengths.append(len(audio.decode(recording, place.name)) / audio.SAMPLE_RATE)
+    lengths = [sound.num_samples / audio.SAMPLE_RATE for sound in sounds(places) if sound.problem is None]
     return sum(lengths) / len(lengths) if lengths else None
 
 

@@ -20,7 +20,8 @@ import ray.data
 import ray.exceptions
 
 from xlt_ray import corpora
-from xlt_ray.corpora import audio
+from xlt_ray.corpora import audio, guarded, places
+from xlt_ray.corpora.guarded import DecoderEnded, Sound
 from xlt_ray.embed import index, plan, results
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.embed.plan import Embeddings, Work
@@ -43,6 +44,13 @@ PART = INDEX.append(REASON)
 
 _BEGUN = "begun.parquet"
 
+_MOST_LOSSES = 4
+"""How many workers may die while they decode the same unit. Ray's default is to retry for ever, and to say nothing."""
+
+
+class WorkersLost(RuntimeError):  # noqa: N818 - what happened
+    """The workers that decode a unit died, again and again."""
+
 
 def embed(embeddings: Embeddings) -> Artifact:
     """Encode what is missing and commit the artifact; nothing is done if nothing is missing. Needs a running Ray.
@@ -51,6 +59,7 @@ def embed(embeddings: Embeddings) -> Artifact:
         UserError: if some node does not see the artifact or the audio.
         TooManyRejected: if more recordings can't be used than the user allows; what is encoded stays.
         Unreachable: if audio that was there when the job started can't be read.
+        WorkersLost, DecoderEnded: if what decodes is ended again and again.
     """
     artifact, work = embeddings.artifact, embeddings.work
     if work is None:
@@ -93,7 +102,7 @@ def _encode_missing(artifact: Artifact, work: Work) -> index.Cut:
                 for row in encoded.iter_rows():
                     bar.advance(row["num_rows"])
             except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, Unreachable):
+                if isinstance(error.cause, Unreachable | WorkersLost | DecoderEnded):
                     raise error.cause from None
                 raise
     return cut
@@ -123,15 +132,30 @@ def _encoded(artifact: Artifact, work: Work, units: dict[str, pa.Table]) -> ray.
     encode = {"artifact": artifact, "model": work.model, "config": work.config, "device": pool.device}
     return (
         ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map(decode_unit, fn_kwargs=decode, num_cpus=pool.feed_cpus)
+        .map(decode_unit, fn_kwargs=decode, num_cpus=pool.feed_cpus, max_retries=_MOST_LOSSES)
         .map_batches(EncodeUnit, fn_constructor_kwargs=encode, batch_size=1, batch_format="pyarrow", **pool.options)
     )
 
 
 def decode_unit(unit: dict[str, Any], corpus: str, split_long: bool) -> dict[str, Any]:
     """Read and decode the recordings of one unit: a table of INDEX in, one of DECODED out."""
+    require_few_losses(unit["unit"])
     corpora.fetch(corpus)
     return {"unit": unit["unit"], "table": to_ipc(decode(from_ipc(unit["table"]), split_long))}
+
+
+def require_few_losses(unit: str) -> None:
+    """Give up a unit whose workers die; what Ray raises after the last retry does not say which unit it was.
+
+    Raises:
+        WorkersLost: this task has been tried often enough.
+    """
+    # Ray has no public way to ask this; its version is pinned.
+    if ray._private.worker.global_worker.core_worker.get_current_task_attempt_number() >= _MOST_LOSSES:
+        raise WorkersLost(
+            f"unit {unit} could not be decoded: {_MOST_LOSSES} workers died on it, or their nodes did; if memory ran "
+            "out, give nodes more; the same command goes on with what is missing"
+        )
 
 
 def decode(rows: pa.Table, split_long: bool) -> pa.Table:
@@ -142,30 +166,39 @@ def decode(rows: pa.Table, split_long: bool) -> pa.Table:
     Raises:
         Unreachable: a file that was there cannot be read from here.
     """
-    places = audio.places_of(rows)
+    wanted = audio.places_of(rows)
     there = pc.is_valid(rows["bytes"]).to_pylist()
-    read = iter(audio.read_recordings([place for place, is_there in zip(places, there, strict=True) if is_there]))
+    found = guarded.sounds([place for place, is_there in zip(wanted, there, strict=True) if is_there])
     decoded = [
-        _decode(next(read), place.name, split_long) if is_there else (None, f"missing: no file {place.audio}")
-        for place, is_there in zip(places, there, strict=True)
+        _pcm(next(found), split_long) if is_there else (None, _why_missing(place.audio))
+        for place, is_there in zip(wanted, there, strict=True)
     ]
+    next(found, None)  # to the end, where the process that decodes is kept for the next unit
     sounds, reasons = zip(*decoded, strict=True)
     columns = [*rows.columns, pa.array(sounds, pa.large_binary()), pa.array(reasons, pa.string())]
     return pa.table(columns, schema=DECODED)
 
 
-def _decode(recording: audio.Recording, name: str, split_long: bool) -> tuple[bytes | None, str | None]:
+def _pcm(sound: Sound, split_long: bool) -> tuple[bytes | None, str | None]:
+    if isinstance(sound.problem, Unreachable):
+        raise sound.problem
+    if sound.problem:
+        return None, str(sound.problem)
+    if sound.num_samples > audio.MAX_SAMPLES and not split_long:
+        seconds = sound.num_samples / audio.SAMPLE_RATE
+        return None, f"too long: {seconds:.1f} s, more than 30 s (see --embed.split-long)"
+    return sound.pcm, None
+
+
+def _why_missing(place: str) -> str:
+    """What is at a place where no file was when the job started; it may be something else, such as a pipe."""
     try:
-        if isinstance(recording, RejectedRow):
-            raise recording
-        pcm = audio.decode(recording, name)
-        if len(pcm) > audio.MAX_SAMPLES and not split_long:
-            raise RejectedRow(
-                f"too long: {len(pcm) / audio.SAMPLE_RATE:.1f} s, more than 30 s (see --embed.split-long)"
-            )
-    except RejectedRow as rejection:
-        return None, str(rejection)
-    return pcm.tobytes(), None
+        places.find(place)
+    except RejectedRow as reason:
+        return str(reason)
+    except Unreachable:
+        pass
+    return f"missing: no file {place}"
 
 
 class EncodeUnit:

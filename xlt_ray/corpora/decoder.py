@@ -1,0 +1,167 @@
+"""The process that reads and decodes recordings for `guarded`: what crashes it, or never ends, costs one row.
+
+It is started as `python -m xlt_ray.corpora.decoder FD`, with a connection at the file descriptor FD, and ends when
+that is closed. Asked for places, it answers for each in order:
+
+    b""         the content of the recording is here, and its decoding begins
+    Answer      as JSON
+    samples     float32; only where the answer says so
+
+What crosses the connection is JSON and samples, never pickled: a decoder that a hostile file has taken over can't make
+its parent run anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import NamedTuple
+
+from xlt_ray.corpora.audio import to_speech
+from xlt_ray.corpora.decoding import TOO_LONG, Native, Samples, decode_native
+from xlt_ray.corpora.recordings import Place, Recording, try_recordings
+from xlt_ray.corpora.segments import Segment
+from xlt_ray.errors import RejectedRow, Unreachable
+
+CPU_SECONDS = 60
+"""CPU time that the decoding of one recording may take."""
+
+_MEMORY = 4 * 2**30
+"""Bytes of memory that the decoding of one recording may take. The longest that is accepted unfolds to 0.5 GiB, which
+is there twice while blocks are joined, and more than once again while channels are averaged and rates changed."""
+
+
+class Answer(NamedTuple):
+    """What a recording is.
+
+    Attributes:
+        rejected: why it can't be used; empty where it can.
+        unreachable: path and reason, where it can't be read from here.
+        fault: the traceback, where the program is wrong.
+        num_samples: length at 16 kHz; 0 where it is rejected, as are the next two where it can't be decoded.
+        rate: as recorded, in Hz.
+        num_channels: as recorded.
+        content: hash of its bytes in hexadecimal, or of the samples of a segment; empty if not asked for.
+        has_samples: whether the samples follow.
+    """
+
+    rejected: str = ""
+    unreachable: tuple[str, str] | None = None
+    fault: str = ""
+    num_samples: int = 0
+    rate: int = 0
+    num_channels: int = 0
+    content: str = ""
+    has_samples: bool = False
+
+
+class Request(NamedTuple):
+    """Recordings to decode.
+
+    Attributes:
+        places: the values of a `Place` each.
+        examine: whether to hash the content, and to keep the samples back.
+    """
+
+    places: list[Place]
+    examine: bool
+
+
+def main() -> None:
+    """Answer requests until the connection is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes the connection
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    connection = Connection(int(sys.argv[1]))
+    while request := _next(connection):
+        for message in _messages(request):
+            connection.send_bytes(message)
+
+
+def _next(connection: Connection) -> Request | None:
+    try:
+        places, examine = json.loads(connection.recv_bytes())
+    except (EOFError, ConnectionError):
+        return None
+    return Request([Place(*values) for values in places], examine)
+
+
+def _messages(request: Request) -> Iterator[bytes]:
+    try:
+        for answer, samples in _answers(request):
+            if answer is None:
+                yield b""
+                continue
+            yield json.dumps(answer).encode()
+            if samples is not None:
+                yield samples.data.cast("B") if samples.size else b""
+    except Exception:
+        yield json.dumps(Answer(fault=traceback.format_exc())).encode()
+
+
+def _answers(request: Request) -> Iterator[tuple[Answer | None, Samples | None]]:
+    """For each place None, and then its answer."""
+    recordings = try_recordings(request.places)
+    for place in request.places:
+        # A segment is decoded while it is read. Of others only the decoding is limited: an archive may be long.
+        with _limits() if place.segment != Segment() else contextlib.nullcontext():
+            recording = next(recordings)
+        yield None, None
+        with _limits():
+            answer = _answer(recording, place.name, request.examine)
+        yield answer
+
+
+@contextlib.contextmanager
+def _limits() -> Iterator[None]:
+    """What takes too much memory gets none, and what takes too much CPU time ends this process with SIGPROF."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if (most := _memory_of_its_own() + _MEMORY) < (soft if soft != resource.RLIM_INFINITY else sys.maxsize):
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _memory_of_its_own() -> int:
+    """Bytes that count for RLIMIT_DATA; only Linux tells, and only Linux limits them."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[5]) * resource.getpagesize()
+    except OSError:
+        return sys.maxsize - _MEMORY
+
+
+def _answer(recording: Recording | Unreachable, name: str, examine: bool) -> tuple[Answer, Samples | None]:
+    if isinstance(recording, Unreachable):
+        return Answer(unreachable=(recording.path, recording.reason)), None
+    if isinstance(recording, RejectedRow):
+        return Answer(rejected=str(recording)), None
+    answer = Answer(content=_hash(recording) if examine else "")
+    try:
+        native = recording if isinstance(recording, Native) else decode_native(recording, name)
+        answer = answer._replace(rate=native.rate, num_channels=native.samples.shape[1])
+        samples = to_speech(*native)
+    except MemoryError:
+        return answer._replace(rejected=TOO_LONG), None
+    except RejectedRow as reason:
+        return answer._replace(rejected=str(reason)), None
+    return answer._replace(num_samples=len(samples), has_samples=not examine), None if examine else samples
+
+
+def _hash(recording: bytes | Native) -> str:
+    content = recording.samples.tobytes() if isinstance(recording, Native) else recording
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+if __name__ == "__main__":
+    main()
