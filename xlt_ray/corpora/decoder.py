@@ -92,7 +92,7 @@ def _next(connection: Connection) -> Request | None:
     return Request([Place(*values) for values in places], examine)
 
 
-def _messages(request: Request) -> Iterator[bytes]:
+def _messages(request: Request) -> Iterator[bytes | memoryview]:
     try:
         for answer, samples in _answers(request):
             if answer is None:

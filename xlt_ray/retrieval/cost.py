@@ -15,8 +15,8 @@ from xlt_ray.retrieval import scores, units
 from xlt_ray.retrieval.config import MODES, PROTOCOLS, RetrievalConfig, RetrievalJob
 from xlt_ray.retrieval.units import Extent
 
-PROCESS_BYTES = 450_000_000
-"""Memory of a worker before it reads: Python with torch, pyarrow and Ray; measured 380 to 430 MB."""
+PROCESS_BYTES = 530_000_000
+"""Memory of a worker before it reads: Python with torch, pyarrow and Ray; measured 533 MB."""
 
 _TEXT_BYTES = 150  # names and text of a query, assumed
 
