@@ -9,8 +9,9 @@ r"""How well does speech find its spoken translation? R@1, R@5, R@10 and MRR for
 
 Reads the embeddings of this corpus, model and encoding under ROOT/embed, whatever their name, and encodes what they
 lack. Writes ROOT/retrieval/NAME: data/*.parquet (rankings), metrics.json, plots/, rejected.parquet, manifest.json. Run
-it again after a crash: it goes on from what is there. Run it again with another --retrieval.mode or --retrieval.protocol:
-the rankings hold them all, and only the figures are made anew. `xlt_ray.retrieval.rankings` reads them.
+it again after a crash: it goes on from what is there. Run it again with another --retrieval.mode or
+--retrieval.protocol: the rankings hold them all, and only the figures are made anew. `xlt_ray.retrieval.rankings`
+reads them.
 """
 
 from xlt_ray.embed.cost import counted, public_speech

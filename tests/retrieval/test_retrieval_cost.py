@@ -4,8 +4,8 @@ import dataclasses
 import math
 
 import pytest
-from benchmarks import retrieval_size
 
+from benchmarks import retrieval_size
 from xlt_ray.models.size import MODELS
 from xlt_ray.retrieval import cost
 from xlt_ray.retrieval.config import RetrievalConfig
