@@ -327,7 +327,7 @@ def test_a_header_that_counts_itself_as_data_is_no_truncation():
     assert len(decode(bytes(data), "a.wav")) == 2 * SAMPLE_RATE
 
 
-@pytest.mark.parametrize("size", [0xFFFF_FFFF, 0x7FFF_FFFF, 0x7FFF_F000])
+@pytest.mark.parametrize("size", [0, 0xFFFF_FFFF, 0x7FFF_FFFF, 0x7FFF_F000])
 def test_wav_from_a_pipe_has_no_length_and_is_read_whole(size):
     data = bytearray(SPEECH_FILES["a.wav"])
     data[4:8] = data[40:44] = struct.pack("<I", size)

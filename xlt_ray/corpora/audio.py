@@ -7,7 +7,7 @@ What can be wrong with one recording is a `RejectedRow`, whose message starts wi
     undecodable     not sound, or a format that neither libsndfile nor FFmpeg reads
     truncated       the data ends or breaks before the length that its header promises; formats without such a promise
                     (G.722, GSM, Ogg, AAC and MP3 streams) can be cut without a trace
-    beyond the end  a segment that reaches more than 0.1 s behind the end of its recording
+    beyond the end  a segment that reaches more than 0.5 s behind the end of its recording
     no samples      a header, and no sound behind it
     not finite      NaN or infinite samples
     out of range    floating-point samples that were never scaled to [-1, 1]

@@ -80,9 +80,11 @@ def decode_native(data: bytes, name: str) -> Native:
     if _is_cut_ogg(data):
         raise RejectedRow(TRUNCATED)
     try:
-        return _decode_libsndfile(data)
+        sound = _decode_libsndfile(data)
     except sf.SoundFileError:
         return _decode_ffmpeg(data, None)
+    # A program that writes a WAV to a pipe may leave 0 for the size of its data: FFmpeg then reads to the end.
+    return sound if len(sound.samples) else _decode_ffmpeg(data, None)
 
 
 def headerless(name: str) -> str | None:

@@ -33,7 +33,11 @@ _EXACT_SEEK = ("PCM_", "ALAC_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 _BLOCK = 2**16
 """Samples that are decoded at once where libsndfile reads from the beginning."""
 
-BEYOND = "beyond the end: the segment reaches more than 0.1 s behind the end of its recording"
+OVERREACH_S = 0.5
+"""How far a segment may reach behind the end of its recording: lists of MP3 segments are often off by so much, and the
+readers of Lhotse allow the same."""
+
+BEYOND = f"beyond the end: the segment reaches more than {OVERREACH_S} s behind the end of its recording"
 
 
 class Segment(NamedTuple):
@@ -72,8 +76,8 @@ def _cut(sound: _Sound, segment: Segment) -> Native | RejectedRow:
     except RejectedRow as reason:
         return reason
     missing = 0 if end is None else end - first - len(samples)
-    if not len(samples) or missing > TOLERANCE_S * rate:
-        was_promised = (end or first + 1) <= sound.num_promised
+    was_promised = (end or first + 1) <= sound.num_promised
+    if not len(samples) or missing > (TOLERANCE_S if was_promised else OVERREACH_S) * rate:
         return RejectedRow(TRUNCATED if was_promised else BEYOND)
     return Native(samples, rate)
 
