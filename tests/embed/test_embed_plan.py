@@ -160,7 +160,7 @@ def test_recordings_come_in_the_order_of_the_job_with_the_texts_of_today(prepare
     table = found.recordings("test")
     assert ids(table) == ids(found.rows("test")) == ["fr-001", "fr-004", "fr-005", "en-004", "en-005"]
     assert table["text"].to_pylist()[:2] == ["corrected", "sentence 4"]
-    assert table["translations"].to_pylist()[0] == [("zh", "改")]
+    assert table["translations"].to_pylist()[0] == [{"language": "zh", "text": "改"}]
     assert table["unit"].to_pylist()[0] == "fr-train-00000"  # where it lies is as it was
     assert ids(found.recordings("train")) == ["fr-000", "fr-002", "en-000", "en-001", "en-002"]
     assert found.splits == ("test", "train")

@@ -84,7 +84,7 @@ def decode_native(data: bytes, name: str) -> Native:
     except sf.SoundFileError:
         return _decode_ffmpeg(data, None)
     # A program that writes a WAV to a pipe may leave 0 for the size of its data: FFmpeg then reads to the end.
-    return sound if len(sound.samples) else _decode_ffmpeg(data, None)
+    return _decode_ffmpeg(data, None) if data.startswith(b"RIFF") and not len(sound.samples) else sound
 
 
 def headerless(name: str) -> str | None:

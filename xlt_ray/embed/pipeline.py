@@ -150,12 +150,16 @@ def require_few_losses(unit: str) -> None:
     Raises:
         WorkersLost: this task has been tried often enough.
     """
-    # Ray has no public way to ask this; its version is pinned.
-    if ray._private.worker.global_worker.core_worker.get_current_task_attempt_number() >= _MOST_LOSSES:
+    if ray.is_initialized() and _attempt() >= _MOST_LOSSES:
         raise WorkersLost(
             f"unit {unit} could not be decoded: {_MOST_LOSSES} workers died on it, or their nodes did; if memory ran "
             "out, give nodes more; the same command goes on with what is missing"
         )
+
+
+def _attempt() -> int:
+    """How often this task was begun before. Ray has no public way to ask; its version is pinned."""
+    return int(ray._private.worker.global_worker.core_worker.get_current_task_attempt_number())
 
 
 def decode(rows: pa.Table, split_long: bool) -> pa.Table:
