@@ -16,8 +16,11 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
-def one_gpu():
+def one_gpu(monkeypatch):
     """A Ray of 2 CPUs that says it has a GPU; what makes no progress for a minute fails."""
+    assert pools.Pool(0.5, 0.5, 0.5, 1, 1).device == "cuda"
+    assert pools.Pool(0.9, 0, 0.1, 1, 1).device == "cpu"
+    monkeypatch.setattr(pools.Pool, "device", "cpu")  # there is no such GPU
     ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     context = ray.data.DataContext.get_current()
     context.execution_no_progress_timeout_s = 60
