@@ -29,7 +29,7 @@ def test_units_hold_every_pair_once(num_rows, num_columns, block, other):
 def test_a_unit_travels_as_a_row_of_a_table():
     unit = units.Unit(("en", "fr"), (0, 8), (16, 20))
     row = {"pair": ["en", "fr"], "rows": [0, 8], "columns": [16, 20]}
-    assert units.Unit.plain(pa.Table.from_pylist([row]).to_pylist()[0]) == unit
+    assert units.Unit.from_row(pa.Table.from_pylist([row]).to_pylist()[0]) == unit
 
 
 @pytest.mark.parametrize(

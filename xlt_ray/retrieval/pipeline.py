@@ -51,8 +51,6 @@ def retrieve(plan: RetrievalPlan) -> Artifact:
         scoring = _scoring(plan, recordings)
         _rank(scoring, [pair for pair in language_pairs(job) if not directions(pair) <= artifact.done()])
         results.finish(plan, scoring, tracker, started)
-        for folder in ("best", "counted"):
-            artifact.remove(folder)
     return artifact
 
 
@@ -141,7 +139,7 @@ def _score_hits(scoring: Scoring, missing: list[Unit], pool: Pool) -> None:
 
 
 def _score_hits_of(row: dict[str, Any], scoring: Scoring) -> dict[str, int]:
-    unit = Unit.plain(row)
+    unit = Unit.from_row(row)
     work.score_hits(scoring, unit)
     return {"num_queries": len(range(*unit.rows))}
 

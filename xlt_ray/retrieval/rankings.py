@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from xlt_ray.store import artifacts, storage
+from xlt_ray.store.reading import reading
 
 _NAMES = ("pair", "utterance_id", "sentence_id", "text")
 
@@ -123,6 +124,7 @@ def best_hit(uri: str, mode: str, protocol: str) -> dict[str, Any] | None:
 def _read(uri: str, columns: Sequence[str], protocol: str) -> pa.Table:
     """Columns of a file; rows that take part."""
     filesystem, path = storage.locate(uri)
-    with pq.ParquetFile(path, filesystem=filesystem) as file:  # it reads a part of a struct, unlike pq.read_table
+    # It reads a part of a struct, unlike pq.read_table.
+    with reading(uri), pq.ParquetFile(path, filesystem=filesystem, page_checksum_verification=True) as file:
         table = file.read(columns=list(columns))
     return table.filter(pc.is_valid(table[protocol]))

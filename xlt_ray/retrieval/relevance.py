@@ -86,9 +86,9 @@ def relevance(queries: pa.Table, candidates: pa.Table, protocol: str, seed: int)
     """
     asked, said = queries["sentence_id"].to_pylist(), candidates["sentence_id"].to_pylist()
     numbers = {sentence: number for number, sentence in enumerate(dict.fromkeys([*asked, *said]))}
-    texts = [normalised(text or "") for text in candidates["text"].to_pylist()]
-    if protocol == "one_per_sentence":
-        texts = [""] * len(texts)
+    texts = [""] * len(said)
+    if protocol == "multi_positive":
+        texts = [normalised(text or "") for text in candidates["text"].to_pylist()]
     of_text = {text: number for number, text in enumerate(dict.fromkeys(filter(None, texts)))}
     words = np.array([of_text.get(text, -1) for text in texts], dtype=np.int64)
     spoken = {(numbers[sentence], of_text[text]) for sentence, text in zip(said, texts, strict=True) if text}

@@ -65,6 +65,7 @@ def finish(plan: RetrievalPlan, scoring: Scoring, tracker: Tracker, started: flo
         inputs={"embed": embeddings.named},
         seconds=time.monotonic() - started,
         others=matrices.files(artifact) if scoring.config.keep_scores else (),
+        working=["best", "counted"],
     )
 
 

@@ -53,8 +53,8 @@ class Unit:
         return len(range(*self.rows)) * len(range(*self.columns))
 
     @classmethod
-    def plain(cls, row: dict[str, Any]) -> Unit:
-        """From the row of a table that `dataclasses.asdict` made."""
+    def from_row(cls, row: dict[str, Any]) -> Unit:
+        """From a row of a table that `dataclasses.asdict` made."""
         return cls(*(tuple(row[field.name]) for field in dataclasses.fields(cls)))
 
 

@@ -88,7 +88,7 @@ class CountUnit:
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
         """Write what is counted in each unit; a row with the number of pairs of recordings as they are scored."""
         for row in rows.to_pylist():
-            unit = Unit.plain(row)
+            unit = Unit.from_row(row)
             bitext, found = self._known(unit.pair)
             config = self._scoring.config
             keep = functools.partial(matrices.write, self._scoring.artifact, unit.pair) if config.keep_scores else None
