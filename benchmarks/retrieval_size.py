@@ -14,7 +14,6 @@ import dataclasses
 import json
 import multiprocessing
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -145,10 +144,15 @@ def peak_of(step: Any, scoring: Scoring) -> dict[str, float]:
     return figures
 
 
+def _peak() -> int:
+    """Most memory of this process so far. Not ru_maxrss: a child begins with that of its parent."""
+    return 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+
+
 def _measured(sender: Any, step: Any, scoring: Scoring) -> None:
     torch.set_num_threads(1)
     before, started = _bytes(), time.monotonic()
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    base = _peak()
     num = step(scoring)
     after = _bytes()
     sender.send(
@@ -157,7 +161,7 @@ def _measured(sender: Any, step: Any, scoring: Scoring) -> None:
             "seconds": time.monotonic() - started,
             "cpu_seconds": time.process_time(),
             "base": base,
-            "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak": _peak(),
             "read": after["rchar"] - before["rchar"],
             "written": after["wchar"] - before["wchar"],
         }

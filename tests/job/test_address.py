@@ -1,5 +1,6 @@
 """A RAY_ADDRESS that leads nowhere ends a job at once, and says so."""
 
+import functools
 import os
 import socket
 import subprocess
@@ -74,11 +75,12 @@ def test_auto_without_a_cluster(monkeypatch, closed_port):
 
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     # Another Ray may well run on the machine of the test.
-    monkeypatch.setattr(services, "find_gcs_addresses", set)
+    found: set[str] = set()
+    monkeypatch.setattr(services, "find_gcs_addresses", functools.cache(lambda: found))
     monkeypatch.setattr(services, "find_bootstrap_address", lambda _: None)
     with pytest.raises(NoResources, match=r"RAY_ADDRESS=auto lets Ray look .* unset RAY_ADDRESS"), cluster.cluster():
         pass
-    monkeypatch.setattr(services, "find_gcs_addresses", lambda: {f"127.0.0.1:{closed_port}"})
+    found.add(f"127.0.0.1:{closed_port}")
     with (
         pytest.raises(NoResources, match=f"RAY_ADDRESS=auto .* nothing answers at .*:{closed_port}"),
         cluster.cluster(),

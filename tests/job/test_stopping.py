@@ -36,9 +36,15 @@ NATIVE = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'x', b'y', 10**9)"  # n
 REPLACED = "import signal; [signal.signal(n, lambda *_: sys.exit(0)) for n in (1, 2, 15)]; time.sleep(60)"
 
 
-def start(tmp_path, body, **options):
+def heed_signals():
+    """A shell lets what it starts in the background ignore Ctrl-C, and that is inherited."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def start(tmp_path, body, preexec_fn=heed_signals):
     words = [sys.executable, "-c", JOB.replace("BODY", body.strip()), str(tmp_path)]
-    job = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    job = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=preexec_fn)
     while (line := job.stdout.readline()) != "working\n":
         assert line or job.poll() is None, job.stderr.read()
     return job
@@ -118,6 +124,9 @@ def marked():
 def test_what_a_job_started_ends_with_it(tmp_path, number):
     other = subprocess.Popen(["sleep", "600"], env={**os.environ, "XLT_RAY_SESSION": "another"})
     job = start(tmp_path, TREE)
+    deadline = time.monotonic() + 30
+    while len(marked()) < 2 and time.monotonic() < deadline:  # what is just being started has no environment yet
+        time.sleep(0.2)
     assert len(marked()) >= 2
     job.send_signal(number)
     assert job.wait() == -9 if number == signal.SIGKILL else 128 + number

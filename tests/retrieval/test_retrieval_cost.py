@@ -58,8 +58,9 @@ def test_memory_is_that_of_a_process_that_scores(tmp_path, frames):
     figures = retrieval_size.peak_of(retrieval_size.count, scoring)
     declared = cost.scoring_memory(config, [whole])
     assert figures["peak"] == pytest.approx(declared, rel=0.3)
-    # Without what every process takes: of the work itself.
-    assert 0.5 < (figures["peak"] - figures["base"]) / (declared - cost.PROCESS_BYTES) < 1.5
+    # Of the work itself; libraries that are loaded with the first operation take up to 100 MB.
+    work, expected = figures["peak"] - figures["base"], declared - cost.PROCESS_BYTES
+    assert expected / 2 < work < 1.5 * expected + 1e8
 
 
 def test_no_worker_takes_a_gigabyte_for_short_clips_of_16_000_recordings_a_language():
