@@ -507,6 +507,13 @@ def test_a_damaged_archive_is_no_crash(tmp_path, place):
     assert isinstance(read, bytes) or str(read).startswith("missing: ")
 
 
+def test_an_archive_that_breaks_off_in_its_first_bytes_is_no_fault(tmp_path):
+    for header in (b"", b"\x1f", b"\x1f\x8b\x08\x04" + bytes(6), b"\x1f\x8b\x08\x08" + bytes(6) + b"name"):
+        (tmp_path / "a.tar.gz").write_bytes(header)
+        [read] = read_recordings([Place(str(tmp_path / "a.tar.gz"), "1.wav")])
+        assert str(read).startswith("missing: ")
+
+
 def test_containers_may_alternate(tmp_path):
     write_tar(tmp_path / "a.tar", {"1": b"a1", "2": b"a2"}, "w")
     write_parquet(tmp_path / "b.parquet", pa.array([b"b0", b"b1"], pa.binary()))

@@ -8,7 +8,7 @@ import posixpath
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -233,10 +233,17 @@ def _read_tar(path: str, members: set[str]) -> Iterator[tuple[str, Recording]]:
     filesystem, inner = storage.locate(path)
     with (
         filesystem.open_input_stream(inner, compression=None) as stream,
-        tarfile.open(fileobj=stream, mode="r|*") as archive,
+        _opened_tar(stream) as archive,
     ):
         for info in archive:
             name = info.name.removeprefix("./")
             content = archive.extractfile(info) if name in members else None
             if content is not None:
                 yield name, content.read() if info.size <= MAX_BYTES else RejectedRow(TOO_LONG)
+
+
+def _opened_tar(stream: BinaryIO) -> tarfile.TarFile:
+    try:
+        return tarfile.open(fileobj=stream, mode="r|*")
+    except TypeError as error:  # what tarfile makes of a gzip header that breaks off
+        raise tarfile.ReadError("not a whole gzip header") from error
