@@ -49,7 +49,10 @@ def start(tmp_path, flags):
 
     def start():
         words = [sys.executable, "jobs/finetune.py", "--root", str(tmp_path), *flags]
-        jobs.append(subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        # A shell lets what it starts in the background ignore Ctrl-C, and that is inherited.
+        heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+        jobs.append(subprocess.Popen(words, text=True, preexec_fn=heed, **pipes))
         return jobs[-1]
 
     yield start

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from xlt_ray.job import orphans
 from xlt_ray.job.secrets import redacted
@@ -75,33 +75,38 @@ def _noted(number: int, frame: object) -> None:
 
 
 @contextlib.contextmanager
-def last_word(say: Callable[[], object]) -> Iterator[None]:
-    """While inside, call `say` before a signal ends the process; it has a few seconds and may fail."""
-    _last_words.append(say)
+def _among(entries: list[Any], entry: Any) -> Iterator[None]:
+    """Keep an entry in a list while inside; also behind an exit by a library's own handler of the same signal."""
+    entries.append(entry)
     try:
         yield
-    finally:
-        _last_words.remove(say)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
+        entries.remove(entry)
+        raise
+    entries.remove(entry)
+
+
+@contextlib.contextmanager
+def last_word(say: Callable[[], object]) -> Iterator[None]:
+    """While inside, call `say` before a signal ends the process; it has a few seconds and may fail."""
+    with _among(_last_words, say):
+        yield
 
 
 @contextlib.contextmanager
 def ends_with(session: str) -> Iterator[None]:
     """While inside, a signal also ends the processes of a session (`orphans`)."""
-    _session.append(session)
-    try:
+    with _among(_session, session):
         yield
-    finally:
-        _session.remove(session)
 
 
 @contextlib.contextmanager
 def counted(count: Callable[[], str]) -> Iterator[None]:
     """While inside, a signal tells what `count` says: how far the work is, such as `embed at 12/60`."""
-    _counts.append(count)
-    try:
+    with _among(_counts, count):
         yield
-    finally:
-        _counts.remove(count)
 
 
 def _wait(read: int, stderr: int) -> None:
