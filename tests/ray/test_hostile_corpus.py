@@ -18,13 +18,13 @@ from xlt_ray.embed import pipeline
 ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
 
 @ray.remote(max_retries=-1)
-def die():
+def die(deaths):
     pipeline.require_few_losses("en-test-00003")
-    with open(sys.argv[1], "a") as file:
+    with open(deaths, "a") as file:
         file.write("x")
     os._exit(1)
 
-ray.get(die.remote())
+ray.get(die.remote(sys.argv[1]))
 """
 
 
