@@ -213,7 +213,7 @@ def test_bad_recordings_are_rejected_with_reasons_and_odd_ones_work(tmp_path, mo
     done = run_job("embed", "--name", "bad", *flags, "--embed.max-rejected", "1")
     assert done.returncode == 0, done.stderr
     out = tmp_path / "runs" / "embed" / "bad"
-    kept = pq.read_table(out / "data" / "en-00000.parquet", columns=["utterance_id", "num_valid"]).to_pylist()
+    kept = pq.read_table(out / "data" / "en-rows-00000.parquet", columns=["utterance_id", "num_valid"]).to_pylist()
     rejected = {
         line["audio"].rsplit("/", 1)[1]: line["reason"] for line in pq.read_table(out / "rejected.parquet").to_pylist()
     }

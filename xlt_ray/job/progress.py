@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import time
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -49,8 +50,8 @@ class Bar:
         if due and not console.is_terminal:
             self._print()
 
-    def __exit__(self, *_: object) -> None:
-        self._ends.close()
+    def __exit__(self, *exception: Any) -> None:
+        self._ends.__exit__(*exception)
         if console.is_terminal:
             self._progress.stop()
 
