@@ -1,4 +1,4 @@
-"""How figures look: palette, frame, legend, and a PNG that carries its caption. Pure matplotlib, no pyplot, no display.
+"""How plots look: palette, frame, legend, and a PNG that carries its caption. Pure matplotlib, no pyplot, no display.
 
 The palette is Okabe and Ito's, distinct under the common colour deficiencies: blue for what is under test, orange and
 green for what it is compared with, grey and dashes for chance. Lightness alone carries the heat maps, light = low.
@@ -25,7 +25,7 @@ DPI = 160
 
 
 def to_png(figure: Figure, caption: str = "") -> bytes:
-    """The figure as PNG; `caption`, in any script, is kept in its `Description` chunk, where the report finds it."""
+    """The plot as PNG; `caption`, in any script, is kept in its `Description` chunk, where the report finds it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Description": caption, "Software": None})
     return buffer.getvalue()

@@ -29,7 +29,7 @@ from xlt_ray.errors import RejectedRow, Unreachable
 from xlt_ray.job import cluster, pools, progress, resume
 from xlt_ray.job.tracking import track
 from xlt_ray.models import whisper
-from xlt_ray.store import artifacts
+from xlt_ray.store import artifacts, workers
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import INDEX, embedding_schema, from_ipc, layer_column, to_ipc
 
@@ -216,6 +216,7 @@ class EncodeUnit:
 
         # One thread an actor: with both cores shared, two threads ran 10 to 20 times slower than two actors.
         torch.set_num_threads(1)
+        workers.note(artifact.uri, device)
         self._artifact, self._config = artifact, config
         self._schema = embedding_schema(config.layers)
         self._encoder = SpeechEncoder(

@@ -28,7 +28,7 @@ from xlt_ray.job import cluster, pools, progress, resume
 from xlt_ray.job.tracking import track
 from xlt_ray.models import whisper
 from xlt_ray.models.prompts import Prompter
-from xlt_ray.store import artifacts, shards, storage
+from xlt_ray.store import artifacts, shards, storage, workers
 from xlt_ray.store.artifacts import Artifact
 
 _UNIT = 64
@@ -103,6 +103,7 @@ class EstimateUnit:
         from xlt_ray.models import decoder
 
         torch.set_num_threads(1)  # one thread an actor, as in the embed stage
+        workers.note(artifact.uri, device)
         self._artifact, self._config = artifact, config
         self._device = device
         # All of the decoder, whatever a run trains: one Fisher serves every run.

@@ -31,7 +31,7 @@ from xlt_ray.finetune.work import Work
 from xlt_ray.languages import Direction
 from xlt_ray.models import decoder, whisper
 from xlt_ray.models.prompts import Prompter
-from xlt_ray.store import artifacts, shards
+from xlt_ray.store import artifacts, shards, workers
 
 
 class RayContext:
@@ -94,6 +94,7 @@ def train_share(work: Work, board: Any) -> None:
     """
     torch.set_num_threads(1)  # one thread a worker, as in the embed stage
     context = RayContext(board)
+    workers.note(work.artifact.uri, context.device.type)
     model_dir = whisper.resolve_model(work.model)
     learner = Learner(decoder.load_decoder(model_dir, context.device), work.config)
     num_trained = sum(of.numel() for of in learner.trained.values())

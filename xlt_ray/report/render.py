@@ -1,4 +1,4 @@
-"""Lays results out as one HTML file that needs nothing else: styles, figures and numbers are all inside.
+"""Lays results out as one HTML file that needs nothing else: styles, plots and figures are all inside.
 
 `page.html.jinja` includes the section of every stage that has a finished artifact, which lies in the stage's folder.
 """
@@ -34,7 +34,7 @@ PLOT_CAPTIONS = {
     "frame_match": "Cosine of every frame of the query (down) with every frame of a candidate (across). A diagonal of "
     "dots means that the same things are said in the same order.",
 }
-"""What to see, for figures that carry no caption of their own; by the start of the file name."""
+"""What to see, for plots that carry no caption of their own; by the start of the file name."""
 
 
 def render(results: Results) -> str:

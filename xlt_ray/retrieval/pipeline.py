@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import ray.data
 
 from xlt_ray.errors import UserError
-from xlt_ray.job import cluster, pools, progress
+from xlt_ray.job import cluster, pools, progress, resume
 from xlt_ray.job.pools import Pool
 from xlt_ray.job.tracking import track
 from xlt_ray.retrieval import cost, matrices, results, units, work
@@ -44,6 +44,7 @@ def retrieve(plan: RetrievalPlan) -> Artifact:
         return artifact
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
+    resume.drop_damaged(artifact)
     recordings = by_language(plan.embeddings.recordings(job.retrieval.split), job.languages)
     _require_pairs(plan.embeddings.artifact, recordings)
     with track(job.root, "retrieval", job.name, artifact.identity, _inputs(plan)) as tracker:

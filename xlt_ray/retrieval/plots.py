@@ -1,4 +1,4 @@
-"""Figures of a retrieval run; `figures.to_png` turns one into bytes that carry their own caption."""
+"""Plots of a retrieval run; `charts.style.to_png` turns one into bytes that carry their own caption."""
 
 from __future__ import annotations
 

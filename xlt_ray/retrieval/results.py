@@ -113,15 +113,15 @@ def with_mean(by_pair: dict[str, Figures]) -> Figures:
 
 def _draw(scoring: Scoring, summaries: Mapping[str, Figures], metrics: Figures, tracker: Tracker) -> None:
     chance = metrics["mean"]["chance_r1"]
-    figures = {
+    drawn = {
         "r1_heatmap": (plots.r1_heatmap(metrics["pairs"]), ""),
         "r1_bars": (plots.r1_bars(metrics["pairs"], metrics["baselines"]), ""),
     }
     if "layers" in metrics:
-        figures["r1_by_layer"] = (plots.r1_by_layer(metrics["layers"], chance), "")
+        drawn["r1_by_layer"] = (plots.r1_by_layer(metrics["layers"], chance), "")
     if match := _best_match(scoring, summaries):
-        figures["frame_match"] = match
-    for name, (figure, caption) in figures.items():
+        drawn["frame_match"] = match
+    for name, (figure, caption) in drawn.items():
         scoring.artifact.write_bytes(f"plots/{name}.png", to_png(figure, caption))
         tracker.figure(figure, f"{name}.png")
 

@@ -23,7 +23,7 @@ from xlt_ray.retrieval.bitext import Bitext
 from xlt_ray.retrieval.config import RetrievalConfig
 from xlt_ray.retrieval.counting import UnitScorer
 from xlt_ray.retrieval.units import Extent, Unit
-from xlt_ray.store import artifacts
+from xlt_ray.store import artifacts, workers
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import REJECTED
 
@@ -81,6 +81,7 @@ class CountUnit:
     def __init__(self, scoring: Scoring) -> None:
         """Take what is known of the run."""
         torch.set_num_threads(1)
+        workers.note(scoring.artifact.uri, scoring.device)
         self._scoring = scoring
         # Units come pair by pair.
         self._known = functools.lru_cache(maxsize=1)(self._read)

@@ -7,6 +7,7 @@
                           manifest.json     written last: no manifest, it did not happen
                           writer/           who works on it now (`lease`)
                           sums/             checksums of what is written, until the manifest has them (`sums`)
+                          workers/          which machines computed, until the manifest has them (`workers`)
 
 A unit of work is one file, named before the work starts. A file appears under its name only when it is whole, so a
 file that is there is a unit that is done: a killed run goes on from what it finds, a unit that is done twice is written
@@ -33,7 +34,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from xlt_ray.errors import Damaged, Unwritable, UserError
-from xlt_ray.store import lease, manifest, reading, storage, sums
+from xlt_ray.store import lease, manifest, reading, storage, sums, workers
 from xlt_ray.store.provenance import command, provenance
 from xlt_ray.store.schema import REJECTED, versions_of
 
@@ -331,11 +332,12 @@ class Artifact:
             "rows_rejected": num_rejected,
             "inputs": dict(inputs),
             **provenance(),
+            "workers": workers.noted(self.uri),
             "files": files,
             "others": self._described(dict.fromkeys(manifest.names(others, sizes)), sizes, known),
         }
         self._write_manifest(content)
-        for place in ("rejected", *working):
+        for place in ("rejected", workers.FOLDER, *working):
             self.remove(place)
             self.remove_file(place)
         self._sweep()

@@ -1,7 +1,13 @@
-"""What made a result: command, git revision, package versions, hardware."""
+"""What made a result: command, git revision, package versions, hardware.
+
+A checkout travels to a cluster without its `.git`. The revision then comes from XLT_RAY_COMMIT, which `make submit` and
+the image set. The hash of the source always comes from the files: `git rev-parse COMMIT:xlt_ray` gives the same one.
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -21,12 +27,17 @@ def provenance() -> dict[str, Any]:
         "git": _git(),
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in _VERSIONS_OF if _installed(package)},
-        "hardware": {
-            "cpu": _processor(),
-            "num_cpus": os.cpu_count(),
-            "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-            "gpus": _gpus(),
-        },
+        "hardware": hardware(),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """Of this machine: `cpu`, `num_cpus`, `memory_gb`, and the names of its `gpus`."""
+    return {
+        "cpu": _processor(),
+        "num_cpus": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "gpus": _gpus(),
     }
 
 
@@ -43,11 +54,40 @@ def _installed(package: str) -> bool:
     return True
 
 
+@functools.cache
 def _git() -> dict[str, Any]:
-    folder = Path(__file__).parent
-    revision = _output("git", "-C", str(folder), "rev-parse", "HEAD")
-    changed = _output("git", "-C", str(folder), "status", "--porcelain")
-    return {"sha": revision, "dirty": None if changed is None else bool(changed)}
+    package = Path(__file__).parents[1]
+    return {**_revision(package), "source": tree_hash(package)}
+
+
+def _revision(package: Path) -> dict[str, Any]:
+    """Commit, and whether files have changed since; None where nothing tells."""
+    # An installed package may lie in the repository of somebody else, which does not track it.
+    if _output("git", "-C", str(package), "ls-files", "--error-unmatch", "__init__.py") is None:
+        sha, _, dirty = os.environ.get("XLT_RAY_COMMIT", "").partition("-")
+        return {"sha": sha or None, "dirty": dirty == "dirty" if sha else None}
+    changed = _output("git", "-C", str(package), "status", "--porcelain")
+    return {
+        "sha": _output("git", "-C", str(package), "rev-parse", "HEAD"),
+        "dirty": None if changed is None else bool(changed),
+    }
+
+
+def tree_hash(folder: Path) -> str | None:
+    """What git calls the tree of a folder: SHA-1 over names, modes and contents; None for a folder without files."""
+    entries = []
+    for path in folder.iterdir():
+        if path.is_dir() and (found := None if path.name == "__pycache__" else tree_hash(path)):
+            entries.append((path.name + "/", b"40000", path.name, found))  # git sorts folders as if they ended in /
+        elif path.is_file():
+            mode = b"100755" if os.access(path, os.X_OK) else b"100644"
+            entries.append((path.name, mode, path.name, _object_hash(b"blob", path.read_bytes())))
+    lines = [mode + b" " + name.encode() + b"\0" + bytes.fromhex(of) for _, mode, name, of in sorted(entries)]
+    return _object_hash(b"tree", b"".join(lines)) if lines else None
+
+
+def _object_hash(kind: bytes, content: bytes) -> str:
+    return hashlib.sha1(kind + b" %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def _output(*command: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Figures of a study."""
+"""Plots of a study."""
 
 from __future__ import annotations
 

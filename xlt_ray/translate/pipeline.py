@@ -23,7 +23,7 @@ from xlt_ray.job import cluster, pools, progress, resume
 from xlt_ray.job.tracking import Tracker, track
 from xlt_ray.models import whisper
 from xlt_ray.models.prompts import Prompter, Scheme
-from xlt_ray.store import artifacts, shards
+from xlt_ray.store import artifacts, shards, workers
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import from_ipc, to_ipc
 from xlt_ray.translate import comet, results, scores
@@ -147,6 +147,7 @@ class TranslateUnit:
         from xlt_ray.translate import decode
 
         torch.set_num_threads(1)  # one thread an actor, as in the embed stage
+        workers.note(setup.artifact.uri, device)
         config, model_dir = setup.config, whisper.resolve_model(setup.model)
         tuned_dir = decode.local_model(setup.checkpoint) if setup.checkpoint else None
         self._artifact = setup.artifact

@@ -1,4 +1,4 @@
-"""The figure of a search."""
+"""The plot of a search."""
 
 from __future__ import annotations
 
