@@ -1,7 +1,9 @@
 """What every test needs: one thread, no network, no usage statistics, no cluster or server of somebody else."""
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 os.environ.update(
@@ -18,3 +20,19 @@ settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(request, tmp_path_factory):
+    """A cache of the tests' own: models that they convert do not belong in the user's. Speech that is there is shared."""
+    if any(item.get_closest_marker("real") for item in request.session.items):
+        yield  # these read the real model, which takes a minute to convert
+        return
+    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    own = tmp_path_factory.mktemp("cache")
+    (own / "xlt_ray").mkdir()
+    for path in (users / "xlt_ray").glob("asterisk*"):
+        (own / "xlt_ray" / path.name).symlink_to(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(own))
+        yield
