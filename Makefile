@@ -6,12 +6,13 @@ INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/pip install --no-input --disable-pip-version-check -c constraints.txt
 PIP_WHEEL := $(BIN)/pip wheel --no-input --disable-pip-version-check -c constraints.txt
 CHAOS_ROUNDS ?= 3
+JOB ?= jobs/retrieval.py
 PYTEST_ARGS ?=
 REHEARSAL_ARGS ?=
 WHEELS ?= -r constraints.txt "setuptools>=77" ".[gpu,demo]"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-real corpora rehearsal check check-deploy wheelhouse bench chaos
+.PHONY: help setup demo submit test test-real corpora rehearsal check check-deploy wheelhouse bench chaos
 .SILENT:
 
 help: ## show this list
@@ -42,6 +43,12 @@ demo: $(INSTALLED) ## retrieve spoken translations with a real model and real sp
 	$(BIN)/python jobs/retrieval.py
 	echo "demo: 2 of 2, report"
 	$(BIN)/python jobs/report.py
+
+# `.git` does not travel with a job. The commit does, for the manifest of what the job makes; `-dirty` where files differ.
+submit: $(INSTALLED) ## submit a job to the cluster of RAY_API_SERVER_ADDRESS (JOB="jobs/retrieval.py --preset ...")
+	commit=$$(git describe --always --dirty --abbrev=40 --exclude='*'); \
+	$(BIN)/ray job submit --working-dir . --runtime-env-json "{\"env_vars\": {\"XLT_RAY_COMMIT\": \"$$commit\"}}" \
+	  -- python $(JOB)
 
 test: $(INSTALLED) ## every test that needs no network (arguments: PYTEST_ARGS=...)
 	$(BIN)/pytest -m "not real and not wide" $(PYTEST_ARGS)
