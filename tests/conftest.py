@@ -24,7 +24,7 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(request, tmp_path_factory):
-    """A cache of the tests' own: models that they convert do not belong in the user's. Speech that is there is shared."""
+    """A cache of the tests' own: models that they convert do not belong in the user's. Its speech is shared."""
     if any(item.get_closest_marker("real") for item in request.session.items):
         yield  # these read the real model, which takes a minute to convert
         return

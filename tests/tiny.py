@@ -22,12 +22,13 @@ TIMESTAMPS = [f"<|{0.02 * step:.2f}|>" for step in range(1501)]
 IDS = {token: NUM_BYTES + i for i, token in enumerate(SPECIAL)}
 
 
-def tiny_whisper(path: Path) -> Path:
+def tiny_whisper(path: Path, **sizes: int) -> Path:
     """Write the model to `path`, the same at every call, and return `path`.
 
     2 layers and 2 heads a stack, 32 dimensions, 80 mels; a token is a byte, or one of Whisper's special tokens.
+    `sizes` are those of WhisperConfig that should be others.
     """
-    model = WhisperForConditionalGeneration(_config())
+    model = WhisperForConditionalGeneration(_config(**sizes))
     _randomise(model)
     model.generation_config = _generation_config()
     model.save_pretrained(path)
@@ -36,13 +37,10 @@ def tiny_whisper(path: Path) -> Path:
     return Path(path)
 
 
-def _config() -> WhisperConfig:
-    sizes = {f"{stack}_{name}": 2 for stack in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+def _config(**sizes: int) -> WhisperConfig:
+    twos = {f"{stack}_{name}": 2 for stack in ("encoder", "decoder") for name in ("layers", "attention_heads")}
     return WhisperConfig(
-        **sizes,
-        d_model=32,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=48,
+        **(twos | {"d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 48} | sizes),
         vocab_size=NUM_BYTES + len(SPECIAL) + len(TIMESTAMPS),
         bos_token_id=END,
         eos_token_id=END,

@@ -21,6 +21,9 @@ from xlt_ray.models.whisper import MAX_FRAMES
 
 FRAMES_PER_SECOND = whisper.SAMPLE_RATE // whisper.SAMPLES_PER_FRAME
 
+_LONGEST_S = 30.0
+_HEAD_DIM = 64  # of every Whisper
+
 NUM_SAMPLED = 8
 """Recordings of each language whose length stands for that of all, where the corpus does not say it."""
 
@@ -46,6 +49,26 @@ def embed_cost(size: ModelSize, num_recordings: int, mean_seconds: float, config
     return cost.estimate(
         "encode", flops, num_recordings, num_recordings * mean_seconds, 2 * num_recordings * num_values
     )
+
+
+def encoding_memory(size: ModelSize, config: EmbedConfig, device: str) -> int:
+    """Bytes of memory that an actor takes, for a unit of recordings of 30 s.
+
+    It holds the weights in fp32; the sound of the unit 5.4 times, as it comes, as it is cut and as it is padded; its
+    frames 3.2 times, as they are encoded, joined and written (both measured); and of one recording the scores of
+    attention and the values inside a block. On a GPU that last part lies there; no GPU has confirmed it.
+
+    Args:
+        size: of the model.
+        config: decides how many recordings a unit has, and what is kept of each.
+        device: `cpu` or `cuda`.
+    """
+    frames = encoded_frames(_LONGEST_S, config)
+    sound = _LONGEST_S * whisper.SAMPLE_RATE * 4
+    kept = kept_frames(_LONGEST_S, config) * size.d_model * 2 * (1 + len(config.layers))
+    inside = 4 * frames * (frames * size.d_model / _HEAD_DIM + 2 * size.encoder_ffn_dim) if device == "cpu" else 0
+    unit = config.rows_per_shard * (5.4 * sound + 3.2 * kept)
+    return round(cost.PROCESS_BYTES + 4 * size.encoder_parameters + unit + inside)
 
 
 def counted(embeddings: Embeddings) -> Speech:

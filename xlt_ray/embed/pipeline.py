@@ -9,6 +9,7 @@ Beside each shard it writes the unit's rows of the index, so that nothing has to
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,13 +23,14 @@ import ray.exceptions
 from xlt_ray import corpora
 from xlt_ray.corpora import audio, guarded, places
 from xlt_ray.corpora.guarded import DecoderEnded, Sound
-from xlt_ray.embed import index, plan, results
+from xlt_ray.embed import cost, index, plan, results
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.embed.plan import Embeddings, Work
 from xlt_ray.errors import RejectedRow, Unreachable
 from xlt_ray.job import cluster, pools, progress, resume
 from xlt_ray.job.tracking import track
 from xlt_ray.models import whisper
+from xlt_ray.models.size import model_size
 from xlt_ray.store import artifacts, workers
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import INDEX, embedding_schema, from_ipc, layer_column, to_ipc
@@ -126,7 +128,8 @@ def _cut(artifact: Artifact, work: Work) -> index.Cut:
 
 def _encoded(artifact: Artifact, work: Work, units: dict[str, pa.Table]) -> ray.data.Dataset:
     """One row a unit, with the number of its recordings, once its shard is written."""
-    pool = pools.pool("embed", work.config.num_gpus, work.config.max_actors, len(units))
+    needed = functools.partial(cost.encoding_memory, model_size(work.model), work.config)
+    pool = pools.pool("embed", work.config.num_gpus, work.config.max_actors, len(units), needed)
     rows = [{"unit": unit, "table": to_ipc(table)} for unit, table in units.items()]
     decode = {"corpus": work.corpus, "split_long": work.config.split_long}
     encode = {"artifact": artifact, "model": work.model, "config": work.config, "device": pool.device}

@@ -17,6 +17,8 @@ from xlt_ray.models.size import ModelSize, model_size
 NUM_PROMPT = 4
 """Tokens of a prompt."""
 
+_BACKWARD_BYTES = 150e6
+
 
 def finetune_cost(
     size: ModelSize,
@@ -50,6 +52,15 @@ def finetune_cost(
     num_measured = round(num_seen / config.batch_size / config.evaluate_every) * num_dev
     evaluated = cost.estimate("write", num_measured * text_flops(size, mean_seconds, embed), 0, 0.0, 0)
     return trained + evaluated
+
+
+def fisher_memory(size: ModelSize) -> int:
+    """Bytes of memory that an actor takes which estimates the Fisher, for examples of 30 s; on a GPU less.
+
+    It holds the decoder in fp32, its gradients, the sums of their squares and a copy of these as they are written; and
+    what the backward pass of one example needs, which is small beside them.
+    """
+    return round(cost.PROCESS_BYTES + 4 * 4 * size.decoder_parameters + _BACKWARD_BYTES)
 
 
 def text_flops(size: ModelSize, mean_seconds: float, embed: EmbedConfig) -> float:

@@ -21,6 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from xlt_ray.embed.plan import Embeddings
+from xlt_ray.finetune import cost
 from xlt_ray.finetune import examples as rows_of
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.finetune.ewc import squared_gradients
@@ -28,6 +29,7 @@ from xlt_ray.job import cluster, pools, progress, resume
 from xlt_ray.job.tracking import track
 from xlt_ray.models import whisper
 from xlt_ray.models.prompts import Prompter
+from xlt_ray.models.size import model_size
 from xlt_ray.store import artifacts, shards, storage, workers
 from xlt_ray.store.artifacts import Artifact
 
@@ -80,7 +82,8 @@ def _estimate_missing(artifact: Artifact, job: FinetuneJob, num_examples: int) -
     missing = [unit for unit in units if unit["unit"] not in done]
     if not missing:
         return
-    pool = pools.pool("fisher", job.finetune.num_gpus, job.finetune.num_workers, len(missing))
+    needed = cost.fisher_memory(model_size(job.model))
+    pool = pools.pool("fisher", job.finetune.num_gpus, job.finetune.num_workers, len(missing), lambda _: needed)
     estimated = ray.data.from_items(missing, override_num_blocks=len(missing)).map_batches(
         EstimateUnit,
         fn_constructor_kwargs={"artifact": artifact, "model": job.model, "config": job.finetune, "device": pool.device},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -48,12 +48,20 @@ class Pool:
         }
 
 
+Needed = Callable[[str], int]
+"""Bytes of a node's memory that an actor takes, by the device that it computes on: `cpu` or `cuda`."""
+
+
+def _unknown(device: str) -> int:
+    return 0
+
+
 def memory(needed: int) -> int:
     """Bytes to ask for; 0 on a cluster whose nodes do not tell how much they have, where asking would wait for ever."""
     return needed if room.tells_memory() else 0
 
 
-def pool(stage: str, num_gpus: float | None, max_actors: int | None, num_units: int, needed_memory: int = 0) -> Pool:
+def pool(stage: str, num_gpus: float | None, max_actors: int | None, num_units: int, needed: Needed = _unknown) -> Pool:
     """One actor a GPU, or one a CPU where there is none; on a cluster more of them as nodes come. Says what it chose.
 
     Returns when there is room for an actor and what feeds it; until then a line every 30 s says what is waited for.
@@ -63,15 +71,15 @@ def pool(stage: str, num_gpus: float | None, max_actors: int | None, num_units: 
         num_gpus: GPUs an actor takes; None: 1 if the cluster has a GPU now, else 0.
         max_actors: most actors at a time; None: as many as there are units, or as this machine can hold.
         num_units: units of work; there are never more actors than these.
-        needed_memory: bytes that an actor takes, as far as that is known.
+        needed: memory that an actor takes, as far as that is known.
 
     Raises:
         NoResources: if there can never be room.
     """
     resources = ray.cluster_resources()
-    asked_memory = memory(needed_memory)
     gpus, cpus = resources.get("GPU", 0), resources.get("CPU", 0)
     gpus_each = num_gpus if num_gpus is not None else float(gpus > 0)
+    asked_memory = memory(needed("cuda" if gpus_each else "cpu"))
     fit = int(gpus / gpus_each if gpus_each else cpus)
     if asked_memory:
         fit = min(fit, int(resources.get("memory", 0) / asked_memory))

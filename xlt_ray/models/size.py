@@ -38,11 +38,16 @@ class ModelSize:
         return self.decoder_layers * layer + (self.vocab_size + 448) * self.d_model
 
     @property
-    def parameters(self) -> int:
-        """Weights of the whole model, without biases and norms."""
+    def encoder_parameters(self) -> int:
+        """Weights of the encoder, without biases and norms."""
         layer = 4 * self.d_model**2 + 2 * self.d_model * self.encoder_ffn_dim
         front = 3 * self.num_mel_bins * self.d_model + 3 * self.d_model**2 + MAX_FRAMES * self.d_model
-        return self.decoder_parameters + self.encoder_layers * layer + front
+        return self.encoder_layers * layer + front
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the whole model, without biases and norms."""
+        return self.decoder_parameters + self.encoder_parameters
 
     def encoder_flops(self, num_frames: float) -> float:
         """Operations (a multiply-add is two) for one window of encoder frames of 20 ms; a padded one has 1500."""

@@ -110,7 +110,7 @@ def _rank(scoring: Scoring, pairs: _Pairs) -> None:
     counts = _missing(scoring, "counted", [unit for pair in pairs for unit in scoring.units(pair)])
     if hits or counts:
         config, needed = scoring.config, cost.scoring_memory(scoring.config, scoring.extents.values())
-        pool = pools.pool("score", config.num_gpus, config.max_actors, len(counts) or 1, needed)
+        pool = pools.pool("score", config.num_gpus, config.max_actors, len(counts) or 1, lambda _: needed)
         scoring = dataclasses.replace(scoring, device=pool.device)
         _score_hits(scoring, hits, pool)
         _count(scoring, counts, pool, sum(unit.num_pairs for pair in pairs for unit in scoring.units(pair)))

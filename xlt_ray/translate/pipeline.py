@@ -8,6 +8,7 @@ One row of Ray Data is one unit of work. Its actor reads the frames from the sha
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import time
 from collections.abc import Iterable, Mapping
@@ -23,10 +24,11 @@ from xlt_ray.job import cluster, pools, progress, resume
 from xlt_ray.job.tracking import Tracker, track
 from xlt_ray.models import whisper
 from xlt_ray.models.prompts import Prompter, Scheme
+from xlt_ray.models.size import model_size
 from xlt_ray.store import artifacts, shards, workers
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import from_ipc, to_ipc
-from xlt_ray.translate import comet, results, scores
+from xlt_ray.translate import comet, cost, results, scores
 from xlt_ray.translate.comet import CometScores
 from xlt_ray.translate.config import TranslateConfig
 from xlt_ray.translate.plan import TranslatePlan
@@ -100,7 +102,9 @@ def _translate_missing(plan: TranslatePlan, units: Mapping[str, pa.Table]) -> No
     if not missing:
         return
     config = plan.job.translate
-    pool = pools.pool("translate", config.num_gpus, config.max_actors, len(missing))
+    longest = max(max(rows["num_frames"].to_pylist()) for rows in missing.values())
+    needed = functools.partial(cost.writing_memory, model_size(plan.job.model), longest, config)
+    pool = pools.pool("translate", config.num_gpus, config.max_actors, len(missing), needed)
     blocks = [{"unit": unit, "rows": to_ipc(rows)} for unit, rows in missing.items()]
     written = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
         TranslateUnit,

@@ -1,0 +1,147 @@
+"""The memory that actors ask for, against that of a process in which one works."""
+
+import importlib
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tiny import tiny_whisper
+
+from xlt_ray.embed.config import EmbedConfig
+from xlt_ray.embed.cost import encoding_memory
+from xlt_ray.finetune.config import FinetuneConfig
+from xlt_ray.finetune.cost import fisher_memory
+from xlt_ray.job.cost import PROCESS_BYTES
+from xlt_ray.models.size import ModelSize
+from xlt_ray.store import artifacts
+from xlt_ray.store.schema import embedding_schema, to_ipc
+from xlt_ray.store.shards import TASK
+from xlt_ray.translate.config import TranslateConfig
+from xlt_ray.translate.cost import writing_memory
+
+SIZES = {"d_model": 512, "encoder_ffn_dim": 2048, "decoder_ffn_dim": 2048}
+SIZES |= {"encoder_layers": 2, "decoder_layers": 4, "encoder_attention_heads": 8, "decoder_attention_heads": 8}
+EMBED = EmbedConfig(rows_per_shard=6, layers=(0, 1))
+TRANSLATE = TranslateConfig(num_beams=3, max_tokens=6, batch_size=4)
+FRAMES = 900
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_whisper(tmp_path_factory.mktemp("model"), **SIZES)
+
+
+ACTORS = ("xlt_ray.embed.encoder", "xlt_ray.translate.decode", "xlt_ray.finetune.learner")
+
+
+def taken_by(work, *arguments):
+    """Bytes that the work takes of a process of its own, over those of the libraries that it needs."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measured, (work, *arguments))
+
+
+def _measured(work, *arguments):
+    for actor in ACTORS:
+        importlib.import_module(actor)
+    before = peak()
+    work(*arguments)
+    return peak() - before
+
+
+def peak():
+    """Not ru_maxrss: a child begins with that of its parent."""
+    return 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+
+
+def rows_of(schema, num_rows, **columns):
+    """A table with these columns; what else the schema wants is empty."""
+
+    def column(field):
+        if field.name in columns:
+            return pa.array(columns[field.name], field.type)
+        if field.nullable:
+            return pa.nulls(num_rows, field.type)
+        empty = "" if pa.types.is_string(field.type) else [] if pa.types.is_list(field.type) else 0
+        return pa.array([empty] * num_rows, field.type)
+
+    return pa.table([column(field) for field in schema], schema=schema)
+
+
+def begun(root, stage):
+    artifact = artifacts.plan(str(root), stage, "mine", {}, {})
+    artifact.begin()
+    return artifact
+
+
+def encode(root, model):
+    from xlt_ray.embed.pipeline import DECODED, EncodeUnit
+
+    num = EMBED.rows_per_shard
+    sound = np.random.default_rng(0).standard_normal(30 * 16_000).astype(np.float32).tobytes()
+    ids = [str(row) for row in range(num)]
+    unit = rows_of(DECODED, num, utterance_id=ids, pcm=[sound] * num)
+    EncodeUnit(begun(root, "embed"), str(model), EMBED, "cpu")(
+        pa.table({"unit": ["en-rows-00000"], "table": [to_ipc(unit)]})
+    )
+
+
+def stored(root, num):
+    """A shard of as many recordings."""
+    frames = np.random.default_rng(0).standard_normal((FRAMES, 512)).astype(np.float16).tobytes()
+    ends = {"num_frames": [FRAMES] * num, "num_valid": [FRAMES] * num, "dim": [512] * num}
+    shard = str(root / "en.parquet")
+    pq.write_table(rows_of(embedding_schema(()), num, frames=[frames] * num, **ends), shard, row_group_size=1)
+    return shard
+
+
+def estimate(root, model):
+    from xlt_ray.finetune.fisher import EstimateUnit
+
+    artifact = begun(root, "fisher")
+    columns = {"shard": [stored(root, 2)] * 2, "row": [0, 1], "prompt": [[258, 259]] * 2, "target": [[70] * 60] * 2}
+    artifact.write_table("data/examples.parquet", pa.table(columns))
+    unit = EstimateUnit(artifact, str(model), FinetuneConfig(), "cpu")
+    unit(pa.table({"unit": ["00000000"], "first": [0], "count": [2]}))
+
+
+def write(root, model):
+    from xlt_ray.translate.pipeline import Setup, TranslateUnit
+
+    num = TRANSLATE.batch_size
+    shard = stored(root, num)
+    tasks = rows_of(
+        TASK,
+        num,
+        shard=[shard] * num,
+        row=range(num),
+        num_frames=[FRAMES] * num,
+        direction=["en-fr"] * num,
+        reference=["a"] * num,
+    )
+    setup = Setup(
+        artifact=begun(root, "translate"),
+        checkpoint=None,
+        model=str(model),
+        scheme="tgt_transcribe",
+        hidden=(),
+        config=TRANSLATE,
+    )
+    TranslateUnit(setup, "cpu")(pa.table({"unit": ["en-fr-00000"], "rows": [to_ipc(tasks)]}))
+
+
+def test_an_encoder_takes_what_it_asks_for(tmp_path, model):
+    declared = encoding_memory(ModelSize.read(model), EMBED, "cpu")
+    assert taken_by(encode, tmp_path, model) == pytest.approx(declared - PROCESS_BYTES, rel=0.3)
+
+
+def test_a_translator_takes_what_it_asks_for(tmp_path, model):
+    declared = writing_memory(ModelSize.read(model), FRAMES, TRANSLATE, "cpu")
+    assert taken_by(write, tmp_path, model) == pytest.approx(declared - PROCESS_BYTES, rel=0.3)
+
+
+def test_an_estimator_of_the_fisher_takes_what_it_asks_for(tmp_path, model):
+    declared = fisher_memory(ModelSize.read(model))
+    assert taken_by(estimate, tmp_path, model) == pytest.approx(declared - PROCESS_BYTES, rel=0.3)
