@@ -114,6 +114,7 @@ def encode(embeddings: Embeddings, *, most_units: int | None = None) -> Artifact
         if number == most_units:
             raise Killed
         decoded = pipeline.decode_unit({"unit": unit, "table": to_ipc(rows)}, work.corpus, work.config.split_long)
-        encoder(pa.table({"unit": [unit], "table": pa.array([decoded["table"]], pa.large_binary())}))
+        counts = encoder(pa.table({"unit": [unit], "table": pa.array([decoded["table"]], pa.large_binary())}))
+        assert sum(count["num_rows"][0].as_py() for count in counts) == rows.num_rows
     pipeline._commit(artifact, work, cut, 0.0)
     return artifact

@@ -83,9 +83,8 @@ def encode(root, model):
     sound = np.random.default_rng(0).standard_normal(30 * 16_000).astype(np.float32).tobytes()
     ids = [str(row) for row in range(num)]
     unit = rows_of(DECODED, num, utterance_id=ids, pcm=[sound] * num)
-    EncodeUnit(begun(root, "embed"), str(model), EMBED, "cpu")(
-        pa.table({"unit": ["en-rows-00000"], "table": [to_ipc(unit)]})
-    )
+    encoder = EncodeUnit(begun(root, "embed"), str(model), EMBED, "cpu")
+    list(encoder(pa.table({"unit": ["en-rows-00000"], "table": [to_ipc(unit)]})))
 
 
 def stored(root, num):
@@ -129,7 +128,7 @@ def write(root, model):
         hidden=(),
         config=TRANSLATE,
     )
-    TranslateUnit(setup, "cpu")(pa.table({"unit": ["en-fr-00000"], "rows": [to_ipc(tasks)]}))
+    list(TranslateUnit(setup, "cpu")(pa.table({"unit": ["en-fr-00000"], "rows": [to_ipc(tasks)]})))
 
 
 def test_an_encoder_takes_what_it_asks_for(tmp_path, model):

@@ -26,6 +26,7 @@ _BATCH_FRAMES = {"cpu": 1024, "cuda": 48_000}
 _LIMIT = 65_280.0  # the largest number that float16 and bfloat16 both have
 
 FrameArray = npt.NDArray[np.float16]
+Waveform = npt.NDArray[np.float32]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class SpeechEncoder:
         self._batch_frames = batch_frames or _BATCH_FRAMES.get(self._device.type, _BATCH_FRAMES["cuda"])
 
     @torch.inference_mode()
-    def encode(self, waveforms: Sequence[npt.NDArray[np.float32]]) -> list[Encoded]:
+    def encode(self, waveforms: Sequence[Waveform]) -> list[Encoded]:
         """The frames of each recording, in the order of the input.
 
         Args:
@@ -101,9 +102,16 @@ class SpeechEncoder:
             ValueError: where one is empty or longer than 30 s.
         """
         encoded: dict[int, Encoded] = {}
-        for num_frames, batch in self._batches([len(waveform) for waveform in waveforms]):
-            encoded |= zip(batch, self._encode_batch([waveforms[i] for i in batch], num_frames), strict=True)
+        for part in self.batches(waveforms):
+            encoded |= part
         return [encoded[i] for i in range(len(waveforms))]
+
+    @torch.inference_mode()
+    def batches(self, waveforms: Sequence[Waveform]) -> Iterator[dict[int, Encoded]]:
+        """The same batch by batch, as they are computed: the frames of some recordings by their place in the input."""
+        for num_frames, batch in self._batches([len(waveform) for waveform in waveforms]):
+            encoded = self._encode_batch([waveforms[i] for i in batch], num_frames)
+            yield dict(zip(batch, encoded, strict=True))
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
         """(frames to encode, positions in `lengths`) of every batch: recordings of equal frames, ordered by length."""
@@ -118,7 +126,7 @@ class SpeechEncoder:
         wanted = whisper.valid_frames(num_samples) + self._context_margin
         return min(whisper.MAX_FRAMES, -(-wanted // FRAME_STEP) * FRAME_STEP)
 
-    def _encode_batch(self, waveforms: list[npt.NDArray[np.float32]], num_frames: int) -> list[Encoded]:
+    def _encode_batch(self, waveforms: list[Waveform], num_frames: int) -> list[Encoded]:
         valid = [whisper.valid_frames(len(waveform)) for waveform in waveforms]
         kept = [min(num_frames, count + self._keep_margin) for count in valid]
         mel = log_mel(self._padded(waveforms), num_frames, self._filters).to(self._dtype)
@@ -129,7 +137,7 @@ class SpeechEncoder:
             for i in range(len(waveforms))
         ]
 
-    def _padded(self, waveforms: list[npt.NDArray[np.float32]]) -> Tensor:
+    def _padded(self, waveforms: list[Waveform]) -> Tensor:
         padded = torch.zeros(len(waveforms), max(map(len, waveforms)))
         for row, waveform in zip(padded.numpy(), waveforms, strict=True):
             row[: len(waveform)] = waveform

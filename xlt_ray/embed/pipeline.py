@@ -10,8 +10,10 @@ Beside each shard it writes the unit's rows of the index, so that nothing has to
 from __future__ import annotations
 
 import functools
+import itertools
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +38,7 @@ from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import INDEX, embedding_schema, from_ipc, layer_column, to_ipc
 
 if TYPE_CHECKING:
-    from xlt_ray.embed.encoder import Encoded, FrameArray
+    from xlt_ray.embed.encoder import Encoded, FrameArray, Waveform
 
 REASON = pa.field("reason", pa.string())
 DECODED = INDEX.append(pa.field("pcm", pa.large_binary())).append(REASON)
@@ -127,17 +129,19 @@ def _cut(artifact: Artifact, work: Work) -> index.Cut:
 
 
 def _encoded(artifact: Artifact, work: Work, units: dict[str, pa.Table]) -> ray.data.Dataset:
-    """One row a unit, with the number of its recordings, once its shard is written."""
+    """Rows with a number of recordings, as they are encoded; a unit's rows end when its shard is written."""
     needed = functools.partial(cost.encoding_memory, model_size(work.model), work.config)
     pool = pools.pool("embed", work.config.num_gpus, work.config.max_actors, len(units), needed)
     rows = [{"unit": unit, "table": to_ipc(table)} for unit, table in units.items()]
     decode = {"corpus": work.corpus, "split_long": work.config.split_long}
     encode = {"artifact": artifact, "model": work.model, "config": work.config, "device": pool.device}
-    return (
-        ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map(decode_unit, fn_kwargs=decode, num_cpus=pool.feed_cpus, max_retries=_MOST_LOSSES)
-        .map_batches(EncodeUnit, fn_constructor_kwargs=encode, batch_size=1, batch_format="pyarrow", **pool.options)
+    decoded = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        decode_unit, fn_kwargs=decode, num_cpus=pool.feed_cpus, max_retries=_MOST_LOSSES
     )
+    with pools.telling():
+        return decoded.map_batches(
+            EncodeUnit, fn_constructor_kwargs=encode, batch_size=1, batch_format="pyarrow", **pool.options
+        )
 
 
 def decode_unit(unit: dict[str, Any], corpus: str, split_long: bool) -> dict[str, Any]:
@@ -209,7 +213,7 @@ def _why_missing(place: str) -> str:
 
 
 class EncodeUnit:
-    """An actor that holds the encoder: units of DECODED rows in, a shard of each on disk, a row of counts out."""
+    """An actor that holds the encoder: units of DECODED rows in, a shard of each on disk, rows of counts out."""
 
     def __init__(self, artifact: Artifact, model: str, config: EmbedConfig, device: str) -> None:
         # Imported here: the driver and the tasks that decode need no torch (3 s and 200 MB).
@@ -231,24 +235,39 @@ class EncodeUnit:
             device=device,
         )
 
-    def __call__(self, units: pa.Table) -> pa.Table:
-        """Encode the unit in a batch of one; write its part of the index, then its shard: then it is done."""
+    def __call__(self, units: pa.Table) -> Iterator[pa.Table]:
+        """Encode the unit in a batch of one, and tell of recordings as they are encoded.
+
+        Its part of the index is written, then its shard: then it is done.
+        """
         (unit,) = units["unit"].to_pylist()
         rows = from_ipc(units["table"][0].as_buffer())
         is_good = pc.is_null(rows["reason"])
-        shard = self._encode(rows.filter(is_good))
+        good = rows.filter(is_good)
+        sounds = [np.frombuffer(pcm.as_buffer(), np.float32) for pcm in good["pcm"]]
+        pieces = [audio.split_long(sound) for sound in sounds]
+        encoded: dict[int, Encoded] = {}
+        for batch, num_rows in self._batches(pieces):
+            encoded |= batch
+            yield pa.table({"num_rows": [num_rows]})
+        shard = self._shard(good, sounds, _joined(pieces, encoded))
         self._artifact.write_table(f"parts/{unit}.parquet", _part(rows, is_good, shard))
         # Frames do not compress (0.92 at best, for 4 to 10 times the time), and a dictionary of them is never hit.
         # One row a row group, so that training can read one recording of a shard without the others.
         options = {"compression": "none", "use_dictionary": False, "write_statistics": False, "row_group_size": 1}
         self._artifact.write_table(f"data/{unit}.parquet", shard, **options)
-        return pa.table({"unit": [unit], "num_rows": [rows.num_rows]})
+        yield pa.table({"num_rows": [rows.num_rows - good.num_rows]})
 
-    def _encode(self, rows: pa.Table) -> pa.Table:
-        sounds = [np.frombuffer(pcm.as_buffer(), np.float32) for pcm in rows["pcm"]]
-        pieces = [audio.split_long(sound) for sound in sounds]
-        encoded = iter(self._encoder.encode([piece for parts in pieces for piece in parts]))
-        joined = [_join([next(encoded) for _ in parts]) for parts in pieces]
+    def _batches(self, pieces: Sequence[Sequence[Waveform]]) -> Iterator[tuple[dict[int, Encoded], int]]:
+        """What is encoded of all pieces, batch by batch, and how many recordings are whole with it."""
+        owners = [row for row, parts in enumerate(pieces) for _ in parts]
+        left = Counter(owners)
+        for batch in self._encoder.batches([piece for parts in pieces for piece in parts]):
+            left.subtract(owners[place] for place in batch)
+            whole = {owners[place] for place in batch if not left[owners[place]]}
+            yield batch, len(whole)
+
+    def _shard(self, rows: pa.Table, sounds: Sequence[Waveform], joined: Sequence[Encoded]) -> pa.Table:
         counts = {
             "num_samples": [len(sound) for sound in sounds],
             "num_valid": [frames.num_valid for frames in joined],
@@ -268,6 +287,12 @@ def _part(rows: pa.Table, is_good: pa.Array, shard: pa.Table) -> pa.Table:
     new = {name: shard[name].take(at) for name in ("num_samples", "num_valid", "num_frames")} | {"row": at}
     columns = [new.get(field.name, rows[field.name]).cast(field.type) for field in PART]
     return pa.table(columns, schema=PART)
+
+
+def _joined(pieces: Sequence[Sequence[Waveform]], encoded: Mapping[int, Encoded]) -> list[Encoded]:
+    """The frames of each recording, from those of all pieces by their place."""
+    places = itertools.count()
+    return [_join([encoded[next(places)] for _ in parts]) for parts in pieces]
 
 
 def _join(pieces: list[Encoded]) -> Encoded:

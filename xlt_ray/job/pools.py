@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
@@ -54,6 +55,15 @@ Needed = Callable[[str], int]
 
 def _unknown(device: str) -> int:
     return 0
+
+
+@contextlib.contextmanager
+def telling() -> Iterator[None]:
+    """Inside, datasets pass on each row as soon as an actor yields it: a bar can count while a unit is worked on."""
+    context = ray.data.DataContext.get_current().copy()
+    context.target_max_block_size = 1
+    with ray.data.DataContext.current(context):
+        yield
 
 
 def memory(needed: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import time
+from collections import deque
 from typing import Any
 
 from rich.console import Console
@@ -18,17 +19,20 @@ console = Console(highlight=False)
 
 
 class Bar:
-    """Progress of a stage: a bar on a terminal, a line every ten seconds in a log."""
+    """Progress of a stage: a bar on a terminal, lines in a log every ten seconds. Rates: of the last minute."""
 
     _LINE_EVERY_S = 10.0
+    _RATE_OF_S = 60.0
 
     def __init__(self, what: str, total: int, done: int) -> None:
         self._what, self._total, self._done = what, total, done
-        # The rate counts from the first result on: before it, workers start, for 10 to 30 s.
-        self._first: tuple[float, int] | None = None
+        # When how many rows were done. The first entry is the first result: before it, workers start, for 10 to 30 s.
+        self._seen: deque[tuple[float, int]] = deque()
         self._printed = 0.0
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-        self._progress = Progress(TextColumn("{task.description}"), *columns, console=console)
+        self._progress = Progress(
+            TextColumn("{task.description}"), *columns, console=console, speed_estimate_period=self._RATE_OF_S
+        )
         self._task = self._progress.add_task(what, total=total, completed=done)
         self._ends = contextlib.ExitStack()
 
@@ -44,9 +48,12 @@ class Bar:
     def advance(self, rows: int) -> None:
         """Count rows that are done."""
         self._done += rows
-        self._first = self._first or (time.monotonic(), self._done)
+        now = time.monotonic()
+        self._seen.append((now, self._done))
+        while now - self._seen[0][0] > self._RATE_OF_S and len(self._seen) > 2:
+            self._seen.popleft()
         self._progress.advance(self._task, rows)
-        due = time.monotonic() - self._printed > self._LINE_EVERY_S or self._done >= self._total
+        due = now - self._printed > self._LINE_EVERY_S or self._done >= self._total
         if due and not console.is_terminal:
             self._print()
 
@@ -57,7 +64,7 @@ class Bar:
 
     def _print(self) -> None:
         self._printed = time.monotonic()
-        started, count = self._first or (self._printed, self._done)
+        started, count = self._seen[0] if self._seen else (self._printed, self._done)
         rate = (self._done - count) / (self._printed - started) if self._done > count else 0.0
         left = f", {rate:.1f}/s, {(self._total - self._done) / rate:.0f} s left" if rate else ""
         print(f"{self._what}: {self._done}/{self._total}{left}", flush=True)

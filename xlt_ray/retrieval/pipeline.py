@@ -148,9 +148,7 @@ def _score_hits_of(row: dict[str, Any], scoring: Scoring) -> dict[str, int]:
 def _count(scoring: Scoring, missing: list[Unit], pool: Pool, num_pairs: int) -> None:
     if not missing:
         return
-    context = ray.data.DataContext.get_current().copy()
-    context.target_max_block_size = 1  # each row goes to the driver when it is made, for the bar
-    with ray.data.DataContext.current(context):
+    with pools.telling():
         counted = _rows(map(dataclasses.asdict, missing)).map_batches(
             work.CountUnit,
             fn_constructor_kwargs={"scoring": scoring},

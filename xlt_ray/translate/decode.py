@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +74,19 @@ def load(model_dir: Path, checkpoint_dir: Path | None, alpha: float, device: str
     return decoder
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Written:
+    """What was written of a batch.
+
+    Attributes:
+        tokens: of each row, by its number.
+        detected: direction and language of each row of Whisper's own directions, where languages are detected.
+    """
+
+    tokens: dict[int, list[int]]
+    detected: list[tuple[Direction, str]]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Translator:
     """Translates rows of TASK.
@@ -104,7 +117,28 @@ class Translator:
         Where languages are detected, the metadata of the table counts them (DETECTED): it goes with the rows into
         their file, so a run that goes on after a crash has the counts of what is done.
         """
-        tokens, detected = self._write(rows)
+        return self.joined(rows, [self.write(rows, batch) for batch in self.batches(rows)])
+
+    def batches(self, rows: pa.Table) -> list[list[int]]:
+        """Numbers of the rows that are written at a time: recordings of similar length, so little of it is padding."""
+        lengths = rows["num_frames"].to_pylist()
+        order = sorted(range(rows.num_rows), key=lengths.__getitem__)
+        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+
+    def write(self, rows: pa.Table, batch: list[int]) -> Written:
+        """Tokens of some rows, and which languages were detected in Whisper's own directions."""
+        chosen = rows.take(pa.array(batch, pa.int64()))
+        frames = shards.read_frames(list(zip(chosen["shard"].to_pylist(), chosen["row"].to_pylist(), strict=True)))
+        directions = [Direction.parse(text) for text in chosen["direction"].to_pylist()]
+        tokens, detected = self._detecting(directions, frames) if self._detects else self._naming(directions, frames)
+        return Written(dict(zip(batch, tokens, strict=True)), detected)
+
+    def joined(self, rows: pa.Table, batches: Sequence[Written]) -> pa.Table:
+        """Rows of HYPOTHESIS, from what was written of all batches."""
+        tokens = {row: written for batch in batches for row, written in batch.tokens.items()}
+        detected: dict[str, Counter[str]] = {}
+        for direction, language in (pair for batch in batches for pair in batch.detected):
+            detected.setdefault(str(direction), Counter())[language] += 1
         new = {
             "hypothesis": [self.prompter.text(tokens[i]) for i in range(rows.num_rows)],
             "num_tokens": [len(tokens[i]) for i in range(rows.num_rows)],
@@ -116,27 +150,6 @@ class Translator:
     @property
     def _detects(self) -> bool:
         return self.source_prompt in TranslateConfig.DETECTED
-
-    def _write(self, rows: pa.Table) -> tuple[Mapping[int, list[int]], Mapping[str, Counter[str]]]:
-        """Tokens of each row by its number, and what was detected how often in each of Whisper's own directions.
-
-        A batch holds recordings of similar length, so little of it is padding.
-        """
-        places = list(zip(rows["shard"].to_pylist(), rows["row"].to_pylist(), strict=True))
-        directions = [Direction.parse(of) for of in rows["direction"].to_pylist()]
-        lengths = rows["num_frames"].to_pylist()
-        order = sorted(range(rows.num_rows), key=lengths.__getitem__)
-        tokens: dict[int, list[int]] = {}
-        detected: dict[str, Counter[str]] = {}
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            frames = shards.read_frames([places[i] for i in batch])
-            asked = [directions[i] for i in batch]
-            written, heard = self._detecting(asked, frames) if self._detects else self._naming(asked, frames)
-            tokens.update(zip(batch, written, strict=True))
-            for direction, language in heard:
-                detected.setdefault(str(direction), Counter())[language] += 1
-        return tokens, detected
 
     def _naming(
         self, directions: Sequence[Direction], frames: Sequence[npt.NDArray[np.float16]]

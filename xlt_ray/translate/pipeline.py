@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -106,13 +106,14 @@ def _translate_missing(plan: TranslatePlan, units: Mapping[str, pa.Table]) -> No
     needed = functools.partial(cost.writing_memory, model_size(plan.job.model), longest, config)
     pool = pools.pool("translate", config.num_gpus, config.max_actors, len(missing), needed)
     blocks = [{"unit": unit, "rows": to_ipc(rows)} for unit, rows in missing.items()]
-    written = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
-        TranslateUnit,
-        fn_constructor_kwargs={"setup": _setup(plan), "device": pool.device},
-        batch_size=1,
-        batch_format="pyarrow",
-        **pool.options,
-    )
+    with pools.telling():
+        written = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
+            TranslateUnit,
+            fn_constructor_kwargs={"setup": _setup(plan), "device": pool.device},
+            batch_size=1,
+            batch_format="pyarrow",
+            **pool.options,
+        )
     with progress.Bar("translate", total, num_done) as bar:
         for row in written.iter_rows():
             bar.advance(row["num_rows"])
@@ -142,7 +143,7 @@ def _setup(plan: TranslatePlan) -> Setup:
 
 
 class TranslateUnit:
-    """An actor that holds the decoder: units of TASK rows in, a file of HYPOTHESIS of each, a row of counts out."""
+    """An actor that holds the decoder: units of TASK rows in, a file of HYPOTHESIS of each, rows of counts out."""
 
     def __init__(self, setup: Setup, device: str) -> None:
         # Imported here: it imports transformers, and the driver need not wait for it.
@@ -166,12 +167,15 @@ class TranslateUnit:
             batch_size=config.batch_size,
         )
 
-    def __call__(self, units: pa.Table) -> pa.Table:
-        """Translate the unit in a batch of one; its file says that it is done."""
+    def __call__(self, units: pa.Table) -> Iterator[pa.Table]:
+        """Translate the unit in a batch of one, and tell of each batch of texts; its file says that it is done."""
         (unit,) = units["unit"].to_pylist()
         rows = from_ipc(units["rows"][0].as_buffer())
-        self._artifact.write_table(f"data/{unit}.parquet", self._translator.translate(rows))
-        return pa.table({"unit": [unit], "num_rows": [rows.num_rows]})
+        written = []
+        for batch in self._translator.batches(rows):
+            written.append(self._translator.write(rows, batch))
+            yield pa.table({"num_rows": [len(batch)]})
+        self._artifact.write_table(f"data/{unit}.parquet", self._translator.joined(rows, written))
 
 
 def _score(plan: TranslatePlan, units: Iterable[str], tracker: Tracker) -> None:
