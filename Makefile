@@ -80,7 +80,7 @@ check-deploy: $(INSTALLED) ## the image, the manifests, the policies and both cl
 # A link that leads nowhere is a warning of mkdocs, and --strict makes it an error. The page of settings comes from the code.
 docs: $(VENV)/.installed-docs ## the documentation as a site: build/docs/index.html
 	$(BIN)/python docs/settings.py
-	$(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	echo "docs: build/docs/index.html"
 
 $(VENV)/.installed-docs: $(INSTALLED)
