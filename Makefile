@@ -77,10 +77,10 @@ check: $(INSTALLED) ## lint, format, types, spelling
 check-deploy: $(INSTALLED) ## the image, the manifests, the policies and both cluster files
 	$(BIN)/python -m pytest tests/deploy $(PYTEST_ARGS)
 
-# A link that leads nowhere is a warning of mkdocs, and --strict makes it an error. The page of settings comes from the code.
+# A link that leads nowhere is a warning of mkdocs, and --strict makes it an error, but not with --quiet, which hides it.
 docs: $(VENV)/.installed-docs ## the documentation as a site: build/docs/index.html
 	$(BIN)/python docs/settings.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	echo "docs: build/docs/index.html"
 
 $(VENV)/.installed-docs: $(INSTALLED)
