@@ -12,7 +12,7 @@ REHEARSAL_ARGS ?=
 WHEELS ?= -r constraints.txt "setuptools>=77" ".[gpu,demo]"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo submit test test-real corpora rehearsal check check-deploy wheelhouse bench chaos
+.PHONY: help setup demo submit test test-real corpora rehearsal check check-deploy docs wheelhouse bench chaos
 .SILENT:
 
 help: ## show this list
@@ -76,6 +76,17 @@ check: $(INSTALLED) ## lint, format, types, spelling
 
 check-deploy: $(INSTALLED) ## the image, the manifests, the policies and both cluster files
 	$(BIN)/python -m pytest tests/deploy $(PYTEST_ARGS)
+
+# A link that leads nowhere is a warning of mkdocs, and --strict makes it an error, but not with --quiet, which hides it.
+docs: $(VENV)/.installed-docs ## the documentation as a site: build/docs/index.html
+	$(BIN)/python docs/settings.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	echo "docs: build/docs/index.html"
+
+$(VENV)/.installed-docs: $(INSTALLED)
+	echo "setup: mkdocs-material"
+	$(PIP) -e ".[docs]"
+	touch $@
 
 # setuptools: what an offline `pip install -e .` builds with. The package itself is always that of the checkout.
 wheelhouse: $(INSTALLED) ## every wheel of constraints.txt into wheelhouse/, for an installation without a network

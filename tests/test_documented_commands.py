@@ -69,6 +69,9 @@ def places(tmp_path_factory):
     worlds.fleurs(folder / "fleurs", tuple(worlds.FLEURS))
     worlds.covost2(folder / "covost2")
     worlds.mass(folder / "mass")
+    for kind, tree in {"mustc": "mustc", "hf": "hf parquet", "nemo": "nemo", "lhotse": "lhotse cuts"}.items():
+        (folder / kind).mkdir()
+        worlds.KINDS[tree](folder / kind)
     tiny_whisper(folder / "model")
     return folder, own, demo
 
@@ -86,14 +89,19 @@ def offline(places, monkeypatch):
     monkeypatch.setattr(whisper, "num_encoder_layers", lambda _: 6)  # as many as Whisper base has
 
 
+def placed(corpus, places):
+    """A corpus of the reader's, where it lies here."""
+    folder, own, _ = places
+    kind, _, place = corpus.partition(":")
+    if not place:
+        return corpus
+    return own.spec if kind == "manifest" else f"{kind}:{folder / kind}"
+
+
 def settle(job, places, root):
     """The job of a reader of the document: files where he has put them, earlier artifacts not asked for."""
-    folder, own, _ = places
-    kind, _, place = job.corpus.partition(":")
-    if place:
-        spec = own.spec if kind == "manifest" else f"{kind}:{folder / kind}"
-        job = dataclasses.replace(job, corpus=spec)
-    job = dataclasses.replace(job, root=str(root))
+    corpus = "+".join(placed(part, places) for part in corpora.parts(job.corpus))
+    job = dataclasses.replace(job, root=str(root), corpus=corpus)
     for stage in ("retrieval", "finetune", "translate", "study"):
         if config := getattr(job, stage, None):
             names = {name: None for name in NAMED if hasattr(config, name)}

@@ -24,12 +24,12 @@ def demo() -> Settings:
 
 
 def asterisk() -> Settings:
-    """All 190 sentences of the demo's speech: what the README's fine-tuning figures were made with."""
+    """All 190 sentences of the demo's speech: what the fine-tuning figures of docs/results.md were made with."""
     return {"retrieval": RetrievalConfig(split="all")}
 
 
 def asterisk_100() -> Settings:
-    """The reference figures of the README: the first 100 sentences, encoded as the model was trained."""
+    """The retrieval figures of docs/results.md: the first 100 sentences, encoded as the model was trained."""
     return {"embed": EmbedConfig(num_sentences=100), "retrieval": RetrievalConfig(split="all")}
 
 
