@@ -1,4 +1,6 @@
 import io
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -239,3 +241,13 @@ def test_a_submitted_job_does_not_lose_its_results(tmp_path, monkeypatch):
     assert cli.lasting("runs", str(tmp_path)) == str(tmp_path / "runs")
     for kept in ("/data/runs", "s3://bucket/runs"):
         assert cli.lasting(kept, thrown_away) == kept
+
+
+def test_a_reader_that_goes_away_is_no_fault():
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as gone:
+        done = subprocess.run(
+            [sys.executable, "jobs/embed.py", "--help"], stdout=gone, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")

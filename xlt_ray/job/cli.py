@@ -11,6 +11,7 @@ import io
 import itertools
 import os
 import re
+import signal
 import sys
 import tempfile
 import traceback
@@ -51,8 +52,23 @@ def _run(main: Callable[[JobT], None], presets: Presets, words: list[str]) -> No
         main(dataclasses.replace(job, root=lasting(job.root, os.getcwd())))
     except UserError as error:
         _stop(_cause(error, UserError) or str(error), error.exit_code)
+    except BrokenPipeError as error:
+        if _is_read():
+            _stop_for_a_fault(error)
+        # As a program that heeds SIGPIPE: `jobs/retrieval.py --help | head` is no fault.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
         _stop_for_a_fault(error)
+
+
+def _is_read() -> bool:
+    """Whether anybody reads what this process prints."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def _stop_for_a_fault(error: Exception) -> NoReturn:
