@@ -11,6 +11,7 @@ import io
 import itertools
 import os
 import re
+import select
 import signal
 import sys
 import tempfile
@@ -64,11 +65,9 @@ def _run(main: Callable[[JobT], None], presets: Presets, words: list[str]) -> No
 
 def _is_read() -> bool:
     """Whether anybody reads what this process prints."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return False
-    return True
+    watch = select.poll()
+    watch.register(sys.stdout.fileno(), 0)
+    return not any(event & select.POLLERR for _, event in watch.poll(0))
 
 
 def _stop_for_a_fault(error: Exception) -> NoReturn:
