@@ -7,8 +7,8 @@ import numpy as np
 
 def best(scores, k):
     """Places of the k highest of a row, equals in their order; of fewer where there are fewer. NaN finds nobody."""
-    order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
-    return [place for place in order if not np.isnan(scores[place])][:k]
+    there = [place for place in range(len(scores)) if not np.isnan(scores[place])]
+    return sorted(there, key=lambda place: (-scores[place], place))[:k]
 
 
 def neighbours(matrix, k):
@@ -17,7 +17,7 @@ def neighbours(matrix, k):
 
 
 def pairs(matrix, k):
-    """(i, j): score, ratio, distance, who found whom, for every two of which one is among the k nearest of the other."""
+    """(i, j): score, ratio, distance, who found whom, where one is among the k nearest of the other."""
     there, back = neighbours(matrix, k)
     found = {}
     for i, j in itertools.product(range(len(there)), range(len(back))):
