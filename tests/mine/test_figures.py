@@ -1,4 +1,4 @@
-"""Recall of candidates and F1 by threshold, against sets and loops."""
+"""F1 by threshold and the spread of scores, against loops."""
 
 import naive_mining
 import numpy as np
@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xlt_ray.mine import figures
-from xlt_ray.retrieval import top
 
 rows = st.lists(
     st.tuples(st.sampled_from("abcd"), st.sampled_from("abcde"), st.sampled_from([0.0, 0.5, 1.0, 1.5])), max_size=30
@@ -44,15 +43,6 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends():
     found = figures.against_corpus(sentences, margins, {"a"})
     assert len(found["curve"]) == figures.MAX_POINTS
     assert (found["curve"][0]["threshold"], found["curve"][-1]["threshold"]) == (2, 1)
-
-
-def test_recall_counts_the_nearest_that_are_among_the_candidates():
-    """Keys 1 to 9 stand for neighbours; of the second query, which is sampled too, only one is there."""
-    found = np.array([[1, 2], [3, top.NONE], [7, 8], [9, 9]])
-    exact = np.array([[1, 4], [5, 3], [top.NONE, top.NONE], [9, 9]])
-    of = figures.candidate_recall(found, exact, np.array([0, 1]))
-    assert of == {"first": 0.5, "nearest": 0.5, "num_sampled": 2}
-    assert figures.candidate_recall(found, exact, np.array([], int)) is None
 
 
 @given(st.lists(st.floats(-1, 2), min_size=1, max_size=20))

@@ -78,9 +78,7 @@ def found_by(sides, blocks, num, pool_frames, mode, strip):
     blocks=st.tuples(st.integers(1, 6), st.integers(1, 6)),
 )
 @example(0, (7, 5), 2, 3, "recall", 2, (4, 4))
-def test_candidates_are_the_best_by_pooled_frames_however_it_is_cut(
-    seed, sizes, num, pool_frames, mode, strip, blocks
-):
+def test_candidates_are_the_best_by_pooled_frames_however_it_is_cut(seed, sizes, num, pool_frames, mode, strip, blocks):
     frames = random_frames(seed, sizes)
     with tempfile.TemporaryDirectory() as root:
         keys = found_by(sides_of(root, frames), blocks, num, pool_frames, mode, strip)
@@ -127,3 +125,12 @@ def test_candidates_of_all_recordings_are_scored_as_all_pairs_are():
     assert torch.equal(candidates.scored(x, y, every, "f1"), whole)
     assert not torch.isnan(whole).any()
     assert whole.numpy() == pytest.approx(whole_matrix.matrix(whole_matrix.f1, *frames.values()), abs=1e-6)
+
+
+def test_recall_counts_the_nearest_that_are_among_the_candidates():
+    """Keys 1 to 9 stand for neighbours; of the second query, which is sampled too, only one is there."""
+    found = np.array([[1, 2], [3, top.NONE], [7, 8], [9, 9]])
+    exact = np.array([[1, 4], [5, 3], [top.NONE, top.NONE], [9, 9]])
+    of = candidates.recall(found, exact, np.array([0, 1]))
+    assert of == {"first": 0.5, "nearest": 0.5, "num_sampled": 2}
+    assert candidates.recall(found, exact, np.array([], int)) is None

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.errors import UserError
 from xlt_ray.job.settings import EXECUTION, Job, at_least
+from xlt_ray.retrieval.config import POOL_FRAMES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +25,7 @@ class MineConfig:
     candidates: int | Literal["all"] = 100
     """Recordings of the other language whose exact score is computed for each recording, found by pooled frames. all:
     every pair is scored exactly, as it is where there are no more recordings than this."""
-    pool_frames: int = 10
+    pool_frames: int = POOL_FRAMES
     """Frames (20 ms each) that become one where candidates are found; the square of it is what that saves."""
     neighbours: int = 4
     """Nearest recordings whose mean score the margin is over, on each side; only they can be mined."""

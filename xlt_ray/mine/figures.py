@@ -1,4 +1,4 @@
-"""How good what was mined is: recall of the candidates, spread of scores, and F1 where the corpus can tell. Numpy."""
+"""How good what was mined is: the spread of scores, and F1 where the corpus can tell. Pure numpy."""
 
 from __future__ import annotations
 
@@ -8,38 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xlt_ray.retrieval import top
-from xlt_ray.retrieval.candidates import Keys
-
 Figures = dict[str, Any]
 
 MAX_POINTS = 100
 """Thresholds in the curve of F1."""
 
 _QUANTILES = {"min": 0.0, "p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
-
-
-def candidate_recall(found: Keys, exact: Keys, sampled: npt.NDArray[np.int64]) -> Figures | None:
-    """How many of the nearest of sampled recordings are among their candidates; None where none is sampled.
-
-    Args:
-        found: keys (num, k) of the nearest among the candidates.
-        exact: keys (num, k) of the nearest among all; only those of sampled recordings are there.
-        sampled: places of these.
-
-    Returns:
-        `first`: share of them whose nearest is; `nearest`: share of all their k nearest that are; `num_sampled`.
-    """
-    if not len(sampled):
-        return None
-    there, wanted = found[sampled], exact[sampled]
-    is_found = (wanted[:, :, None] == there[:, None, :]).any(axis=2)
-    counts = wanted != top.NONE
-    return {
-        "first": float(is_found[:, 0].mean()),
-        "nearest": float(is_found[counts].mean()),
-        "num_sampled": len(sampled),
-    }
 
 
 def spread(values: npt.NDArray[Any]) -> dict[str, float] | None:

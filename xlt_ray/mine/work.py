@@ -73,10 +73,7 @@ class Mining:
     def sampled(self, pair: Pair) -> Sampled:
         """Recordings that are scored with all others; none where every pair is a candidate."""
         num = 0 if self.covers(pair) else self.config.sample
-        generator = np.random.default_rng([self.config.seed, *map(ord, "-".join(pair))])
-        sizes = (self.extents[code].num for code in pair)
-        first, second = (np.sort(generator.choice(size, min(num, size), replace=False)) for size in sizes)
-        return first, second
+        return candidates.drawn(self.sides(pair), num, self.config.seed)
 
     def tables(self, folder: str, pair: Pair) -> Iterator[pa.Table]:
         """What the units of two languages left."""
@@ -152,7 +149,7 @@ def _recall(mining: Mining, sides: Sides, keys: tuple[Any, Any]) -> dict[str, An
         return {}
     exact = candidates.gathered(mining.tables("scored", sides.pair), sides, ALL, mining.config.neighbours)
     found = zip(sides.directions, keys, exact, mining.sampled(sides.pair), strict=True)
-    return {name: figures.candidate_recall(there, every, sampled) for name, there, every, sampled in found}
+    return {name: candidates.recall(there, every, sampled) for name, there, every, sampled in found}
 
 
 def choose(mining: Mining, pair: Pair, config: MineConfig) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,9 @@ from xlt_ray.retrieval.units import Stored, Unit
 from xlt_ray.store.schema import NEAREST
 
 Keys = npt.NDArray[np.int64]
+
+SAMPLED, NEAREST_KEPT = 100, 10
+"""Recordings of each language over which retrieval measures the recall, and how many of the nearest of each."""
 
 CANDIDATES, ALL = "candidates", "all"
 """Values of the column `among` of NEAREST."""
@@ -82,10 +86,16 @@ class Nearest:
         rows = torch.from_numpy(self._queries[first:last] - queries.start).to(keys.device)
         self._keys[first:last] = top.best(self._keys[first:last], keys[rows])
 
+    @property
+    def keys(self) -> Keys:
+        """(num_queries, num) of what was found."""
+        found: Keys = self._keys.cpu().numpy()
+        return found
+
     def table(self, direction: str, among: str) -> pa.Table:
         """What was found, with the schema NEAREST."""
         num = len(self._queries)
-        columns = [[direction] * num, [among] * num, self._queries, list(self._keys.cpu().numpy())]
+        columns = [[direction] * num, [among] * num, self._queries, list(self.keys)]
         return pa.table([pa.array(c, f.type) for c, f in zip(columns, NEAREST, strict=True)], schema=NEAREST)
 
 
@@ -148,16 +158,20 @@ class Candidates:
 
     def wanted(self, rows: range, columns: range) -> Mask:
         """Which pairs of a tile are candidates: (rows, columns)."""
-        there, back = self.places
-        return _marked(there, rows, columns) | _marked(back, columns, rows).T
+        return self.of(0, np.arange(rows.start, rows.stop), columns)
 
-
-def _marked(places: Indices, queries: range, candidates: range) -> Mask:
-    here = places[queries.start : queries.stop]
-    marked = np.zeros((len(queries), len(candidates)), dtype=bool)
-    query, number = np.nonzero((here >= candidates.start) & (here < candidates.stop))
-    marked[query, here[query, number] - candidates.start] = True
-    return marked
+    def of(self, side: int, queries: Indices, others: range) -> Mask:
+        """Which pairs of some recordings of a language, ascending, with some of the other are: (queries, others)."""
+        own, theirs = self.places[side], self.places[1 - side]
+        marked = np.zeros((len(queries), len(others)), dtype=bool)
+        here = own[queries]
+        query, number = np.nonzero((here >= others.start) & (here < others.stop))
+        marked[query, here[query, number] - others.start] = True
+        there = theirs[others.start : others.stop]
+        at = np.searchsorted(queries, there).clip(max=len(queries) - 1)
+        other, number = np.nonzero(queries[at] == there)
+        marked[at[other, number], other] = True
+        return marked
 
 
 def scored(x: Frames, y: Frames, wanted: Mask, mode: str) -> torch.Tensor:
@@ -177,3 +191,59 @@ def scored(x: Frames, y: Frames, wanted: Mask, mode: str) -> torch.Tensor:
         values = combine(*seqsim_of(x, y, rows.tolist(), columns.tolist()), mode)
         matrix[torch.from_numpy(rows).to(matrix.device), torch.from_numpy(columns).to(matrix.device)] = values
     return matrix
+
+
+def drawn(sides: Sides, num: int, seed: int) -> tuple[Indices, Indices]:
+    """So many recordings of each language, or all of them, ascending; the same for a seed and a pair of languages."""
+    generator = np.random.default_rng([seed, *map(ord, "-".join(sides.pair))])
+    first, second = (np.sort(generator.choice(size, min(num, size), replace=False)) for size in sides.sizes)
+    return first, second
+
+
+def measured_recall(
+    sides: Sides, candidates: Candidates, seed: int, strip: int, device: str = "cpu"
+) -> dict[str, dict[str, Any] | None]:
+    """The recall of the candidates over SAMPLED recordings of each language, by direction, by SeqSim F1.
+
+    Args:
+        sides: the two languages.
+        candidates: of all of them.
+        seed: of the sample.
+        strip: recordings that are read at a time.
+        device: that computes.
+    """
+    found = {}
+    for side, queries in enumerate(drawn(sides, SAMPLED, seed)):
+        every, held = (Nearest(np.arange(len(queries)), NEAREST_KEPT, device) for _ in range(2))
+        x = sides.read(side, None, queries).to(device).frames
+        parts = units.ranges(0, sides.sizes[1 - side], strip)
+        for part, stored in units.ahead(lambda places, side=side: sides.read(1 - side, None, places), parts):  # type: ignore[misc]
+            keys = top.keys(combine(*seqsim(x, stored.to(device).frames), "f1"), part)
+            absent = torch.from_numpy(~candidates.of(side, queries, part)).to(device)
+            every.add(range(len(queries)), keys)
+            held.add(range(len(queries)), keys.masked_fill(absent, top.NONE))
+        found[sides.directions[side]] = recall(held.keys, every.keys, np.arange(len(queries)))
+    return found
+
+
+def recall(found: Keys, exact: Keys, sampled: Indices) -> dict[str, Any] | None:
+    """How many of the nearest of sampled recordings are among their candidates; None where none is sampled.
+
+    Args:
+        found: keys (num, k) of the nearest among the candidates.
+        exact: keys (num, k) of the nearest among all; only those of sampled recordings are there.
+        sampled: places of these.
+
+    Returns:
+        `first`: share of them whose nearest is; `nearest`: share of all their k nearest that are; `num_sampled`.
+    """
+    if not len(sampled):
+        return None
+    there, wanted = found[sampled], exact[sampled]
+    is_found = (wanted[:, :, None] == there[:, None, :]).any(axis=2)
+    counts = wanted != top.NONE
+    return {
+        "first": float(is_found[:, 0].mean()),
+        "nearest": float(is_found[counts].mean()),
+        "num_sampled": len(sampled),
+    }
