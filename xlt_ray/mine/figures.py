@@ -43,7 +43,7 @@ def against_corpus(
     right = np.array([a == b for a, b in zip(*sentences, strict=True)], dtype=bool)
     is_new = np.zeros(len(right), dtype=bool)
     seen: set[str] = set()
-    for place in np.flatnonzero(right):
+    for place in np.flatnonzero(right).tolist():
         is_new[place] = sentences[0][place] not in seen
         seen.add(sentences[0][place])
     curve = _curve(margins, np.cumsum(right), np.cumsum(is_new), len(shared))
@@ -57,9 +57,9 @@ def _curve(
     margins: npt.NDArray[np.float64], right: npt.NDArray[Any], sentences: npt.NDArray[Any], num_shared: int
 ) -> list[Figures]:
     """A point at the last pair of each margin: a threshold takes all pairs of the same margin or none."""
-    ends = np.flatnonzero(np.append(margins[1:] != margins[:-1], True)) if len(margins) else []
+    ends = np.flatnonzero(np.append(margins[1:] != margins[:-1], True))[: len(margins)].tolist()
     return [
-        {"threshold": float(margins[end]), **_point(int(end) + 1, int(right[end]), int(sentences[end]), num_shared)}
+        {"threshold": float(margins[end]), **_point(end + 1, int(right[end]), int(sentences[end]), num_shared)}
         for end in ends
     ]
 
@@ -73,5 +73,5 @@ def _point(num: int, num_right: int, num_found: int, num_shared: int) -> Figures
 
 def _thinned(curve: list[Figures]) -> list[Figures]:
     """At most MAX_POINTS of them, evenly, the last among them."""
-    places = np.unique(np.linspace(0, len(curve) - 1, min(len(curve), MAX_POINTS)).round().astype(int)) if curve else []
-    return [curve[place] for place in places]
+    places = np.linspace(0, len(curve) - 1, min(len(curve), MAX_POINTS)).round().astype(int)
+    return [curve[place] for place in np.unique(places).tolist()]

@@ -140,7 +140,12 @@ def next_command(job: MineJob, artifact: Artifact) -> str:
     most = max(mined, key=lambda pair: mined[pair])
     if not mined[most]:
         return report_command(job.root, job.name)
-    flags = {"corpus": f"manifest:{artifact.path(written.NAME)}", "columns": "", "name": f"{job.name}-mined"}
-    whole = dataclasses.replace(job.embed, num_sentences=None)
-    mined_job = dataclasses.replace(job, languages=tuple(most.split("-")), embed=whole, **flags)
+    mined_job = dataclasses.replace(
+        job,
+        corpus=f"manifest:{artifact.path(written.NAME)}",
+        columns="",
+        name=f"{job.name}-mined",
+        languages=tuple(most.split("-")),
+        embed=dataclasses.replace(job.embed, num_sentences=None),
+    )
     return command("finetune", mined_job, finetune__directions=most)

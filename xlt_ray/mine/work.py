@@ -164,16 +164,16 @@ def choose(mining: Mining, pair: Pair, config: MineConfig) -> dict[str, Any]:
     found = artifacts.read_table(mining.artifact.path("data", f"{name}.parquet"))
     margin = found["score" if config.margin == "absolute" else config.margin].cast(pa.float64())
     values = margin.fill_null(np.nan).to_numpy()
-    places = [
+    first, second = (
         pc.index_in(found[side], value_set=rows["utterance_id"].combine_chunks()).to_numpy()
         for side, rows in zip(("first", "second"), sides.recordings, strict=True)
-    ]
-    taken = margins.chosen(*places, values, config)
+    )
+    taken = margins.chosen(first, second, values, config)
     kept = found.take(pa.array(taken)).select(["first", "second", "score", "found_by"])
     kept = kept.append_column("margin", pa.array(values[taken]))
     mining.artifact.write_table(f"mined/{name}.parquet", kept)
     sentences = [rows["sentence_id"].to_pylist() for rows in sides.recordings]
-    said = tuple([every[place] for place in at[taken]] for every, at in zip(sentences, places, strict=True))
+    said = tuple([every[place] for place in at[taken]] for every, at in zip(sentences, (first, second), strict=True))
     return {
         "num_first": sides.sizes[0],
         "num_second": sides.sizes[1],
