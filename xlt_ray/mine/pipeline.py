@@ -88,7 +88,7 @@ def _mine(mining: Mining, pairs: Sequence[Pair]) -> None:
     found = work.missing(mining, "found", [pair for pair in pairs if pair in todo and not mining.covers(pair)])
     if scored:
         config, needed = mining.config, cost.scoring_memory(mining.config, mining.extents.values())
-        pool = pools.pool("mine", config.num_gpus, config.max_actors, max(len(found), len(scored)), needed)
+        pool = pools.pool("mine", config.num_gpus, config.max_actors, max(len(found), len(scored)), lambda _: needed)
         for folder, missing in (("found", found), ("scored", scored)):
             _work(dataclasses.replace(mining, device=pool.device), folder, missing, pool)
     _merge(mining, pairs)
