@@ -22,6 +22,7 @@ from typing import Any
 from xlt_ray.embed.config import EmbedConfig, EmbedJob
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.job.settings import Codes, Job, flag
+from xlt_ray.mine.config import MineConfig, MineJob
 from xlt_ray.presets import PRESETS
 from xlt_ray.report.config import ReportJob
 from xlt_ray.retrieval.config import RetrievalConfig, RetrievalJob
@@ -30,8 +31,8 @@ from xlt_ray.translate.config import TranslateConfig, TranslateJob
 from xlt_ray.tune.config import Searched, TuneConfig, TuneJob
 
 PAGE = Path(__file__).with_name("settings.md")
-JOBS = (EmbedJob, RetrievalJob, FinetuneJob, TuneJob, TranslateJob, StudyJob, ReportJob)
-GROUPS = (EmbedConfig, RetrievalConfig, FinetuneConfig, TranslateConfig, TuneConfig, StudyConfig)
+JOBS = (EmbedJob, RetrievalJob, MineJob, FinetuneJob, TuneJob, TranslateJob, StudyJob, ReportJob)
+GROUPS = (EmbedConfig, RetrievalConfig, MineConfig, FinetuneConfig, TranslateConfig, TuneConfig, StudyConfig)
 
 HEAD = """\
 # Settings
@@ -48,7 +49,8 @@ flag or a value out of range ends the job before any work, with exit code 2 and 
   rows that they choose.
 - *no*: it says where or how fast the work is done, or which rows are worked on, and can change between two runs of the
   same name. What `--corpus`, `--model` and the names of other artifacts lead to counts by its content instead.
-- *shown*: it chooses among what a finished run of retrieval has kept, so another value only makes the figures anew.
+- *shown*: it chooses among what a finished run of retrieval or of mining has kept, so another value only makes the
+  figures anew.
 
 A switch that is on is turned off by `no-` before its name: `--translate.no-transcribe`.
 """

@@ -102,7 +102,7 @@ def settle(job, places, root):
     """The job of a reader of the document: files where he has put them, earlier artifacts not asked for."""
     corpus = "+".join(placed(part, places) for part in corpora.parts(job.corpus))
     job = dataclasses.replace(job, root=str(root), corpus=corpus)
-    for stage in ("retrieval", "finetune", "translate", "study"):
+    for stage in ("retrieval", "mine", "finetune", "translate", "study"):
         if config := getattr(job, stage, None):
             names = {name: None for name in NAMED if hasattr(config, name)}
             names |= {"alpha": 1.0} if stage == "translate" else {}

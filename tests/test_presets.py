@@ -17,15 +17,19 @@ from xlt_ray.errors import UserError
 from xlt_ray.finetune.config import FinetuneJob
 from xlt_ray.finetune.cost import learned
 from xlt_ray.job import cli
+from xlt_ray.mine.config import MineJob
 from xlt_ray.presets import PRESETS
 from xlt_ray.retrieval.config import RetrievalJob
 from xlt_ray.translate.config import TranslateJob
 
 JOBS = {"embed": EmbedJob, "retrieval": RetrievalJob, "finetune": FinetuneJob, "translate": TranslateJob}
+JOBS["mine"] = MineJob
 MEANT = dict.fromkeys(("demo", "plain", "asterisk", "asterisk_100"), tuple(JOBS)) | {
     "layers": ("embed", "retrieval"),
     "fleurs_large_v2": ("embed", "retrieval", "translate"),
     "mass_large_v2": ("embed", "retrieval"),
+    "mine_large_v2": ("embed", "mine"),
+    "mine_exact": ("embed", "mine"),
     "unseen": ("embed", "translate"),
     "unseen_wide": ("embed", "translate"),
     "transfer_large_v2": ("embed", "finetune"),
@@ -59,6 +63,7 @@ def splits_of(job, settings):
     return {
         "embed": lambda: settings.splits,
         "retrieval": lambda: [settings.retrieval.split],
+        "mine": lambda: [settings.mine.split],
         "finetune": lambda: settings.finetune.splits,
         "translate": lambda: [settings.translate.split],
     }[job]()

@@ -53,7 +53,7 @@ def test_names_say_what_is_inside():
 
 
 def test_every_stage_has_the_same_rooms():
-    for stage in ("embed", "retrieval", "finetune", "tune", "translate", "study"):
+    for stage in ("embed", "retrieval", "mine", "finetune", "tune", "translate", "study"):
         there = {path.name for path in (ROOT / "xlt_ray" / stage).iterdir()}
         rooms = {"config.py", "plan.py", "pipeline.py", "cost.py", "results.py", "section.html.jinja"}
         # The section of embed shows its metrics.json as it is.
@@ -67,6 +67,7 @@ def test_every_stage_has_the_same_rooms():
         ("embed", "torch transformers mlflow matplotlib"),
         ("translate", "torch transformers mlflow matplotlib"),
         ("retrieval", "transformers mlflow matplotlib"),
+        ("mine", "transformers mlflow matplotlib"),
         ("finetune", "transformers mlflow matplotlib peft"),
         ("tune", "transformers mlflow matplotlib peft"),
         ("study", "transformers mlflow matplotlib peft"),

@@ -25,6 +25,7 @@ from trees import (
 
 from xlt_ray.embed.config import EmbedJob
 from xlt_ray.finetune.config import FinetuneJob
+from xlt_ray.mine.config import MineJob
 from xlt_ray.report.config import ReportJob
 from xlt_ray.retrieval.config import RetrievalJob
 from xlt_ray.study.config import StudyJob
@@ -143,6 +144,7 @@ def tree(name: str) -> Callable[[Path], World]:
 JOBS = {
     "embed": EmbedJob,
     "retrieval": RetrievalJob,
+    "mine": MineJob,
     "finetune": FinetuneJob,
     "translate": TranslateJob,
     "tune": TuneJob,

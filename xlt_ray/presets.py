@@ -7,6 +7,7 @@ from typing import Any
 
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.finetune.config import FinetuneConfig
+from xlt_ray.mine.config import MineConfig
 from xlt_ray.retrieval.config import RetrievalConfig
 from xlt_ray.translate.config import TranslateConfig
 
@@ -59,6 +60,16 @@ def mass_large_v2() -> Settings:
         "languages": ("en", "es", "eu", "fi", "fr", "hu", "ro", "ru"),
         "model": "openai/whisper-large-v2",
     }
+
+
+def mine_large_v2() -> Settings:
+    """Mining with the answer known: FLEURS train, en fr de zh ja, as if it were not parallel, Whisper large-v2."""
+    return fleurs_large_v2() | {"splits": ("train",), "mine": MineConfig(split="train")}
+
+
+def mine_exact() -> Settings:
+    """The demo's speech as if it were not parallel, every pair scored exactly: what candidates are compared with."""
+    return {"mine": MineConfig(candidates="all")}
 
 
 def transfer_large_v2() -> Settings:
@@ -155,6 +166,7 @@ PRESETS: dict[str, Callable[[], Settings]] = {
     preset.__name__: preset
     for preset in (
         *(demo, plain, asterisk, asterisk_100, layers, fleurs_large_v2, mass_large_v2, unseen, unseen_wide),
+        *(mine_large_v2, mine_exact),
         *(transfer_large_v2, transfer_test_large_v2, transfer_test_wide_large_v2, ja_zh_large_v2, ja_zh_test_large_v2),
     )
 }

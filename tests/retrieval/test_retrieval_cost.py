@@ -27,6 +27,17 @@ def test_operations_are_the_sum_over_all_pairs_of_recordings():
     assert spent.num_rows == 9
 
 
+def test_candidates_cost_pooled_pairs_a_sample_and_exact_ones():
+    """1,000 x 2,000 recordings of 1 s: every pair at 5 frames, 20 candidates and a sample of 100 of each at 50."""
+    config = RetrievalConfig(baselines=(), candidates=20)
+    num_exact = 20 * (1000 + 2000) + 100 * (2000 + 1000)
+    flops = 2 * 1280 * (1000 * 2000 * 5 * 5 + num_exact * 50 * 50)
+    spent = cost.retrieval_cost(LARGE, [(1000, 1.0), (2000, 1.0)], config)
+    assert spent.gpu_hours * 3600 * 0.7 * 19.5e12 == pytest.approx(flops)
+    whole, covered = (RetrievalConfig(baselines=(), candidates=num) for num in (None, 1000))
+    assert cost.scored_pairs((1000, 2000), covered) == cost.scored_pairs((1000, 2000), whole) == 2_000_000
+
+
 def test_bytes_follow_recordings_and_candidates_kept_and_not_pairs():
     few, many = (cost.retrieval_cost(LARGE, [(num, 1.0)] * 2, CONFIG).num_bytes for num in (1000, 16_000))
     assert many / few < 16 * math.sqrt(16)  # each query is in the files of as many units as the other side has blocks

@@ -1,8 +1,9 @@
 """A corpus that the user describes: one row an utterance, in a .jsonl, .tsv, .csv or .parquet file.
 
 The columns are those of a corpus row: `utterance_id`, `sentence_id`, `language` and `audio` in every row; `start` and
-`duration` in seconds where the utterance is a segment of a longer recording; `text`, `translations`, `speaker` and
-`split` where they are known. `audio` is a path or URI, relative to the manifest.
+`duration` in seconds where the utterance is a segment of a longer recording; `member` where `audio` holds many: the row
+of a Parquet or Arrow file (`17`, or `17:speech` of the column `speech`), or the name in a tar archive; `text`,
+`translations`, `speaker` and `split` where they are known. `audio` is a path or URI, relative to the manifest.
 
     .jsonl    one JSON object a line
     .tsv      a header line, then one row a line; tabs separate, quotes mean nothing; `translations` is a JSON object
@@ -34,7 +35,7 @@ from xlt_ray.store.schema import Utterance
 
 REQUIRED = ("utterance_id", "sentence_id", "language", "audio")
 SECONDS = ("start", "duration")
-OPTIONAL = (*SECONDS, "text", "translations", "speaker", "split")
+OPTIONAL = (*SECONDS, "member", "text", "translations", "speaker", "split")
 
 _LISTED = {"language", "text"}  # a translation as the tables of this package hold it
 
@@ -110,7 +111,7 @@ def _utterance(row: _Row, folder: str) -> Utterance:
     present = {column: value for column, value in row.items() if value}
     for code in (present["language"], *translations):
         code_of(code)
-    audio = row["audio"] if "member" in row else places.resolve(folder, present["audio"])
+    audio = places.resolve(folder, present["audio"])
     return Utterance(**present | segment | {"audio": audio, "translations": translations})
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from xlt_ray.embed.section import Speech, read_speech
 from xlt_ray.errors import Damaged, UserError
 from xlt_ray.finetune.section import Training, read_training
+from xlt_ray.mine.section import Mining, read_mining
 from xlt_ray.retrieval.section import Retrieval, read_retrieval
 from xlt_ray.store import artifacts, reading, storage
 from xlt_ray.store.schema import versions_of
@@ -26,7 +27,7 @@ from xlt_ray.translate.recipe import read_recipe
 from xlt_ray.translate.section import Group, Run, group_runs
 from xlt_ray.tune.section import Search, read_search
 
-STAGES = ("embed", "retrieval", "fisher", "finetune", "tune", "translate", "study")
+STAGES = ("embed", "retrieval", "mine", "fisher", "finetune", "tune", "translate", "study")
 """Directories of a root that hold artifacts, in the order of the data flow."""
 
 MAX_REJECTED_ROWS = 200
@@ -76,6 +77,7 @@ class Results:
         damaged: what is wrong with those that were finished, by `{stage}/{name}`, with the command that mends it.
         speech: of each finished `embed` artifact, by name.
         retrieval: of each finished `retrieval` artifact, by name.
+        mining: of each finished `mine` artifact, by name.
         training: of each finished `finetune` artifact, by name.
         searches: of each finished `tune` artifact, by name.
         studies: of each finished `study` artifact, by name.
@@ -91,6 +93,7 @@ class Results:
     damaged: dict[str, str]
     speech: dict[str, Speech]
     retrieval: dict[str, Retrieval]
+    mining: dict[str, Mining]
     training: dict[str, Training]
     searches: dict[str, Search]
     studies: dict[str, Study]
@@ -134,6 +137,7 @@ def collect(root: str, *, verify: bool = False) -> Results:
         damaged=damaged,
         speech=figures("embed"),
         retrieval=figures("retrieval"),
+        mining=figures("mine"),
         training=figures("finetune"),
         searches=figures("tune"),
         studies=studies,
@@ -174,6 +178,8 @@ def _figures(stored: artifacts.Artifact, artifact: Artifact) -> Any:
             is_known = artifact.manifest.get("schema") == versions_of("retrieval")
             files = [file for file in stored.files() if file.endswith(".parquet")] if is_known else []
             return read_retrieval(artifact.metrics, files)
+        case "mine":
+            return read_mining(artifact.metrics)
         case "finetune":
             settings = artifact.config["settings"]["finetune"]
             return read_training(artifact.name, settings, artifact.metrics, stored.read_json("log.json"))

@@ -15,6 +15,7 @@ from xlt_ray.errors import Unreachable
 from xlt_ray.finetune import results as finetune
 from xlt_ray.job import runs
 from xlt_ray.job.tracking import Tracker, track
+from xlt_ray.mine import keys as mine
 from xlt_ray.report.collect import STAGES
 from xlt_ray.retrieval.keys import keys as retrieval_keys
 from xlt_ray.retrieval.keys import table_columns
@@ -80,6 +81,9 @@ def _figures(tracker: Tracker, artifact: Artifact, metrics: Mapping[str, Any], s
         case "retrieval":
             tracker.metrics(retrieval_keys(metrics))
             tracker.table(table_columns(metrics), "retrieval.json")
+        case "mine":
+            tracker.metrics(mine.keys(metrics))
+            tracker.table(mine.table_columns(metrics), "mine.json")
         case "fisher":
             tracker.metrics({f"fisher/{key}": value for key, value in metrics.items()})
         case "finetune":

@@ -19,6 +19,7 @@ import torch
 
 from xlt_ray.retrieval import scores, units
 from xlt_ray.retrieval.bitext import Bitext
+from xlt_ray.retrieval.candidates import Candidates
 from xlt_ray.retrieval.config import PROTOCOLS, RetrievalConfig
 from xlt_ray.retrieval.relevance import Indices, Mask
 from xlt_ray.retrieval.seqsim import Frames
@@ -56,7 +57,13 @@ class Best:
         return found
 
 
-def score_hits(bitext: Bitext, rows: range, config: RetrievalConfig, device: str = "cpu") -> pa.Table:
+def score_hits(
+    bitext: Bitext,
+    rows: range,
+    config: RetrievalConfig,
+    device: str = "cpu",
+    candidates: Candidates | None = None,
+) -> pa.Table:
     """The best hits of the queries in these rows, and of the other language's queries among these rows (BEST).
 
     Args:
@@ -64,12 +71,13 @@ def score_hits(bitext: Bitext, rows: range, config: RetrievalConfig, device: str
         rows: recordings of the first.
         config: which scores, and how many recordings are read at a time.
         device: that computes.
+        candidates: which hits can be found; None: all of them.
     """
     names = scores.kept(config)
     best = Best.none(bitext.sizes, len(names))
     touched = np.zeros(bitext.sizes[1], dtype=bool)
     for part in units.ranges(rows.start, rows.stop, config.strip_utterances):
-        hits = _Hits.make(bitext, part)
+        hits = _Hits.make(bitext, part, candidates)
         touched |= hits.either.any(axis=0)
         for places, found in _scored(bitext, hits, config, device):
             _keep(best, hits, places, found, names)
@@ -93,10 +101,13 @@ class _Hits:
     groups: list[Indices]
 
     @classmethod
-    def make(cls, bitext: Bitext, rows: range) -> _Hits:
+    def make(cls, bitext: Bitext, rows: range, candidates: Candidates | None) -> _Hits:
         there, back = bitext.relevance
         here, every = slice(rows.start, rows.stop), slice(None)
         by_protocol = [each.hits(here, every) for each in there], [each.hits(every, here).T for each in back]
+        if candidates:
+            wanted = candidates.wanted(rows, range(bitext.sizes[1]))
+            by_protocol = [mask & wanted for mask in by_protocol[0]], [mask & wanted for mask in by_protocol[1]]
         sentences = there[0].asked[here]
         groups = [np.flatnonzero(sentences == sentence) for sentence in np.unique(sentences)]
         return cls(rows, by_protocol, np.logical_or.reduce([*by_protocol[0], *by_protocol[1]]), groups)

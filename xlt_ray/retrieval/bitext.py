@@ -19,31 +19,18 @@ COLUMNS = ("utterance_id", "sentence_id", "language", "audio", "text", "unit", "
 
 
 @dataclasses.dataclass(frozen=True)
-class Bitext:
-    """Recordings of two languages.
+class Sides:
+    """Recordings of two languages, whether or not any of them are translations.
 
     Attributes:
         uri: of the embed artifact.
         pair: their codes.
         recordings: rows of INDEX of each.
-        relevance: by protocol, where the first language asks and where the second does.
-        seed: of the random baseline.
     """
 
     uri: str
     pair: tuple[str, str]
     recordings: tuple[pa.Table, pa.Table]
-    relevance: tuple[tuple[Relevance, ...], tuple[Relevance, ...]]
-    seed: int
-
-    @classmethod
-    def make(
-        cls, uri: str, recordings: Mapping[str, pa.Table], pair: tuple[str, str], config: RetrievalConfig
-    ) -> Bitext:
-        """Of two of the languages."""
-        first, second = (recordings[code] for code in pair)
-        both = relevance.both_ways(first, second, config.seed)
-        return cls(uri, pair, (first, second), both, config.seed)
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -58,6 +45,28 @@ class Bitext:
     def read(self, side: int, layer: int | None, places: range | npt.NDArray[Any]) -> Stored:
         """Frames of recordings of the first (0) or of the second language (1)."""
         return units.read_strip(self.uri, self.recordings[side].take(pa.array(places)), layer)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bitext(Sides):
+    """Recordings of two languages, some of which are translations.
+
+    Attributes:
+        relevance: by protocol, where the first language asks and where the second does.
+        seed: of the random baseline.
+    """
+
+    relevance: tuple[tuple[Relevance, ...], tuple[Relevance, ...]]
+    seed: int
+
+    @classmethod
+    def make(
+        cls, uri: str, recordings: Mapping[str, pa.Table], pair: tuple[str, str], config: RetrievalConfig
+    ) -> Bitext:
+        """Of two of the languages."""
+        first, second = (recordings[code] for code in pair)
+        both = relevance.both_ways(first, second, config.seed)
+        return cls(uri, pair, (first, second), both, config.seed)
 
     def drawn(self, side: int, queries: range, candidates: range) -> npt.NDArray[Any]:
         """The random baseline where the language `side` asks: (queries, candidates)."""

@@ -12,6 +12,9 @@ from xlt_ray.job.settings import EXECUTION, Job, at_least
 
 MODES = ("f1", "mean", "recall", "precision")
 
+POOL_FRAMES = 10
+"""Frames (20 ms each) that become one where candidates are found, unless somebody says another number."""
+
 PROTOCOLS = ("multi_positive", "one_per_sentence")
 
 
@@ -32,6 +35,9 @@ class RetrievalConfig:
     one_per_sentence: one recording of each sentence is drawn by the seed, and only that one is a hit."""
     layers: tuple[int, ...] = ()
     """Hidden layers to score as well; the embeddings must keep them (--embed.layers)."""
+    candidates: int | None = None
+    """Score only this many candidates of each recording, found by frames pooled in time, both ways; none: every pair.
+    A query whose hits are none of them ranks last. It is for large sets; jobs/mine.py says more."""
     top_k: int = field(default=10, metadata=EXECUTION)
     """Candidates written down for each query. A finished run shows fewer without scoring again, but not more."""
     seed: int = 0
@@ -51,10 +57,15 @@ class RetrievalConfig:
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         at_least("--retrieval.top-k", self.top_k, 1)
+        at_least("--retrieval.candidates", self.candidates, 1)
         at_least("--retrieval.seed", self.seed, 0)
         at_least("--retrieval.strip-utterances", self.strip_utterances, 1)
         at_least("--retrieval.num-gpus", self.num_gpus, 0)
         at_least("--retrieval.max-actors", self.max_actors, 1)
+
+    def covers(self, sizes: tuple[int, int]) -> bool:
+        """Whether every pair of so many recordings is scored, so that no candidates have to be found."""
+        return self.candidates is None or self.candidates >= min(sizes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,8 @@ from xlt_ray.job import cost
 from xlt_ray.job.cost import Cost, Speech
 from xlt_ray.models.size import ModelSize, model_size
 from xlt_ray.retrieval import scores, units
-from xlt_ray.retrieval.config import MODES, PROTOCOLS, RetrievalConfig, RetrievalJob
+from xlt_ray.retrieval.candidates import SAMPLED
+from xlt_ray.retrieval.config import MODES, POOL_FRAMES, PROTOCOLS, RetrievalConfig, RetrievalJob
 from xlt_ray.retrieval.units import Extent
 
 PROCESS_BYTES = 530_000_000
@@ -33,7 +34,7 @@ def retrieval_cost(size: ModelSize, recordings: Sequence[tuple[int, float]], con
     """
     frames, num_bytes = 0.0, 0.0
     for (first, first_s), (second, second_s) in itertools.combinations(recordings, 2):
-        frames += first * first_s * second * second_s * FRAMES_PER_SECOND**2
+        frames += scored_pairs((first, second), config) * first_s * second_s * FRAMES_PER_SECOND**2
         pair = [
             units.extent(num, config.strip_utterances, 2 * size.d_model * seconds * FRAMES_PER_SECOND)
             for num, seconds in ((first, first_s), (second, second_s))
@@ -45,6 +46,15 @@ def retrieval_cost(size: ModelSize, recordings: Sequence[tuple[int, float]], con
     return cost.estimate("score", 2 * frames * size.d_model * num_layers, num_rows, seconds, num_bytes)
 
 
+def scored_pairs(sizes: tuple[int, int], config: RetrievalConfig) -> float:
+    """Pairs of recordings whose frames are compared: all, or candidates both ways and a sample, and pooled ones."""
+    everything = sizes[0] * sizes[1]
+    if config.candidates is None or config.covers(sizes):
+        return everything
+    sampled = sum(min(SAMPLED, size) * other for size, other in (sizes, sizes[::-1]))
+    return min(everything, config.candidates * sum(sizes)) + sampled + everything / POOL_FRAMES**2
+
+
 def written(config: RetrievalConfig, first: Extent, second: Extent) -> float:
     """Bytes of the files of two languages, those that are removed at the end among them.
 
@@ -54,6 +64,7 @@ def written(config: RetrievalConfig, first: Extent, second: Extent) -> float:
     num_bytes = 0.0
     for queries, candidates in ((first, second), (second, first)):
         num_units = math.ceil(candidates.num / candidates.block)
+        num_bytes += queries.num * num_units * 8 * (config.candidates or 0)
         num_bytes += queries.num * (ranking + 4 * _num_scores(config) + num_units * _counted_bytes(config))
     whole = first.num * second.num * 4 * (2 * (1 + len(config.layers)) + len(set(config.baselines) - {"random"}))
     return num_bytes + (whole if config.keep_scores else 0)
@@ -73,7 +84,8 @@ def scoring_memory(config: RetrievalConfig, extents: Collection[Extent]) -> int:
     frames = each * (block + (3 + 2 * _FP32) * strip)
     panel = block * strip * (4 * (2 + len(MODES) + len(config.baselines)) + _KEY_BYTES)
     queries = 2 * block * 2 * _counted_bytes(config) + 2 * num * 4 * _num_scores(config) + strip * num * 4
-    return round(PROCESS_BYTES + frames + panel + queries + 2 * num * _ROW_BYTES)
+    found = 2 * num * 2 * 8 * (config.candidates or 0)
+    return round(PROCESS_BYTES + frames + panel + queries + found + 2 * num * _ROW_BYTES)
 
 
 def merging_memory(config: RetrievalConfig, extents: Collection[Extent]) -> int:

@@ -16,8 +16,10 @@ import torch
 from xlt_ray.retrieval import scores, top, units
 from xlt_ray.retrieval.best import Best
 from xlt_ray.retrieval.bitext import Bitext
+from xlt_ray.retrieval.candidates import Candidates
 from xlt_ray.retrieval.config import MODES, PROTOCOLS, RetrievalConfig
-from xlt_ray.retrieval.relevance import Relevance
+from xlt_ray.retrieval.relevance import Mask, Relevance
+from xlt_ray.retrieval.seqsim import Frames
 from xlt_ray.retrieval.units import Unit
 from xlt_ray.store.schema import COUNTED
 
@@ -36,6 +38,7 @@ class UnitScorer:
         config: RetrievalConfig,
         device: str = "cpu",
         keep: Keep | None = None,
+        candidates: Candidates | None = None,
     ) -> None:
         """Nothing is read yet.
 
@@ -46,8 +49,10 @@ class UnitScorer:
             config: which scores, how many recordings are read at a time, how many of the best candidates are kept.
             device: that computes.
             keep: is given every part of the matrices, where somebody wants them.
+            candidates: which pairs are scored, and count; None: all.
         """
         self._bitext, self._config, self._device, self._keep = bitext, config, device, keep
+        self._candidates = candidates
         self._rows, self._columns = range(*unit.rows), range(*unit.columns)
         self._tallies = tuple(
             Tally(relevance, found[queries.start : queries.stop], queries, config, device)
@@ -63,7 +68,7 @@ class UnitScorer:
             parts = units.ranges(self._columns.start, self._columns.stop, self._config.strip_utterances)
             for part, columns in units.ahead(functools.partial(self._bitext.read, 1, layer), parts):
                 y = columns.to(self._device).frames
-                measured = [scores.measured(x.frames, y, layer, self._config) for x in rows]
+                measured = [self._measured(here, x.frames, part, y, layer) for here, x in rows]
                 self._count(part, layer, {name: torch.cat([m[name] for m in measured]) for name in measured[0]})
                 yield len(self._rows) * len(part)
 
@@ -72,14 +77,22 @@ class UnitScorer:
         named = zip(self._tallies, self._bitext.directions, strict=True)
         return pa.concat_tables([tally.table(direction) for tally, direction in named])
 
-    def _held(self, layer: int | None) -> list[units.Stored]:
+    def _measured(
+        self, rows: range, x: Frames, columns: range, y: Frames, layer: int | None
+    ) -> dict[str, torch.Tensor]:
+        if self._candidates is None:
+            return scores.measured(x, y, layer, self._config)
+        return scores.measured_of(x, y, self._candidates.wanted(rows, columns), layer, self._config)
+
+    def _held(self, layer: int | None) -> list[tuple[range, units.Stored]]:
         parts = units.ranges(self._rows.start, self._rows.stop, self._config.strip_utterances)
-        return [self._bitext.read(0, layer, part).to(self._device) for part in parts]
+        return [(part, self._bitext.read(0, layer, part).to(self._device)) for part in parts]
 
     def _count(self, part: range, layer: int | None, measured: dict[str, torch.Tensor]) -> None:
         there, back = self._tallies
-        there.look_at(self._rows, part)
-        back.look_at(part, self._rows)
+        wanted = self._candidates.wanted(self._rows, part) if self._candidates else None
+        there.look_at(self._rows, part, wanted)
+        back.look_at(part, self._rows, None if wanted is None else wanted.T)
         if self._keep:
             self._keep(self._rows, part, layer, measured)
         for name, matrix in scores.named(measured, layer):
@@ -115,13 +128,17 @@ class Tally:
         shape = (len(queries), len(PROTOCOLS), len(MODES), config.top_k)
         self._top = torch.full(shape, top.NONE, dtype=torch.int64, device=device)
 
-    def look_at(self, queries: range, candidates: range) -> None:
-        """From here on, scores are of these."""
+    def look_at(self, queries: range, candidates: range, wanted: Mask | None = None) -> None:
+        """From here on, scores are of these; where not all of their pairs are wanted, the others do not count."""
         rows, columns = slice(queries.start, queries.stop), slice(candidates.start, candidates.stop)
         self._here = slice(queries.start - self._queries.start, queries.stop - self._queries.start)
         self._candidates = candidates
-        self._wrong = [torch.from_numpy(each.wrong(rows, columns)).to(self._device) for each in self._relevance]
-        self._absent = [torch.from_numpy(~each.candidates[columns]).to(self._device) for each in self._relevance]
+        counts = np.bool_(True) if wanted is None else wanted
+        wrong = [each.wrong(rows, columns) & counts for each in self._relevance]
+        absent = [~(each.candidates[columns] & counts) for each in self._relevance]
+        self._wrong, self._absent = (
+            [torch.from_numpy(each).to(self._device) for each in part] for part in (wrong, absent)
+        )
 
     def add(self, name: str, matrix: torch.Tensor) -> None:
         """Count with a score (queries, candidates)."""

@@ -100,10 +100,13 @@ def _result(
     candidates, values = top.read(found)
     correct = _correct(relevance, asking, candidates)
     names = scores.kept(config)
+    # Where no hit was scored, because none is a candidate, the query ranks behind all that are wrong.
+    wrong = num_candidates - relevance.num_hits[asking]
+    ranks = 1 + np.where(np.isneginf(best), wrong[:, None], counts).astype(np.int32)
     columns = {
         "num_positives": pa.array(relevance.num_hits[asking], pa.int32()),
         "num_candidates": pa.array(num_candidates),
-        "ranks": _struct({name: pa.array(1 + counts[:, number]) for number, name in enumerate(names)}),
+        "ranks": _struct({name: pa.array(ranks[:, number].copy()) for number, name in enumerate(names)}),
         "hit_scores": _struct({mode: pa.array(best[:, number].copy()) for number, mode in enumerate(MODES)}),
         "top": _struct(
             {

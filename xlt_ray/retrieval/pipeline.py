@@ -1,5 +1,6 @@
 """The retrieval stage: shards of frames in, rankings and R@k for every ordered pair of languages out.
 
+    find_candidates (tasks): which pairs are scored, where --retrieval.candidates says how many; then measure_recall
     score_hits (tasks):   the best hit of each query
     CountUnit (actors):   how many wrong candidates reach it, and the best candidates, block by block
     merge_pair (tasks):   ranks, one file each direction
@@ -14,7 +15,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -31,6 +33,7 @@ from xlt_ray.retrieval.config import RetrievalConfig, RetrievalJob
 from xlt_ray.retrieval.plan import RetrievalPlan
 from xlt_ray.retrieval.units import Unit
 from xlt_ray.retrieval.work import Scoring
+from xlt_ray.store import storage
 from xlt_ray.store.artifacts import Artifact
 
 _Pairs = Sequence[tuple[str, str]]
@@ -108,10 +111,15 @@ def _rank(scoring: Scoring, pairs: _Pairs) -> None:
         return
     hits = _missing(scoring, "best", [unit for pair in pairs for unit in scoring.strips_of_hits(pair)])
     counts = _missing(scoring, "counted", [unit for pair in pairs for unit in scoring.units(pair)])
+    found = _missing(scoring, "found", [u for pair in pairs if not scoring.covers(pair) for u in scoring.units(pair)])
     if hits or counts:
         config, needed = scoring.config, cost.scoring_memory(scoring.config, scoring.extents.values())
         pool = pools.pool("score", config.num_gpus, config.max_actors, len(counts) or 1, lambda _: needed)
         scoring = dataclasses.replace(scoring, device=pool.device)
+        _map("find candidates", _find_candidates_of, scoring, map(dataclasses.asdict, found), pool)
+        done = {Path(uri).stem for uri in storage.list_files(scoring.artifact.path("recall"))}
+        unknown = [pair for pair in pairs if not scoring.covers(pair) and "-".join(pair) not in done]
+        _map("measure recall", _measure_recall_of, scoring, ({"pair": list(pair)} for pair in unknown), pool)
         _score_hits(scoring, hits, pool)
         _count(scoring, counts, pool, sum(unit.num_pairs for pair in pairs for unit in scoring.units(pair)))
     _merge(scoring, pairs)
@@ -120,6 +128,33 @@ def _rank(scoring: Scoring, pairs: _Pairs) -> None:
 def _missing(scoring: Scoring, folder: str, wanted: list[Unit]) -> list[Unit]:
     done = scoring.artifact.done(folder)
     return [unit for unit in wanted if unit.name not in done]
+
+
+def _map(title: str, work_on: Callable[..., dict[str, Any]], scoring: Scoring, rows: Iterable[Any], pool: Pool) -> None:
+    """Tasks that take what an actor takes."""
+    blocks = list(rows)
+    if not blocks:
+        return
+    done = _rows(blocks).map(
+        work_on,
+        fn_kwargs={"scoring": scoring},
+        num_cpus=pool.num_cpus,
+        num_gpus=pool.num_gpus or None,
+        memory=pool.memory or None,
+    )
+    with progress.Bar(title, len(blocks), 0) as bar:
+        for _ in done.iter_rows():
+            bar.advance(1)
+
+
+def _find_candidates_of(row: dict[str, Any], scoring: Scoring) -> dict[str, Any]:
+    work.find_candidates(scoring, Unit.from_row(row))
+    return row
+
+
+def _measure_recall_of(row: dict[str, Any], scoring: Scoring) -> dict[str, Any]:
+    work.measure_recall(scoring, (row["pair"][0], row["pair"][1]))
+    return row
 
 
 def _score_hits(scoring: Scoring, missing: list[Unit], pool: Pool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -51,6 +52,11 @@ def finish(plan: RetrievalPlan, scoring: Scoring, tracker: Tracker, started: flo
     units = [f"{query}-{candidate}" for query in job.languages for candidate in job.languages if query != candidate]
     summaries = _summaries(scoring, units, job.retrieval)
     metrics = summarise(summaries, job.retrieval, embeddings.settings["num_layers"])
+    pairs = ["-".join(pair) for pair in itertools.combinations(sorted(job.languages), 2)]
+    recalls = [f"recall/{pair}.json" for pair in pairs if artifact.has(f"recall/{pair}.json")]
+    if job.retrieval.candidates:
+        found = {way: of for recall in recalls for way, of in artifact.read_json(recall).items()}
+        metrics["candidates"] = {"num": job.retrieval.candidates, "recall": found}
     artifact.write_json("metrics.json", metrics)
     tracker.metrics(keys(metrics))
     tracker.table(table_columns(metrics), "retrieval.json")
@@ -64,8 +70,8 @@ def finish(plan: RetrievalPlan, scoring: Scoring, tracker: Tracker, started: flo
         num_rows_in=num_in,
         inputs={"embed": embeddings.named},
         seconds=time.monotonic() - started,
-        others=matrices.files(artifact) if scoring.config.keep_scores else (),
-        working=["best", "counted"],
+        others=[*recalls, *(matrices.files(artifact) if scoring.config.keep_scores else ())],
+        working=["best", "counted", "found"],
     )
 
 
@@ -161,17 +167,47 @@ def as_table(metrics: Figures) -> Table:
     """R@1 of every pair, beside chance, its interval and the baselines."""
     names = [name for name in metrics["baselines"] if not name.startswith("seqsim")]
     head = f"R@1 in percent, {metrics['score']} {metrics['mode']}, {metrics['protocol']}"
+    recall = metrics.get("candidates", {}).get("recall", {})
     table = Table(title=head, title_justify="left")
+    if recall:
+        num = metrics["candidates"]["num"]
+        table.caption = f"held: of the nearest by exact scores, how many the {num} candidates hold, over a sample"
+        table.caption_justify = "left"
     table.add_column("pair")
-    for column in ("R@1", "95% interval", "chance", "R@5", "R@10", "MRR", *names, "queries"):
+    for column in (
+        "R@1",
+        "95% interval",
+        "chance",
+        "R@5",
+        "R@10",
+        "MRR",
+        *names,
+        *(["held"] if recall else []),
+        "queries",
+    ):
         table.add_column(column, justify="right")
     for pair, figures in metrics["pairs"].items():
         low, high = figures["r1_ci95"]
         cells = [_percent(figures["r1"]), f"{_percent(low)} to {_percent(high)}"]
-        table.add_row(pair, *cells, *_others(figures, metrics, names, pair), str(figures["num_queries"]))
+        table.add_row(
+            pair, *cells, *_others(figures, metrics, names, pair), *_held(recall, pair), str(figures["num_queries"])
+        )
     table.add_section()
-    table.add_row("mean", _percent(metrics["mean"]["r1"]), "", *_others(metrics["mean"], metrics, names, None), "")
+    table.add_row(
+        "mean",
+        _percent(metrics["mean"]["r1"]),
+        "",
+        *_others(metrics["mean"], metrics, names, None),
+        *_held(recall, None),
+        "",
+    )
     return table
+
+
+def _held(recall: Mapping[str, Any], pair: str | None) -> list[str]:
+    """A cell where not every pair was scored; it is empty for the mean, and all where a language is small."""
+    found = recall.get(pair) if pair else None
+    return [] if not recall else [_percent(found["first"]) if found else "all" if pair else ""]
 
 
 def _others(figures: Figures, metrics: Figures, names: Sequence[str], pair: str | None) -> list[str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from xlt_ray.retrieval import baselines
@@ -53,6 +55,21 @@ def measured(x: Frames, y: Frames, layer: int | None, config: RetrievalConfig) -
     recall, precision = seqsim(x, y)
     names = [name for name in config.baselines if name != "random"] if layer is None else []
     return {"recall": recall, "precision": precision} | {name: getattr(baselines, name)(x, y) for name in names}
+
+
+def measured_of(
+    x: Frames, y: Frames, wanted: npt.NDArray[np.bool_], layer: int | None, config: RetrievalConfig
+) -> dict[str, torch.Tensor]:
+    """The same for the pairs that are wanted (N, M) alone; NaN elsewhere."""
+    if wanted.all():
+        return measured(x, y, layer, config)
+    names = ["recall", "precision", *(name for name in config.baselines if name != "random" and layer is None)]
+    found = {name: x.data.new_full(wanted.shape, torch.nan) for name in names}
+    for row in np.flatnonzero(wanted.any(axis=1)).tolist():
+        near = np.flatnonzero(wanted[row]).tolist()
+        for name, values in measured(x.part(row, row + 1), y.take(near), layer, config).items():
+            found[name][row, near] = values[0]
+    return found
 
 
 def named(values: dict[str, torch.Tensor], layer: int | None) -> Iterator[tuple[str, torch.Tensor]]:

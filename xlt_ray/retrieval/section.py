@@ -128,7 +128,12 @@ class Example:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Retrieval:
-    """One retrieval run, ready to be laid out."""
+    """One retrieval run, ready to be laid out.
+
+    Attributes:
+        candidates: how many of each recording were scored; None: all.
+        held: share of the nearest recordings by exact scores that are candidates, over a sample; None: not measured.
+    """
 
     score: str
     protocol: str
@@ -137,6 +142,8 @@ class Retrieval:
     layers: dict[str, Scored]
     best: tuple[Example, ...]
     worst: tuple[Example, ...]
+    candidates: int | None = None
+    held: float | None = None
 
     @property
     def mean_pool(self) -> Scored | None:
@@ -179,6 +186,8 @@ def split_pair(pair: str) -> tuple[str, str]:
 def read_retrieval(metrics: Mapping[str, Any], data: Sequence[str]) -> Retrieval:
     """The run whose `metrics.json` is `metrics` and whose ranking tables lie at the URIs `data`."""
     best, worst = read_examples(metrics, data)
+    chosen = metrics.get("candidates", {})
+    recalls = [recall["first"] for recall in chosen.get("recall", {}).values()]
     return Retrieval(
         score=f"{metrics['score']}-{metrics['mode']}" if metrics.get("mode") else metrics["score"],
         protocol=metrics.get("protocol", ""),
@@ -187,6 +196,8 @@ def read_retrieval(metrics: Mapping[str, Any], data: Sequence[str]) -> Retrieval
         layers={name: Scored.from_json(scored) for name, scored in metrics.get("layers", {}).items()},
         best=best,
         worst=worst,
+        candidates=chosen.get("num"),
+        held=float(np.mean(recalls)) if recalls else None,
     )
 
 

@@ -108,6 +108,24 @@ def seqsim(x: Frames, y: Frames, chunk_frames: int | None = None) -> tuple[torch
     return recall, precision
 
 
+def seqsim_of(x: Frames, y: Frames, rows: Sequence[int], columns: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Recall and precision of some pairs alone, one product each: nothing is copied, and nothing else is computed.
+
+    Args:
+        x: N utterances.
+        y: M utterances.
+        rows: the utterance of `x` of each pair; there is one pair at least.
+        columns: the utterance of `y` of each pair.
+
+    Returns:
+        recall (num_pairs,) and precision (num_pairs,), fp32.
+    """
+    left, right = x.data.split(x.lengths), y.data.split(y.lengths)
+    products = (left[row] @ right[column].T for row, column in zip(rows, columns, strict=True))
+    found = torch.stack([torch.stack([p.amax(dim=1).mean(), p.amax(dim=0).mean()]) for p in products])
+    return found[:, 0], found[:, 1]
+
+
 def _buffer(rows: Sequence[Frames], columns: Sequence[Frames]) -> torch.Tensor:
     """Room for the products of any two chunks, each row of it on a boundary of 64 bytes."""
     height, width = (max(len(part.data) for part in parts) for parts in (rows, columns))

@@ -1,5 +1,7 @@
 """The kinds of work of a run, each from files to a file that is named before. No Ray.
 
+found/{unit}.parquet          candidates of the recordings of a block, where not every pair is scored
+recall/{pair}.json            how many of the nearest are candidates, over a sample
 best/{rows}.parquet           the best hit of each query
 counted/{unit}.parquet        counts and best candidates of a block of the score matrix
 data/{direction}.parquet      the rankings
@@ -17,10 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from xlt_ray.retrieval import best, matrices, merge, ranking, rankings, relevance, scores, units
+from xlt_ray.retrieval import best, candidates, matrices, merge, ranking, rankings, relevance, scores, units
 from xlt_ray.retrieval.best import Best
-from xlt_ray.retrieval.bitext import Bitext
-from xlt_ray.retrieval.config import RetrievalConfig
+from xlt_ray.retrieval.bitext import Bitext, Sides
+from xlt_ray.retrieval.candidates import CANDIDATES, Candidates
+from xlt_ray.retrieval.config import POOL_FRAMES, RetrievalConfig
 from xlt_ray.retrieval.counting import UnitScorer
 from xlt_ray.retrieval.units import Extent, Unit
 from xlt_ray.store import artifacts, workers
@@ -62,16 +65,41 @@ class Scoring:
         rows, columns = (self.extents[code] for code in pair)
         return units.cut(pair, (rows.num, columns.num), (rows.block, columns.block))
 
+    def covers(self, pair: tuple[str, str]) -> bool:
+        """Whether every pair of recordings is scored."""
+        return self.config.covers((self.extents[pair[0]].num, self.extents[pair[1]].num))
+
+    def candidates(self, pair: tuple[str, str]) -> Candidates | None:
+        """Which pairs are scored, once they are found; None: every one."""
+        if self.covers(pair):
+            return None
+        num = self.config.candidates
+        assert num is not None  # `covers` is true then
+        files = [self.artifact.path("found", f"{unit.name}.parquet") for unit in self.units(pair)]
+        sides = Sides(self.uri, pair, (self.recordings[pair[0]], self.recordings[pair[1]]))
+        return Candidates.make(candidates.gathered(map(artifacts.read_table, files), sides, CANDIDATES, num))
+
     def best(self, bitext: Bitext) -> Best:
         """The best hit of every query; all hits must be scored."""
         files = [self.artifact.path("best", f"{unit.name}.parquet") for unit in self.strips_of_hits(bitext.pair)]
         return Best.gathered(map(artifacts.read_table, files), bitext, len(scores.kept(self.config)))
 
 
+def find_candidates(scoring: Scoring, unit: Unit) -> None:
+    """Write the candidates of the recordings of a block."""
+    torch.set_num_threads(1)
+    config, num = scoring.config, scoring.config.candidates
+    assert num is not None
+    sides = Sides(scoring.uri, unit.pair, (scoring.recordings[unit.pair[0]], scoring.recordings[unit.pair[1]]))
+    table = candidates.find(sides, unit, num, POOL_FRAMES, "f1", config.strip_utterances, scoring.device)
+    scoring.artifact.write_table(f"found/{unit.name}.parquet", table)
+
+
 def score_hits(scoring: Scoring, unit: Unit) -> None:
     """Write the best hits of the queries of some rows."""
     torch.set_num_threads(1)  # one thread a worker, as in the embed stage
-    table = best.score_hits(scoring.bitext(unit.pair), range(*unit.rows), scoring.config, scoring.device)
+    found = scoring.candidates(unit.pair)
+    table = best.score_hits(scoring.bitext(unit.pair), range(*unit.rows), scoring.config, scoring.device, found)
     scoring.artifact.write_table(f"best/{unit.name}.parquet", table)
 
 
@@ -90,17 +118,27 @@ class CountUnit:
         """Write what is counted in each unit; a row with the number of pairs of recordings as they are scored."""
         for row in rows.to_pylist():
             unit = Unit.from_row(row)
-            bitext, found = self._known(unit.pair)
+            bitext, found, wanted = self._known(unit.pair)
             config = self._scoring.config
             keep = functools.partial(matrices.write, self._scoring.artifact, unit.pair) if config.keep_scores else None
-            scorer = UnitScorer(bitext, unit, found, config, self._scoring.device, keep)
+            scorer = UnitScorer(bitext, unit, found, config, self._scoring.device, keep, wanted)
             for num_pairs in scorer.run():
                 yield pa.table({"num_pairs": [num_pairs]})
             self._scoring.artifact.write_table(f"counted/{unit.name}.parquet", scorer.table())
 
-    def _read(self, pair: tuple[str, str]) -> tuple[Bitext, Best]:
+    def _read(self, pair: tuple[str, str]) -> tuple[Bitext, Best, Candidates | None]:
         bitext = self._scoring.bitext(pair)
-        return bitext, self._scoring.best(bitext)
+        return bitext, self._scoring.best(bitext), self._scoring.candidates(pair)
+
+
+def measure_recall(scoring: Scoring, pair: tuple[str, str]) -> None:
+    """Write how many of the nearest of some recordings, which are scored with all others, are candidates."""
+    torch.set_num_threads(1)
+    sides = Sides(scoring.uri, pair, (scoring.recordings[pair[0]], scoring.recordings[pair[1]]))
+    wanted, config = scoring.candidates(pair), scoring.config
+    assert wanted is not None
+    figures = candidates.measured_recall(sides, wanted, config.seed, config.strip_utterances, scoring.device)
+    scoring.artifact.write_json(f"recall/{'-'.join(pair)}.json", figures)
 
 
 def merge_pair(scoring: Scoring, pair: tuple[str, str]) -> None:

@@ -16,6 +16,7 @@ VERSIONS = {
     "embedding": 3,
     "index": 2,
     "ranking": 2,
+    "pair": 1,
     "example": 1,
     "trial": 2,
     "cell": 1,
@@ -26,6 +27,7 @@ VERSIONS = {
 _TABLES = {
     "embed": ("embedding", "index"),
     "retrieval": ("ranking",),
+    "mine": ("pair",),
     "fisher": ("example",),
     "finetune": ("example",),
     "translate": ("hypothesis",),
@@ -200,6 +202,31 @@ def ranking_schema(protocols: Iterable[str], modes: Iterable[str], scores: Itera
     results = [pa.field(protocol, pa.struct(list(result.items()))) for protocol in protocols]
     return pa.schema([*names, pa.field("text", pa.string()), *results])
 
+
+NEAREST = pa.schema(
+    [
+        pa.field("direction", pa.string(), nullable=False),
+        pa.field("among", pa.string(), nullable=False),
+        pa.field("query", pa.int32(), nullable=False),
+        pa.field("top", pa.list_(pa.int64()), nullable=False),
+    ]
+)
+"""One row a query of either direction of a block of the score matrix: keys of the nearest of the other language, among
+its candidates or among all. A file of one run that is not finished."""
+
+PAIR = pa.schema(
+    [
+        pa.field("first", pa.string(), nullable=False),
+        pa.field("second", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("ratio", pa.float64()),
+        pa.field("distance", pa.float64(), nullable=False),
+        pa.field("found_by", pa.string(), nullable=False),
+    ]
+)
+"""One row two recordings (utterance_id) of which one is among the nearest of the other: their exact score and what it
+is over (`ratio`) and above (`distance`) the mean of their nearest, and which of them found the other: forward (the
+first), backward or both. `ratio` is null where that mean is not above 0."""
 
 TILE = pa.schema(
     [

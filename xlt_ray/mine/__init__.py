@@ -1,0 +1,1 @@
+"""Recordings that translate each other are found in speech that is not parallel: candidates, exact scores, margins."""

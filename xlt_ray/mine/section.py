@@ -1,0 +1,50 @@
+"""One `mine` artifact as the page shows it: what was mined of each two languages, and how good it is where known."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """What was mined of two languages.
+
+    Attributes:
+        held: share of the nearest recordings by exact scores that are candidates; None where all are.
+        known: precision, recall and F1 by sentence_id; None where the corpus does not tell.
+    """
+
+    name: str
+    num_first: int
+    num_second: int
+    num_mined: int
+    margin: Mapping[str, float] | None
+    held: float | None
+    known: Mapping[str, Any] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Mining:
+    """One mining run."""
+
+    figures: Mapping[str, Any]
+    pairs: tuple[Pair, ...]
+
+    @property
+    def num_mined(self) -> int:
+        """Over all pairs of languages."""
+        return sum(pair.num_mined for pair in self.pairs)
+
+
+def read_mining(metrics: Mapping[str, Any]) -> Mining:
+    """The run whose metrics.json this is."""
+    return Mining(figures=metrics, pairs=tuple(_pair(name, of) for name, of in metrics["pairs"].items()))
+
+
+def _pair(name: str, figures: Mapping[str, Any]) -> Pair:
+    found = [recall["first"] for recall in figures["candidate_recall"].values() if recall]
+    counts = {key: figures[key] for key in ("num_first", "num_second", "num_mined", "margin")}
+    held = sum(found) / len(found) if found else None
+    return Pair(name=name, held=held, known=figures["against_corpus"], **counts)
