@@ -228,7 +228,7 @@ def test_bad_recordings_are_rejected_with_reasons_and_odd_ones_work(tmp_path, mo
         "long": "too long",
     }.items():
         assert word.lower() in rejected[f"{name}.wav"].lower()
-    split = run_job("embed", "--name", "split", "--embed.split-long", *flags)
+    split = run_job("embed", "--name", "split", "--embed.split-long", *flags, "--embed.max-rejected", "1")
     assert split.returncode == 0, split.stderr
     table = pq.read_table(
         tmp_path / "runs/embed/split/data/en-rows-00000.parquet", columns=["utterance_id", "num_valid"]

@@ -23,6 +23,7 @@ FRAMES_PER_SECOND = whisper.SAMPLE_RATE // whisper.SAMPLES_PER_FRAME
 
 _LONGEST_S = 30.0
 _HEAD_DIM = 64  # of every Whisper
+_FIRST_BYTES = 90e6  # of libraries that the first operation loads; measured
 
 NUM_SAMPLED = 8
 """Recordings of each language whose length stands for that of all, where the corpus does not say it."""
@@ -54,7 +55,7 @@ def embed_cost(size: ModelSize, num_recordings: int, mean_seconds: float, config
 def encoding_memory(size: ModelSize, config: EmbedConfig, device: str) -> int:
     """Bytes of memory that an actor takes, for a unit of recordings of 30 s.
 
-    It holds the weights in fp32; the sound of the unit 5.4 times, as it comes, as it is cut and as it is padded; its
+    It holds the weights in fp32; the sound of the unit 9.4 times, as it comes, as it is cut and as it is padded; its
     frames 3.2 times, as they are encoded, joined and written (both measured); and of one recording the scores of
     attention and the values inside a block. On a GPU that last part lies there; no GPU has confirmed it.
 
@@ -67,8 +68,8 @@ def encoding_memory(size: ModelSize, config: EmbedConfig, device: str) -> int:
     sound = _LONGEST_S * whisper.SAMPLE_RATE * 4
     kept = kept_frames(_LONGEST_S, config) * size.d_model * 2 * (1 + len(config.layers))
     inside = 4 * frames * (frames * size.d_model / _HEAD_DIM + 2 * size.encoder_ffn_dim) if device == "cpu" else 0
-    unit = config.rows_per_shard * (5.4 * sound + 3.2 * kept)
-    return round(cost.PROCESS_BYTES + 4 * size.encoder_parameters + unit + inside)
+    unit = config.rows_per_shard * (9.4 * sound + 3.2 * kept)
+    return round(cost.PROCESS_BYTES + _FIRST_BYTES + 4 * size.encoder_parameters + unit + inside)
 
 
 def counted(embeddings: Embeddings) -> Speech:

@@ -251,6 +251,7 @@ class EncodeUnit:
             encoded |= batch
             yield pa.table({"num_rows": [num_rows]})
         shard = self._shard(good, sounds, _joined(pieces, encoded))
+        del encoded, pieces, sounds  # the shard has a copy, and is copied once more as it is written
         self._artifact.write_table(f"parts/{unit}.parquet", _part(rows, is_good, shard))
         # Frames do not compress (0.92 at best, for 4 to 10 times the time), and a dictionary of them is never hit.
         # One row a row group, so that training can read one recording of a shard without the others.
