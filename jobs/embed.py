@@ -15,9 +15,9 @@ from what is there.
 from xlt_ray.embed import pipeline, results
 from xlt_ray.embed.check import check_corpus
 from xlt_ray.embed.config import EmbedJob
-from xlt_ray.embed.cost import costs, counted, public_speech
+from xlt_ray.embed.cost import costs, public_speech, show_costs
 from xlt_ray.embed.plan import prepare
-from xlt_ray.job import cli, cluster, cost, pools, progress
+from xlt_ray.job import cli, cluster, pools, progress
 from xlt_ray.presets import PRESETS
 
 
@@ -28,8 +28,13 @@ def main(job: EmbedJob) -> None:
             print(check_corpus(job).render())
         return
     if job.dry_run:
-        speech = public_speech(job, job.embed, job.splits) or counted(prepare(job, job.embed, job.splits))
-        progress.show(cost.as_table(job.name, costs(job, job.embed, speech), speech.source))
+        public = public_speech(job, job.embed, job.splits)
+        show_costs(
+            job,
+            lambda job, speech: costs(job, job.embed, speech),
+            public,
+            lambda: prepare(job, job.embed, job.splits),
+        )
         return
     embeddings = prepare(job, job.embed, job.splits)
     with cluster.cluster():

@@ -14,23 +14,21 @@ data/examples.parquet, rejected.parquet, metrics.json, manifest.json. Run it aga
 last checkpoint.
 """
 
-from xlt_ray.embed.cost import counted, public_speech
+from xlt_ray.embed.cost import public_speech, show_costs
 from xlt_ray.embed.pipeline import embed
 from xlt_ray.finetune import pipeline, results
 from xlt_ray.finetune.config import FinetuneJob
 from xlt_ray.finetune.cost import costs, learned
 from xlt_ray.finetune.plan import prepare
-from xlt_ray.job import cli, cluster, cost, pools, progress
+from xlt_ray.job import cli, cluster, pools, progress
 from xlt_ray.presets import PRESETS
 
 
 def main(job: FinetuneJob) -> None:
     """Encode what is not encoded yet, then train."""
     if job.dry_run:
-        speech = public_speech(job, job.embed, job.finetune.splits, job.finetune.embeddings, learned(job)) or counted(
-            prepare(job).embeddings
-        )
-        progress.show(cost.as_table(job.name, costs(job, speech), speech.source))
+        public = public_speech(job, job.embed, job.finetune.splits, job.finetune.embeddings, learned(job))
+        show_costs(job, costs, public, lambda: prepare(job).embeddings)
         return
     plan = prepare(job)
     with cluster.cluster():

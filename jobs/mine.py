@@ -17,9 +17,9 @@ it goes on from what is there. Run it again with another --mine.margin, --mine.t
 recall and F1 by threshold, from which a threshold can be chosen for speech of which nothing is known.
 """
 
-from xlt_ray.embed.cost import counted, public_speech
+from xlt_ray.embed.cost import public_speech, show_costs
 from xlt_ray.embed.pipeline import embed
-from xlt_ray.job import cli, cluster, cost, pools, progress
+from xlt_ray.job import cli, cluster, pools, progress
 from xlt_ray.mine import pipeline, results
 from xlt_ray.mine.config import MineJob
 from xlt_ray.mine.cost import costs
@@ -30,10 +30,8 @@ from xlt_ray.presets import PRESETS
 def main(job: MineJob) -> None:
     """Encode what is not encoded yet, then mine."""
     if job.dry_run:
-        speech = public_speech(job, job.embed, [job.mine.split], job.mine.embeddings) or counted(
-            prepare(job).embeddings
-        )
-        progress.show(cost.as_table(job.name, costs(job, speech), speech.source))
+        public = public_speech(job, job.embed, [job.mine.split], job.mine.embeddings)
+        show_costs(job, costs, public, lambda: prepare(job).embeddings)
         return
     plan = prepare(job)
     with cluster.cluster():

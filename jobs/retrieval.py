@@ -14,9 +14,9 @@ it again after a crash: it goes on from what is there. Run it again with another
 reads them.
 """
 
-from xlt_ray.embed.cost import counted, public_speech
+from xlt_ray.embed.cost import public_speech, show_costs
 from xlt_ray.embed.pipeline import embed
-from xlt_ray.job import cli, cluster, cost, pools, progress
+from xlt_ray.job import cli, cluster, pools, progress
 from xlt_ray.job.commands import report_command
 from xlt_ray.presets import PRESETS
 from xlt_ray.retrieval import pipeline, results
@@ -28,10 +28,8 @@ from xlt_ray.retrieval.plan import prepare
 def main(job: RetrievalJob) -> None:
     """Encode what is not encoded yet, then score and rank."""
     if job.dry_run:
-        speech = public_speech(job, job.embed, [job.retrieval.split], job.retrieval.embeddings) or counted(
-            prepare(job).embeddings
-        )
-        progress.show(cost.as_table(job.name, costs(job, speech), speech.source))
+        public = public_speech(job, job.embed, [job.retrieval.split], job.retrieval.embeddings)
+        show_costs(job, costs, public, lambda: prepare(job).embeddings)
         return
     plan = prepare(job)
     with cluster.cluster():

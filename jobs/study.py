@@ -14,10 +14,10 @@ data/cells.parquet, metrics.json (the matrix with intervals, R@1 and Fisher dist
 transfer), plots/, manifest.json.
 """
 
-from xlt_ray.embed.cost import counted, public_speech
+from xlt_ray.embed.cost import public_speech, show_costs
 from xlt_ray.embed.pipeline import embed
 from xlt_ray.finetune.cost import learned
-from xlt_ray.job import cli, cluster, cost, pools, progress
+from xlt_ray.job import cli, cluster, pools, progress
 from xlt_ray.job.commands import report_command
 from xlt_ray.presets import PRESETS
 from xlt_ray.study import pipeline, results
@@ -29,10 +29,8 @@ from xlt_ray.study.plan import prepare, splits_of
 def main(job: StudyJob) -> None:
     """Encode what is missing, then fine-tune on each source and compare."""
     if job.dry_run:
-        speech = public_speech(job, job.embed, splits_of(job), job.finetune.embeddings, learned(job)) or counted(
-            prepare(job).embeddings
-        )
-        progress.show(cost.as_table(job.name, costs(job, speech), speech.source))
+        public = public_speech(job, job.embed, splits_of(job), job.finetune.embeddings, learned(job))
+        show_costs(job, costs, public, lambda: prepare(job).embeddings)
         return
     plan = prepare(job)
     with cluster.cluster():

@@ -21,9 +21,9 @@ with --translate.comet or --translate.baseline: the texts are scored, not transl
 
 import shlex
 
-from xlt_ray.embed.cost import counted, public_speech
+from xlt_ray.embed.cost import public_speech, show_costs
 from xlt_ray.embed.pipeline import embed
-from xlt_ray.job import cli, cluster, cost, pools, progress
+from xlt_ray.job import cli, cluster, pools, progress
 from xlt_ray.job.commands import report_command
 from xlt_ray.presets import PRESETS
 from xlt_ray.translate import pipeline, results
@@ -35,9 +35,8 @@ from xlt_ray.translate.plan import prepare
 def main(job: TranslateJob) -> None:
     """Encode what is not encoded yet, then translate and score, once for each source prompt."""
     if job.dry_run:
-        known = public_speech(job, job.embed, [job.translate.split], job.translate.embeddings)
-        speech = known or counted(prepare(job)[0].embeddings)
-        progress.show(cost.as_table(job.name, costs(job, speech), speech.source))
+        public = public_speech(job, job.embed, [job.translate.split], job.translate.embeddings)
+        show_costs(job, costs, public, lambda: prepare(job)[0].embeddings)
         return
     plans = prepare(job)
     with cluster.cluster():

@@ -15,10 +15,10 @@ trial each), metrics.json, plots/pareto.png, rejected.parquet (trials that faile
 again after a crash: trials that are over are not run again.
 """
 
-from xlt_ray.embed.cost import counted, public_speech
+from xlt_ray.embed.cost import public_speech, show_costs
 from xlt_ray.embed.pipeline import embed
 from xlt_ray.finetune.cost import learned
-from xlt_ray.job import cli, cluster, cost, pools, progress
+from xlt_ray.job import cli, cluster, pools, progress
 from xlt_ray.job.commands import report_command
 from xlt_ray.presets import PRESETS
 from xlt_ray.tune import pipeline, results
@@ -30,10 +30,8 @@ from xlt_ray.tune.plan import prepare, splits_of
 def main(job: TuneJob) -> None:
     """Encode what is not encoded yet, then search."""
     if job.dry_run:
-        speech = public_speech(job, job.embed, splits_of(job), job.finetune.embeddings, learned(job)) or counted(
-            prepare(job).embeddings
-        )
-        progress.show(cost.as_table(job.name, costs(job, speech), speech.source))
+        public = public_speech(job, job.embed, splits_of(job), job.finetune.embeddings, learned(job))
+        show_costs(job, costs, public, lambda: prepare(job).embeddings)
         return
     plan = prepare(job)
     with cluster.cluster(with_state_api=True):

@@ -80,3 +80,33 @@ def test_the_manifest_counts_the_machines_that_computed(tmp_path, monkeypatch):
     assert made_by["workers"] == [{**card, "nodes": 2}, {**card, "gpus": [], "nodes": 1}]
     assert made_by["git"]["source"] == provenance.tree_hash(PACKAGE)
     assert not list(storage.list_files(artifact.path("workers")))
+
+
+def commit(artifact, rows):
+    artifact.write_table("rejected.parquet", REJECTED.empty_table())
+    for unit in rows:
+        artifact.write_table(f"data/{unit}.parquet", pa.table({"row": [1]}))
+    artifact.commit(units=dict.fromkeys(rows, 1), num_rows_in=len(rows), inputs={}, seconds=1.0)
+    return artifact.read_json("manifest.json")["workers"]
+
+
+@pytest.mark.parametrize("again", ["rows are added", "it is shown anew"])
+def test_machines_of_an_earlier_run_stay_in_the_manifest(tmp_path, monkeypatch, again):
+    card = {"cpu": "Xeon", "num_cpus": 16, "memory_gb": 64.0, "gpus": ["H100"]}
+    monkeypatch.setattr(workers, "hardware", lambda: dict(card))
+    artifact = artifacts.plan(str(tmp_path), "embed", "mine", {}, {})
+    artifact.begin()
+    for node in ("one", "two"):
+        workers.note.cache_clear()
+        monkeypatch.setattr(workers.platform, "node", lambda node=node: node)
+        workers.note(artifact.uri, "cuda")
+    assert commit(artifact, ["en"]) == [{**card, "nodes": 2}]
+    artifact.begin()
+    if again == "it is shown anew":
+        artifact.reopen()
+        assert commit(artifact, ["en"]) == [{**card, "nodes": 2}]
+        return
+    workers.note.cache_clear()
+    workers.note(artifact.uri, "cuda")
+    workers.note(artifact.uri, "cpu")
+    assert commit(artifact, ["en", "fr"]) == [{**card, "nodes": 2}, {**card, "gpus": [], "nodes": 1}]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from xlt_ray.corpora import audio, published
@@ -11,7 +11,7 @@ from xlt_ray.corpora.guarded import sounds
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.embed.plan import Embeddings
 from xlt_ray.errors import UserError
-from xlt_ray.job import cost
+from xlt_ray.job import cost, progress
 from xlt_ray.job.cost import Cost, Speech
 from xlt_ray.job.settings import Job
 from xlt_ray.languages import Direction
@@ -105,6 +105,24 @@ def costs(job: Job, config: EmbedConfig, speech: Speech) -> dict[str, Cost]:
     size = model_size(job.model)
     parts = [embed_cost(size, num, speech.mean_seconds[code], config) for code, num in speech.num_missing.items()]
     return {"embed": sum(parts, Cost())} if sum(speech.num_missing.values()) else {}
+
+
+def show_costs(
+    job: Job,
+    costs: Callable[[Any, Speech], Mapping[str, Cost]],
+    public: Speech | None,
+    planned: Callable[[], Embeddings],
+) -> None:
+    """Print what a run would take, by the published sizes of its corpus, or else by what is there.
+
+    Args:
+        job: that would run.
+        costs: of its stages.
+        public: from `public_speech`.
+        planned: gives the embeddings that it would read, where nothing is published.
+    """
+    speech = public or counted(planned())
+    progress.show(cost.as_table(job.name, costs(job, speech), speech.source))
 
 
 def public_speech(

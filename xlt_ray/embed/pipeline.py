@@ -132,10 +132,10 @@ def _encoded(artifact: Artifact, work: Work, units: dict[str, pa.Table]) -> ray.
     """Rows with a number of recordings, as they are encoded; a unit's rows end when its shard is written."""
     needed = functools.partial(cost.encoding_memory, model_size(work.model), work.config)
     pool = pools.pool("embed", work.config.num_gpus, work.config.max_actors, len(units), needed)
-    rows = [{"unit": unit, "table": to_ipc(table)} for unit, table in units.items()]
+    rows = ({"unit": unit, "table": to_ipc(table)} for unit, table in units.items())
     decode = {"corpus": work.corpus, "split_long": work.config.split_long}
     encode = {"artifact": artifact, "model": work.model, "config": work.config, "device": pool.device}
-    decoded = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+    decoded = pools.one_by_one(rows).map(
         decode_unit, fn_kwargs=decode, num_cpus=pool.feed_cpus, max_retries=_MOST_LOSSES
     )
     with pools.telling():
@@ -257,7 +257,8 @@ class EncodeUnit:
         # One row a row group, so that training can read one recording of a shard without the others.
         options = {"compression": "none", "use_dictionary": False, "write_statistics": False, "row_group_size": 1}
         self._artifact.write_table(f"data/{unit}.parquet", shard, **options)
-        yield pa.table({"num_rows": [rows.num_rows - good.num_rows]})
+        if num_rejected := rows.num_rows - good.num_rows:
+            yield pa.table({"num_rows": [num_rejected]})
 
     def _batches(self, pieces: Sequence[Sequence[Waveform]]) -> Iterator[tuple[dict[int, Encoded], int]]:
         """What is encoded of all pieces, batch by batch, and how many recordings are whole with it."""

@@ -84,7 +84,7 @@ def _estimate_missing(artifact: Artifact, job: FinetuneJob, num_examples: int) -
         return
     needed = cost.fisher_memory(model_size(job.model))
     pool = pools.pool("fisher", job.finetune.num_gpus, job.finetune.num_workers, len(missing), lambda _: needed)
-    estimated = ray.data.from_items(missing, override_num_blocks=len(missing)).map_batches(
+    estimated = pools.one_by_one(missing).map_batches(
         EstimateUnit,
         fn_constructor_kwargs={"artifact": artifact, "model": job.model, "config": job.finetune, "device": pool.device},
         batch_size=1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import ray
@@ -55,6 +55,12 @@ Needed = Callable[[str], int]
 
 def _unknown(device: str) -> int:
     return 0
+
+
+def one_by_one(rows: Iterable[dict[str, Any]]) -> ray.data.Dataset:
+    """A dataset of rows that are worked on one at a time: each is a block, and so a task, of its own."""
+    blocks = list(rows)
+    return ray.data.from_items(blocks, override_num_blocks=len(blocks))
 
 
 @contextlib.contextmanager

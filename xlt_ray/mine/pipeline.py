@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray.data
 
 from xlt_ray.errors import UserError
 from xlt_ray.job import cluster, pools, progress, resume
@@ -97,7 +96,7 @@ def _mine(mining: Mining, pairs: Sequence[Pair]) -> None:
 def _work(mining: Mining, folder: str, missing: list[Unit], pool: pools.Pool) -> None:
     if not missing:
         return
-    worked = _rows(map(dataclasses.asdict, missing)).map_batches(
+    worked = pools.one_by_one(map(dataclasses.asdict, missing)).map_batches(
         work.Worker,
         fn_constructor_kwargs={"mining": mining, "folder": folder},
         batch_size=1,
@@ -110,7 +109,7 @@ def _work(mining: Mining, folder: str, missing: list[Unit], pool: pools.Pool) ->
 
 
 def _merge(mining: Mining, pairs: Sequence[Pair]) -> None:
-    merged = _rows({"pair": list(pair)} for pair in pairs).map(
+    merged = pools.one_by_one({"pair": list(pair)} for pair in pairs).map(
         _merge_one,
         fn_kwargs={"mining": mining},
         num_cpus=1,
@@ -124,8 +123,3 @@ def _merge(mining: Mining, pairs: Sequence[Pair]) -> None:
 def _merge_one(row: dict[str, Any], mining: Mining) -> dict[str, Any]:
     work.merge_pair(mining, (row["pair"][0], row["pair"][1]))
     return row
-
-
-def _rows(rows: Iterable[Any]) -> ray.data.Dataset:
-    blocks = list(rows)
-    return ray.data.from_items(blocks, override_num_blocks=len(blocks))

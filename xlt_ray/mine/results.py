@@ -48,7 +48,7 @@ def finish(plan: MinePlan, mining: Mining, recordings: pa.Table, tracker: Tracke
     if artifact.is_complete:
         shown = (f"{name} {getattr(job.mine, name)}" for name in MineConfig.SHOWN)
         print(f"mine: {artifact.uri} is chosen from anew: {', '.join(shown)}")
-        artifact.remove_file("manifest.json")  # first: pairs of two kinds must never be read as one
+        artifact.reopen()  # first: pairs of two kinds must never be read as one
     metrics = _metrics(mining, job)
     artifact.write_json("metrics.json", metrics)
     names = ["-".join(pair) for pair in job.pairs]

@@ -21,7 +21,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray.data
 
 from xlt_ray.errors import UserError
 from xlt_ray.job import cluster, pools, progress, resume
@@ -135,7 +134,7 @@ def _map(title: str, work_on: Callable[..., dict[str, Any]], scoring: Scoring, r
     blocks = list(rows)
     if not blocks:
         return
-    done = _rows(blocks).map(
+    done = pools.one_by_one(blocks).map(
         work_on,
         fn_kwargs={"scoring": scoring},
         num_cpus=pool.num_cpus,
@@ -162,7 +161,7 @@ def _score_hits(scoring: Scoring, missing: list[Unit], pool: Pool) -> None:
         return
     if scoring.config.keep_scores:
         matrices.write_recordings(scoring.artifact, scoring.recordings)
-    scored = _rows(map(dataclasses.asdict, missing)).map(
+    scored = pools.one_by_one(map(dataclasses.asdict, missing)).map(
         _score_hits_of,
         fn_kwargs={"scoring": scoring},
         num_cpus=pool.num_cpus,
@@ -184,7 +183,7 @@ def _count(scoring: Scoring, missing: list[Unit], pool: Pool, num_pairs: int) ->
     if not missing:
         return
     with pools.telling():
-        counted = _rows(map(dataclasses.asdict, missing)).map_batches(
+        counted = pools.one_by_one(map(dataclasses.asdict, missing)).map_batches(
             work.CountUnit,
             fn_constructor_kwargs={"scoring": scoring},
             batch_size=1,
@@ -199,7 +198,7 @@ def _count(scoring: Scoring, missing: list[Unit], pool: Pool, num_pairs: int) ->
 
 
 def _merge(scoring: Scoring, pairs: _Pairs) -> None:
-    merged = _rows({"pair": list(pair)} for pair in pairs).map(
+    merged = pools.one_by_one({"pair": list(pair)} for pair in pairs).map(
         _merge_one,
         fn_kwargs={"scoring": scoring},
         num_cpus=1,
@@ -213,8 +212,3 @@ def _merge(scoring: Scoring, pairs: _Pairs) -> None:
 def _merge_one(row: dict[str, Any], scoring: Scoring) -> dict[str, Any]:
     work.merge_pair(scoring, (row["pair"][0], row["pair"][1]))
     return row
-
-
-def _rows(rows: Any) -> ray.data.Dataset:
-    blocks = list(rows)
-    return ray.data.from_items(blocks, override_num_blocks=len(blocks))

@@ -48,7 +48,7 @@ def finish(plan: RetrievalPlan, scoring: Scoring, tracker: Tracker, started: flo
     if artifact.is_complete:
         shown = (f"{name} {getattr(job.retrieval, name)}" for name in RetrievalConfig.SHOWN)
         print(f"retrieval: {artifact.uri} is summarised anew: {', '.join(shown)}")
-        artifact.remove_file("manifest.json")  # first: figures of two kinds must never be read as one
+        artifact.reopen()  # first: figures of two kinds must never be read as one
     units = [f"{query}-{candidate}" for query in job.languages for candidate in job.languages if query != candidate]
     summaries = _summaries(scoring, units, job.retrieval)
     metrics = summarise(summaries, job.retrieval, embeddings.settings["num_layers"])

@@ -280,6 +280,11 @@ class Artifact:
         if filesystem.get_file_info(path).type == pafs.FileType.File:
             filesystem.delete_file(path)
 
+    def reopen(self) -> None:
+        """Take a commit back, because what it shows is made anew; who computed what stays is not forgotten."""
+        workers.carry(self.uri, self.read_json(manifest.NAME).get("workers", []))
+        self.remove_file(manifest.NAME)
+
     def merge_rejected(self, rejected: Iterable[pa.Table] = ()) -> int:
         """Gather `rejected` and the units' own lists (`rejected/*.parquet`) in `rejected.parquet`; how many rows."""
         lists = [uri for uri in storage.list_files(self.path("rejected")) if _is_whole(Path(uri).name)]
@@ -314,7 +319,10 @@ class Artifact:
         """
         lease.require(self.uri)
         sizes = storage.sizes(self.uri)  # one listing, because an artifact may have thousands of files
-        known = {**self._committed(), **sums.noted(self.uri)}
+        earlier = self._committed()  # what rows are added to
+        if earlier:
+            workers.carry(self.uri, earlier.get("workers", []))
+        known = {**(manifest.listed(earlier) if earlier else {}), **sums.noted(self.uri)}
         files = self._described({f"data/{unit}.parquet": rows for unit, rows in units.items()}, sizes, known)
         num_rejected = read_table(self.path("rejected.parquet"), columns=[]).num_rows
         num_out = sum(file["rows"] for file in files)
@@ -354,10 +362,10 @@ class Artifact:
         self._write_manifest(content | {"others": sorted(entries, key=lambda entry: str(entry["path"]))})
         lease.give_back(self.uri)
 
-    def _committed(self) -> dict[str, sums.Sum]:
-        """Sums of an earlier commit, which rows are added to."""
+    def _committed(self) -> dict[str, Any]:
+        """The manifest of an earlier commit; {} where there is none that can be read."""
         try:
-            return manifest.listed(manifest.read(self.uri))
+            return manifest.read(self.uri)
         except Damaged:
             return {}
 

@@ -75,15 +75,20 @@ def _revision(package: Path) -> dict[str, Any]:
 
 def tree_hash(folder: Path) -> str | None:
     """What git calls the tree of a folder: SHA-1 over names, modes and contents; None for a folder without files."""
-    entries = []
-    for path in folder.iterdir():
-        if path.is_dir() and (found := None if path.name == "__pycache__" else tree_hash(path)):
-            entries.append((path.name + "/", b"40000", path.name, found))  # git sorts folders as if they ended in /
-        elif path.is_file():
-            mode = b"100755" if os.access(path, os.X_OK) else b"100644"
-            entries.append((path.name, mode, path.name, _object_hash(b"blob", path.read_bytes())))
-    lines = [mode + b" " + name.encode() + b"\0" + bytes.fromhex(of) for _, mode, name, of in sorted(entries)]
-    return _object_hash(b"tree", b"".join(lines)) if lines else None
+    # git sorts folders as if their names ended in a slash.
+    entries = sorted(folder.iterdir(), key=lambda path: path.name + "/" * path.is_dir())
+    lines = [_tree_entry(path) for path in entries if path.name != "__pycache__"]
+    return _object_hash(b"tree", b"".join(lines)) if any(lines) else None
+
+
+def _tree_entry(path: Path) -> bytes:
+    """A line of a tree; none for a folder without files, which git does not know."""
+    if path.is_dir():
+        mode, found = b"40000", tree_hash(path)
+    else:
+        mode = b"100755" if os.access(path, os.X_OK) else b"100644"
+        found = _object_hash(b"blob", path.read_bytes())
+    return mode + b" " + path.name.encode() + b"\0" + bytes.fromhex(found) if found else b""
 
 
 def _object_hash(kind: bytes, content: bytes) -> str:

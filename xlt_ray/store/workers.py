@@ -16,6 +16,7 @@ from xlt_ray.store import storage
 from xlt_ray.store.provenance import hardware
 
 FOLDER = "workers"
+_EARLIER = "earlier.json"
 
 
 @functools.cache
@@ -34,8 +35,25 @@ def note(uri: str, device: str) -> None:
     storage.write_bytes(storage.join(uri, FOLDER, f"{name}.json"), text.encode())
 
 
+def carry(uri: str, workers: list[dict[str, Any]]) -> None:
+    """Note what an earlier commit of the artifact says, before its manifest goes."""
+    storage.write_bytes(storage.join(uri, FOLDER, _EARLIER), json.dumps(workers).encode())
+
+
 def noted(uri: str) -> list[dict[str, Any]]:
-    """What workers of all runs have noted: hardware, and `nodes`: on how many machines; most first."""
-    notes = [json.loads(storage.read_bytes(file)) for file in storage.list_files(storage.join(uri, FOLDER))]
-    counts = Counter(json.dumps(each["hardware"]) for each in notes)
+    """Who computed, in this run and in earlier ones: hardware, and `nodes`: on how many machines; most first.
+
+    Machines of an earlier commit may be those of now: of equal ones the larger number counts.
+    """
+    counts: Counter[str] = Counter()
+    earlier: list[dict[str, Any]] = []
+    for file in storage.list_files(storage.join(uri, FOLDER)):
+        content = json.loads(storage.read_bytes(file))
+        if file.endswith(f"/{_EARLIER}"):
+            earlier = content
+        else:
+            counts[json.dumps(content["hardware"], sort_keys=True)] += 1
+    for each in earlier:
+        text = json.dumps({key: value for key, value in each.items() if key != "nodes"}, sort_keys=True)
+        counts[text] = max(counts[text], each["nodes"])
     return [{**json.loads(text), "nodes": num} for text, num in counts.most_common()]

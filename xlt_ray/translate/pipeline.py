@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 
@@ -102,12 +103,12 @@ def _translate_missing(plan: TranslatePlan, units: Mapping[str, pa.Table]) -> No
     if not missing:
         return
     config = plan.job.translate
-    longest = max(max(rows["num_frames"].to_pylist()) for rows in missing.values())
+    longest = max(pc.max(rows["num_frames"]).as_py() for rows in missing.values())
     needed = functools.partial(cost.writing_memory, model_size(plan.job.model), longest, config)
     pool = pools.pool("translate", config.num_gpus, config.max_actors, len(missing), needed)
-    blocks = [{"unit": unit, "rows": to_ipc(rows)} for unit, rows in missing.items()]
+    blocks = ({"unit": unit, "rows": to_ipc(rows)} for unit, rows in missing.items())
     with pools.telling():
-        written = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
+        written = pools.one_by_one(blocks).map_batches(
             TranslateUnit,
             fn_constructor_kwargs={"setup": _setup(plan), "device": pool.device},
             batch_size=1,
