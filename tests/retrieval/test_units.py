@@ -1,7 +1,5 @@
 """How the score matrix is cut, and how strips are read."""
 
-import threading
-
 import embedded
 import numpy as np
 import pyarrow as pa
@@ -56,39 +54,6 @@ def test_a_block_is_whole_strips_and_bounded(num, strip, bytes_each):
     assert block % strip == 0
     assert block == strip or block * bytes_each <= units.HELD_BYTES * (1 + 1e-9)
     assert block - strip < (num * strip) ** 0.5 + strip
-
-
-def test_the_next_strip_is_read_while_the_caller_works_on_this_one():
-    begun, may_end = {n: threading.Event() for n in range(4)}, {n: threading.Event() for n in range(4)}
-
-    def read(item):
-        begun[item].set()
-        assert may_end[item].wait(10)
-        return item * item
-
-    may_end[0].set()
-    found = []
-    for item, value in units.ahead(read, range(4)):
-        found.append((item, value))
-        if item < 3:
-            assert begun[item + 1].wait(10)  # in the background
-            may_end[item + 1].set()
-        if item < 2:
-            assert not begun[item + 2].is_set()  # and no further
-    assert found == [(n, n * n) for n in range(4)]
-    assert list(units.ahead(read, [])) == []
-
-
-def test_what_can_not_be_read_is_raised_where_it_is_wanted():
-    def read(item):
-        if item == 1:
-            raise OSError("gone")
-        return item
-
-    found = units.ahead(read, range(3))
-    assert next(found) == (0, 0)
-    with pytest.raises(OSError, match="gone"):
-        next(found)
 
 
 def test_only_the_rows_that_are_asked_for_are_read_and_only_their_speech(tmp_path):

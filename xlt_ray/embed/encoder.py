@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,11 @@ from torch.nn.functional import gelu
 
 from xlt_ray.errors import UserError
 from xlt_ray.models import whisper
+from xlt_ray.models.attention import attend
 from xlt_ray.models.encoder import load_encoder, log_mel, mel_filters
+
+if TYPE_CHECKING:
+    from transformers.models.whisper.modeling_whisper import WhisperEncoderLayer
 
 FRAME_STEP = 32
 """Trimmed lengths are multiples of this, so that recordings of nearly the same length can share a batch."""
@@ -25,6 +30,7 @@ _BATCH_FRAMES = {"cpu": 1024, "cuda": 48_000}
 
 _LIMIT = 65_280.0  # the largest number that float16 and bfloat16 both have
 
+_Item = TypeVar("_Item")
 FrameArray = npt.NDArray[np.float16]
 Waveform = npt.NDArray[np.float32]
 
@@ -43,6 +49,16 @@ class Encoded:
     final: FrameArray
     num_valid: int
     layers: dict[int, FrameArray]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Begun:
+    """A batch that is being encoded: what will be there, and when."""
+
+    valid: list[int]
+    kept: list[int]
+    stored: dict[int, Tensor]  # (batch, frames, dim) float16 on the CPU
+    done: torch.cuda.Event | None
 
 
 class SpeechEncoder:
@@ -106,12 +122,20 @@ class SpeechEncoder:
             encoded |= part
         return [encoded[i] for i in range(len(waveforms))]
 
-    @torch.inference_mode()
     def batches(self, waveforms: Sequence[Waveform]) -> Iterator[dict[int, Encoded]]:
-        """The same batch by batch, as they are computed: the frames of some recordings by their place in the input."""
-        for num_frames, batch in self._batches([len(waveform) for waveform in waveforms]):
-            encoded = self._encode_batch([waveforms[i] for i in batch], num_frames)
-            yield dict(zip(batch, encoded, strict=True))
+        """The same batch by batch, as they are computed: the frames of some recordings by their place in the input.
+
+        A GPU is given the next batch before the frames of the one before are taken from it, so it does not wait while
+        the CPU copies: a large encoder on an H100 encoded 109 recordings of 30 s a second without this.
+        """
+        begun: Iterator[tuple[list[int], _Begun]] = (
+            (batch, self._begin([waveforms[i] for i in batch], num_frames))
+            for num_frames, batch in self._batches([len(waveform) for waveform in waveforms])
+        )
+        if self._device.type == "cuda":
+            begun = _one_ahead(begun)
+        for batch, started in begun:
+            yield dict(zip(batch, self._finish(started), strict=True))
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
         """(frames to encode, positions in `lengths`) of every batch: recordings of equal frames, ordered by length."""
@@ -126,22 +150,45 @@ class SpeechEncoder:
         wanted = whisper.valid_frames(num_samples) + self._context_margin
         return min(whisper.MAX_FRAMES, -(-wanted // FRAME_STEP) * FRAME_STEP)
 
-    def _encode_batch(self, waveforms: list[Waveform], num_frames: int) -> list[Encoded]:
+    @torch.inference_mode()
+    def _begin(self, waveforms: list[Waveform], num_frames: int) -> _Begun:
+        """Encode a batch; on a GPU this only tells it what to do."""
         valid = [whisper.valid_frames(len(waveform)) for waveform in waveforms]
         kept = [min(num_frames, count + self._keep_margin) for count in valid]
         mel = log_mel(self._padded(waveforms), num_frames, self._filters).to(self._dtype)
-        stored = {layer: _stored(states, kept) for layer, states in self._hidden_states(mel)}
-        final = stored.pop(len(self._model.layers))
+        stored = {layer: self._stored(states, max(kept)) for layer, states in self._hidden_states(mel)}
+        done = None
+        if self._device.type == "cuda":
+            done = torch.cuda.Event()
+            done.record()
+        return _Begun(valid, kept, stored, done)
+
+    def _finish(self, begun: _Begun) -> list[Encoded]:
+        """The frames of a batch, when they are there."""
+        if begun.done:
+            begun.done.synchronize()
+        # A copy, so that the memory that the GPU writes to is free for another batch.
+        frames = {k: states.numpy().copy() if begun.done else states.numpy() for k, states in begun.stored.items()}
+        final = frames.pop(len(self._model.layers))
         return [
-            Encoded(final[i], valid[i], {layer: frames[i] for layer, frames in stored.items()})
-            for i in range(len(waveforms))
+            Encoded(final[i, :count], num_valid, {k: states[i, :count] for k, states in frames.items()})
+            for i, (num_valid, count) in enumerate(zip(begun.valid, begun.kept, strict=True))
         ]
 
     def _padded(self, waveforms: list[Waveform]) -> Tensor:
-        padded = torch.zeros(len(waveforms), max(map(len, waveforms)))
+        on_gpu = self._device.type == "cuda"
+        padded = torch.empty(len(waveforms), max(map(len, waveforms)), pin_memory=on_gpu)
         for row, waveform in zip(padded.numpy(), waveforms, strict=True):
             row[: len(waveform)] = waveform
-        return padded.to(self._device)
+            row[len(waveform) :] = 0
+        return padded.to(self._device, non_blocking=on_gpu)
+
+    def _stored(self, states: Tensor, num_frames: int) -> Tensor:
+        """The first frames of each row as float16 on the CPU; hidden states of large models go beyond its range."""
+        halves = states[:, :num_frames].clamp(-_LIMIT, _LIMIT).half()
+        if self._device.type == "cpu":
+            return halves
+        return torch.empty(halves.shape, dtype=halves.dtype, pin_memory=True).copy_(halves, non_blocking=True)
 
     def _hidden_states(self, mel: Tensor) -> Iterator[tuple[int, Tensor]]:
         """(number of blocks, states (batch, frames, dim)) of the wanted layers and the final one, as they are made.
@@ -155,11 +202,25 @@ class SpeechEncoder:
         for k, block in enumerate(model.layers):
             if k in self._layers:
                 yield k, states
-            states = block(states, None)
+            states = _block(block, states)
         yield len(model.layers), model.layer_norm(states)
 
 
-def _stored(states: Tensor, kept: list[int]) -> list[FrameArray]:
-    """The first frames of each row as float16 on the CPU; hidden states of large models go beyond its range."""
-    frames: FrameArray = states[:, : max(kept)].clamp(-_LIMIT, _LIMIT).half().cpu().numpy()
-    return [row[:count] for row, count in zip(frames, kept, strict=True)]
+def _block(block: WhisperEncoderLayer, states: Tensor) -> Tensor:
+    """One block, as transformers', without its copies of queries, keys and values: 14 % of the time of an H100."""
+    attention = block.self_attn
+    normed = block.self_attn_layer_norm(states)
+    query, key, value = (
+        project(normed).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    is_whole = states.shape[1] == whisper.MAX_FRAMES
+    context = attend(query, key, value, scale=attention.scaling, shape_repeats=is_whole)
+    states = states + attention.out_proj(context.transpose(1, 2).flatten(2))
+    after: Tensor = states + block.fc2(block.activation_fn(block.fc1(block.final_layer_norm(states))))
+    return after
+
+
+def _one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
+    """Each item once the one behind it has been made."""
+    return (item for item, _ in itertools.pairwise(itertools.chain(items, [None])) if item is not None)

@@ -33,7 +33,7 @@ from xlt_ray.job import cluster, pools, progress, resume
 from xlt_ray.job.tracking import track
 from xlt_ray.models import whisper
 from xlt_ray.models.size import model_size
-from xlt_ray.store import artifacts, workers
+from xlt_ray.store import artifacts, shards, workers
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import INDEX, embedding_schema, from_ipc, layer_column, to_ipc
 
@@ -275,9 +275,11 @@ class EncodeUnit:
             "num_valid": [frames.num_valid for frames in joined],
             "num_frames": [len(frames.final) for frames in joined],
             "dim": [frames.final.shape[1] for frames in joined],
-            "frames": [frames.final.tobytes() for frames in joined],
+            "frames": shards.as_bytes([frames.final for frames in joined]),
         }
-        layers = {layer_column(k): [frames.layers[k].tobytes() for frames in joined] for k in self._config.layers}
+        layers = {
+            layer_column(k): shards.as_bytes([frames.layers[k] for frames in joined]) for k in self._config.layers
+        }
         new = counts | layers
         columns = [new[field.name] if field.name in new else rows[field.name] for field in self._schema]
         return pa.table(columns, schema=self._schema)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from xlt_ray.finetune.config import FinetuneConfig
-from xlt_ray.models.encoder import pad_frames
+from xlt_ray.models.encoder import moved, pad_frames
+
+if TYPE_CHECKING:
+    from xlt_ray.finetune.config import FinetuneConfig
 
 _WINDOW = 16
 """Batches among which examples are sorted by length; more of them pad less and mix less."""
@@ -58,19 +61,15 @@ def collate(
         frames: fp16 (num_frames, dim) each.
         device: where the batch goes.
     """
-    inputs = [
-        torch.tensor([*prompt, *target[:-1]], device=device) for prompt, target in zip(prompts, targets, strict=True)
-    ]
-    places = [
-        torch.arange(len(row), device=device) >= len(prompt) - 1 for row, prompt in zip(inputs, prompts, strict=True)
-    ]
+    inputs = [torch.tensor([*prompt, *target[:-1]]) for prompt, target in zip(prompts, targets, strict=True)]
+    places = [torch.arange(len(row)) >= len(prompt) - 1 for row, prompt in zip(inputs, prompts, strict=True)]
     padded, lengths = pad_frames(frames, device)
     return Batch(
-        tokens=pad_sequence(inputs, batch_first=True),
-        predicts=pad_sequence(places, batch_first=True),
-        targets=torch.tensor(list(itertools.chain.from_iterable(targets)), device=device),
+        tokens=moved(pad_sequence(inputs, batch_first=True), device),
+        predicts=moved(pad_sequence(places, batch_first=True), device),
+        targets=moved(torch.tensor(list(itertools.chain.from_iterable(targets))), device),
         frames=padded,
-        num_frames=None if bool((lengths == lengths[0]).all()) else lengths,
+        num_frames=None if len({len(recording) for recording in frames}) == 1 else lengths,
     )
 
 

@@ -9,10 +9,15 @@ size; this one depends on neither batch size nor number of workers, and so does 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+_GROUP_WEIGHTS = 1 << 25  # 268 MB of fp32 on the way
+
+_Part = tuple[Tensor, Tensor, Tensor]
+"""A parameter, its anchor, its Fisher."""
 
 
 def squared_gradients(parameters: Mapping[str, Tensor], losses: Iterable[Tensor]) -> tuple[dict[str, Tensor], int]:
@@ -57,10 +62,11 @@ class Consolidation:
         device: str | None = None,
     ) -> None:
         self._strength = strength
-        self._parts = [
+        parts = [
             (parameter, anchor[name].to(device or parameter.device), fisher[name].to(device or parameter.device))
             for name, parameter in parameters.items()
         ]
+        self._groups = _grouped(parts)
 
     @torch.no_grad()
     def pull(self) -> float:
@@ -69,11 +75,30 @@ class Consolidation:
         Returns:
             lambda/2 * sum_i F_i (theta_i - theta*_i)^2.
         """
-        total = torch.zeros((), device=self._parts[0][0].device)
-        for parameter, anchor, fisher in self._parts:
-            assert parameter.grad is not None, "the gradient of the loss comes first"
-            moved = parameter - anchor.to(parameter.device, parameter.dtype)
-            weighted = fisher.to(parameter.device, parameter.dtype) * moved
-            parameter.grad.add_(weighted, alpha=self._strength)
-            total += weighted.mul_(moved).sum()
-        return 0.5 * self._strength * float(total)
+        return 0.5 * self._strength * float(torch.stack([self._pull(group) for group in self._groups]).sum())
+
+    def _pull(self, group: Sequence[_Part]) -> Tensor:
+        """All weights of a group at a time: a large decoder has 900, and a GPU is slow to start on each alone."""
+        parameters = [parameter for parameter, *_ in group]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        assert len(gradients) == len(parameters), "the gradient of the loss comes first"
+        anchors, fishers = ([part[place].to(part[0].device, part[0].dtype) for part in group] for place in (1, 2))
+        moved = torch._foreach_sub(parameters, anchors)
+        weighted = torch._foreach_mul(fishers, moved)
+        torch._foreach_add_(gradients, weighted, alpha=self._strength)
+        torch._foreach_mul_(weighted, moved)
+        # None is below 0, so the norm of order 1 is the sum.
+        return torch.stack(torch._foreach_norm(weighted, 1)).sum()
+
+
+def _grouped(parts: Sequence[_Part]) -> list[list[_Part]]:
+    """In their order, so many at a time that what is computed on the way stays small."""
+    groups: list[list[_Part]] = [[]]
+    size = 0
+    for part in parts:
+        if groups[-1] and size + part[0].numel() > _GROUP_WEIGHTS:
+            groups.append([])
+            size = 0
+        groups[-1].append(part)
+        size += part[0].numel()
+    return groups

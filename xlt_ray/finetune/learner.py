@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from xlt_ray.finetune.batch import Batch
-from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.finetune.parameters import ADAPTED, EMBEDDINGS
 from xlt_ray.models import decoder
 from xlt_ray.models.decoder import FrameDecoder
+
+if TYPE_CHECKING:
+    from xlt_ray.finetune.config import FinetuneConfig
 
 
 class Learner(nn.Module):

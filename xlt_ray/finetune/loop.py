@@ -15,17 +15,19 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xlt_ray.finetune.batch import Batch
-from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.finetune.context import Context
 from xlt_ray.finetune.ewc import Consolidation
 from xlt_ray.finetune.learner import Learner
+
+if TYPE_CHECKING:
+    from xlt_ray.finetune.config import FinetuneConfig
 
 _STATE, _BEST, _PROGRESS = "state.safetensors", "best.safetensors", "progress.json"
 
@@ -96,7 +98,7 @@ class Training:
         for step in steps:
             if self.is_over:
                 break
-            row = {"step": self.step + 1, "num_examples": step.num_examples, **self._take(step)}
+            row = {"step": self.step + 1, "num_examples": step.num_examples, **self.take(step)}
             row["seconds"] = time.perf_counter() - started
             self.step += 1
             self.log.append(row)
@@ -119,7 +121,7 @@ class Training:
         stale = len(scores) - 1 - scores.index(max(scores)) if scores else 0
         return self.step >= self._num_steps or (patience is not None and stale >= patience)
 
-    def _take(self, step: Step) -> dict[str, float]:
+    def take(self, step: Step) -> dict[str, float]:
         """One step of the optimizer; its figures."""
         torch.manual_seed((self._config.seed * 1_000_003 + self.step) * 1009 + self._context.rank)
         rate = learning_rate(self.step, self._num_steps, self._config.warmup, self._config.learning_rate)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.models.files import read_json
 from xlt_ray.models.shapes import EMBEDDING, OUTPUT, expected_shapes
+
+if TYPE_CHECKING:
+    from xlt_ray.finetune.config import FinetuneConfig
 
 EMBEDDINGS = (EMBEDDING, OUTPUT)  # one and the same in most models
 ADAPTED = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")

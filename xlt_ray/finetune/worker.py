@@ -32,6 +32,7 @@ from xlt_ray.languages import Direction
 from xlt_ray.models import decoder, whisper
 from xlt_ray.models.prompts import Prompter
 from xlt_ray.store import artifacts, shards, workers
+from xlt_ray.store.ahead import ahead
 
 
 class RayContext:
@@ -107,7 +108,9 @@ def train_share(work: Work, board: Any) -> None:
     with context.resume() as folder:
         if folder is not None:
             training.restore(folder)
-    training.run(_read_steps(table, steps, training.step, context, work.config.micro_batch_size))
+    following = _read_steps(table, steps, training.step, context, work.config.micro_batch_size)
+    # A GPU is given the frames of a step while it computes the one before; a CPU would only share its core.
+    training.run(ahead(following) if context.device.type == "cuda" else following)
 
 
 def _consolidation(work: Work, learner: Learner) -> Consolidation | None:

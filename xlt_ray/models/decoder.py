@@ -16,12 +16,12 @@ import numpy.typing as npt
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, GenerationConfig, WhisperConfig, WhisperForCausalLM
 
 from xlt_ray.errors import UserError
 from xlt_ray.models import shapes as model_shapes
 from xlt_ray.models import tokens as model_tokens
+from xlt_ray.models.attention import attend
 from xlt_ray.models.encoder import pad_frames
 from xlt_ray.models.files import full_name, read_json, weight_files
 from xlt_ray.models.prompts import LANGUAGE, MAX_POSITIONS
@@ -45,12 +45,12 @@ def _attend(
     hides it.
     """
     if module.is_causal:
-        context = scaled_dot_product_attention(query, key, value, is_causal=query.shape[2] > 1, scale=scaling)
+        context = attend(query, key, value, is_causal=query.shape[2] > 1, scale=scaling)
     else:
         seen = None
         if num_frames is not None:
             seen = (torch.arange(key.shape[2], device=key.device) < num_frames[:, None])[:, None, None]
-        context = scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=scaling)
+        context = attend(query, key, value, seen, scale=scaling)
     return context.transpose(1, 2).contiguous(), None
 
 

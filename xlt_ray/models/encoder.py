@@ -86,9 +86,16 @@ def pad_frames(frames: Sequence[npt.NDArray[np.float16]], device: str | torch.de
     Returns:
         fp32 (batch, longest, dim) with zeros behind the shorter ones, and int64 (batch,) with their lengths.
     """
-    lengths = torch.tensor([len(recording) for recording in frames], device=device)
-    padded = pad_sequence([torch.from_numpy(recording).to(device) for recording in frames], batch_first=True)
-    return padded.float(), lengths
+    lengths = torch.tensor([len(recording) for recording in frames])
+    padded = pad_sequence([torch.from_numpy(recording) for recording in frames], batch_first=True)
+    return moved(padded, device).float(), moved(lengths, device)
+
+
+def moved(tensor: Tensor, device: str | torch.device) -> Tensor:
+    """A tensor of the CPU on a device. A GPU takes it when it comes to it, and nobody waits."""
+    if torch.device(device).type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def load_encoder(model_dir: str | os.PathLike[str], device: str | torch.device, dtype: torch.dtype) -> WhisperEncoder:

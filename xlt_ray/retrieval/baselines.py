@@ -29,7 +29,7 @@ def max_pool(x: Frames, y: Frames) -> torch.Tensor:
 
 
 def _cosine(x: Frames, y: Frames, pool: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    pooled = [torch.stack([pool(part) for part in frames.data.split(frames.lengths)]) for frames in (x, y)]
+    pooled = [torch.stack([pool(part) for part in frames.data.float().split(frames.lengths)]) for frames in (x, y)]
     return normalize(pooled[0], dim=1) @ normalize(pooled[1], dim=1).T
 
 
@@ -40,7 +40,8 @@ def dtw(x: Frames, y: Frames) -> torch.Tensor:
     m + n, and the cost is divided by m + n. 0 for an utterance and itself, -2 at worst.
     """
     parts = [part for *_, part in y.chunks(_DTW_FRAMES)]
-    return torch.stack([torch.cat([_dtw_row(frames, part) for part in parts]) for frames in x.data.split(x.lengths)])
+    rows = x.data.float().split(x.lengths)
+    return torch.stack([torch.cat([_dtw_row(frames, part) for part in parts]) for frames in rows])
 
 
 def _dtw_row(x: torch.Tensor, y: Frames) -> torch.Tensor:
@@ -49,7 +50,7 @@ def _dtw_row(x: torch.Tensor, y: Frames) -> torch.Tensor:
     Within a row of the cost matrix, D_j = min(A_j, D_{j-1} + d_j), where A_j comes from the row before. With the
     running sum S_j of d this is S_j + min_{k <= j} (A_k - S_k), so a row is one cumulative minimum for all M at once.
     """
-    distances = (1 - x @ y.data.T).double()
+    distances = (1 - x @ y.data.float().T).double()
     padded = pad_sequence([block.T for block in distances.split(y.lengths, dim=1)], batch_first=True)
     first = torch.full_like(padded[:, :, 0], torch.inf)
     first[:, 0] = 2 * padded[:, 0, 0]

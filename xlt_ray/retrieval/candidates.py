@@ -27,6 +27,7 @@ from xlt_ray.retrieval.bitext import Sides
 from xlt_ray.retrieval.relevance import Indices, Mask
 from xlt_ray.retrieval.seqsim import Frames, combine, seqsim, seqsim_of
 from xlt_ray.retrieval.units import Stored, Unit
+from xlt_ray.store.ahead import ahead
 from xlt_ray.store.schema import NEAREST
 
 Keys = npt.NDArray[np.int64]
@@ -43,7 +44,7 @@ def pooled(stored: Stored, num_frames: int) -> Stored:
     whole = [divmod(length, num_frames) for length in stored.lengths]
     parts = itertools.chain.from_iterable([num_frames] * num + [rest] * (rest > 0) for num, rest in whole)
     sizes = torch.tensor(list(parts), device=stored.data.device)
-    means = torch.segment_reduce(stored.frames.data, "mean", lengths=sizes, axis=0)
+    means = torch.segment_reduce(stored.frames.data.float(), "mean", lengths=sizes, axis=0)
     return Stored(means, tuple(num + (rest > 0) for num, rest in whole))
 
 
@@ -61,7 +62,7 @@ def tiles(
     """
     rows, columns = (units.ranges(*ends, strip) for ends in (unit.rows, unit.columns))
     held = [(row, prepared(sides.read(0, None, row).to(device))) for row in rows]
-    for part, stored in units.ahead(lambda places: sides.read(1, None, places), columns):
+    for part, stored in ahead((part, sides.read(1, None, part)) for part in columns):
         y = prepared(stored.to(device)).frames
         yield from ((row, part, x.frames, y) for row, x in held)
 
@@ -185,7 +186,7 @@ def scored(x: Frames, y: Frames, wanted: Mask, mode: str) -> torch.Tensor:
     """
     if wanted.all():
         return combine(*seqsim(x, y), mode)
-    matrix = x.data.new_full(wanted.shape, torch.nan)
+    matrix = torch.full(wanted.shape, torch.nan, device=x.data.device)
     rows, columns = np.nonzero(wanted)
     if len(rows):
         values = combine(*seqsim_of(x, y, rows.tolist(), columns.tolist()), mode)
@@ -217,7 +218,7 @@ def measured_recall(
         every, held = (Nearest(np.arange(len(queries)), NEAREST_KEPT, device) for _ in range(2))
         x = sides.read(side, None, queries).to(device).frames
         parts = units.ranges(0, sides.sizes[1 - side], strip)
-        for part, stored in units.ahead(lambda places, side=side: sides.read(1 - side, None, places), parts):  # type: ignore[misc]
+        for part, stored in ahead((part, sides.read(1 - side, None, part)) for part in parts):
             keys = top.keys(combine(*seqsim(x, stored.to(device).frames), "f1"), part)
             absent = torch.from_numpy(~candidates.of(side, queries, part)).to(device)
             every.add(range(len(queries)), keys)

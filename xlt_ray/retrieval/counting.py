@@ -6,7 +6,6 @@ block are kept, for each query and score, how many do, and for each query and mo
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -21,6 +20,7 @@ from xlt_ray.retrieval.config import MODES, PROTOCOLS, RetrievalConfig
 from xlt_ray.retrieval.relevance import Mask, Relevance
 from xlt_ray.retrieval.seqsim import Frames
 from xlt_ray.retrieval.units import Unit
+from xlt_ray.store.ahead import ahead
 from xlt_ray.store.schema import COUNTED
 
 Keep = Callable[[range, range, int | None, Mapping[str, torch.Tensor]], None]
@@ -66,7 +66,7 @@ class UnitScorer:
         for layer in (None, *self._config.layers):
             rows = self._held(layer)
             parts = units.ranges(self._columns.start, self._columns.stop, self._config.strip_utterances)
-            for part, columns in units.ahead(functools.partial(self._bitext.read, 1, layer), parts):
+            for part, columns in ahead((part, self._bitext.read(1, layer, part)) for part in parts):
                 y = columns.to(self._device).frames
                 measured = [self._measured(here, x.frames, part, y, layer) for here, x in rows]
                 self._count(part, layer, {name: torch.cat([m[name] for m in measured]) for name in measured[0]})

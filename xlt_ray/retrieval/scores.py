@@ -64,7 +64,7 @@ def measured_of(
     if wanted.all():
         return measured(x, y, layer, config)
     names = ["recall", "precision", *(name for name in config.baselines if name != "random" and layer is None)]
-    found = {name: x.data.new_full(wanted.shape, torch.nan) for name in names}
+    found = {name: torch.full(wanted.shape, torch.nan, device=x.data.device) for name in names}
     for row in np.flatnonzero(wanted.any(axis=1)).tolist():
         near = np.flatnonzero(wanted[row]).tolist()
         for name, values in measured(x.part(row, row + 1), y.take(near), layer, config).items():

@@ -1,4 +1,4 @@
-"""SeqSim: how alike two utterances are, frame by frame. Pure torch, on any device.
+"""SeqSim: how alike two utterances are, frame by frame. Pure torch on a CPU; on a GPU the kernel of `fused`.
 
 For frame sequences X (m x d) and Y (n x d) with rows of length 1:
 
@@ -18,7 +18,6 @@ from collections.abc import Sequence
 import torch
 
 _CHUNK_FRAMES = 1024  # 4 MiB of products: they stay in the caches of a CPU core; measured in benchmarks/seqsim.py
-_CHUNK_FRAMES_GPU = 16384
 _ALIGNED = 16  # fp32 numbers in 64 bytes: torch.mm writes rows that start there up to 1.4 times as fast as others
 
 
@@ -27,7 +26,8 @@ class Frames:
     """The frames of several utterances, one after the other.
 
     Attributes:
-        data: (sum of lengths, dim) fp32, rows of length 1; a row of zeros stays zero.
+        data: (sum of lengths, dim), rows of length 1; a row of zeros stays zero. fp32 on a CPU; fp16 on a GPU, which
+            multiplies it 15 times as fast and adds in fp32: a score moves by 1e-5 at most (benchmarks/gpu.py).
         lengths: frames of each utterance.
     """
 
@@ -52,7 +52,8 @@ class Frames:
         """
         if not lengths or 0 in lengths:
             raise ValueError(f"every utterance needs a frame, lengths are {lengths}")
-        return cls(torch.nn.functional.normalize(data.float(), dim=1), tuple(lengths))
+        unit = torch.nn.functional.normalize(data.float(), dim=1)
+        return cls(unit.half() if unit.is_cuda else unit, tuple(lengths))
 
     @property
     def offsets(self) -> list[int]:
@@ -89,12 +90,14 @@ def seqsim(x: Frames, y: Frames, chunk_frames: int | None = None) -> tuple[torch
     Args:
         x: N utterances.
         y: M utterances.
-        chunk_frames: about how many frames of each side are multiplied at a time.
+        chunk_frames: about how many frames of each side a CPU multiplies at a time.
 
     Returns:
         recall (N, M) and precision (N, M), fp32.
     """
-    chunk = chunk_frames or (_CHUNK_FRAMES_GPU if x.data.is_cuda else _CHUNK_FRAMES)
+    if x.data.is_cuda:
+        return _fused(x, y)
+    chunk = chunk_frames or _CHUNK_FRAMES
     recall, precision = (x.data.new_empty(len(x.lengths), len(y.lengths)) for _ in range(2))
     rows, columns = x.chunks(chunk), y.chunks(chunk)
     buffer = _buffer([part for *_, part in rows], [part for *_, part in columns])
@@ -121,9 +124,21 @@ def seqsim_of(x: Frames, y: Frames, rows: Sequence[int], columns: Sequence[int])
         recall (num_pairs,) and precision (num_pairs,), fp32.
     """
     left, right = x.data.split(x.lengths), y.data.split(y.lengths)
+    if x.data.is_cuda:
+        # By the same kernel as whole blocks: a hit must not score less alone than among others.
+        sides = [[Frames(part, (len(part),)) for part in side] for side in (left, right)]
+        alone = [_fused(sides[0][row], sides[1][column]) for row, column in zip(rows, columns, strict=True)]
+        return torch.cat([recall[0] for recall, _ in alone]), torch.cat([precision[0] for _, precision in alone])
     products = (left[row] @ right[column].T for row, column in zip(rows, columns, strict=True))
     found = torch.stack([torch.stack([p.amax(dim=1).mean(), p.amax(dim=0).mean()]) for p in products])
     return found[:, 0], found[:, 1]
+
+
+def _fused(x: Frames, y: Frames) -> tuple[torch.Tensor, torch.Tensor]:
+    # Imported here: Triton comes with PyTorch for GPUs alone.
+    from xlt_ray.retrieval import fused
+
+    return fused.seqsim(x.data, x.lengths, y.data, y.lengths)
 
 
 def _buffer(rows: Sequence[Frames], columns: Sequence[Frames]) -> torch.Tensor:
@@ -155,4 +170,4 @@ def combine(recall: torch.Tensor, precision: torch.Tensor, mode: str) -> torch.T
 
 def match_map(x: Frames, y: Frames) -> torch.Tensor:
     """Cosine of every frame of one utterance with every frame of another: (T_x, T_y)."""
-    return x.data @ y.data.T
+    return x.data.float() @ y.data.float().T

@@ -6,12 +6,10 @@ strips to score K x K tiles. With K near the square root of the number of strips
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,9 +21,6 @@ from xlt_ray.store.schema import layer_column
 
 HELD_BYTES = 2_000_000_000
 """Most bytes of frames that a unit holds for its rows."""
-
-_Item = TypeVar("_Item")
-_Read = TypeVar("_Read")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -144,22 +139,3 @@ def bytes_each(uri: str, recordings: pa.Table) -> float:
     """Mean bytes of a recording's frames in one layer, as they are held; the first shard tells their width."""
     dim = artifacts.read_table(f"{uri}/data/{recordings['unit'][0]}.parquet", columns=["dim"])["dim"][0].as_py()
     return float(2 * dim * pc.sum(recordings["num_valid"]).as_py() / recordings.num_rows)
-
-
-def ahead(read: Callable[[_Item], _Read], items: Iterable[_Item]) -> Iterator[tuple[_Item, _Read]]:
-    """Every item with what is read of it; the next one is read, by a thread, while the caller works on this one."""
-    with concurrent.futures.ThreadPoolExecutor(1) as reader:
-        waiting: list[tuple[_Item, concurrent.futures.Future[_Read]]] = []
-        for item in items:
-            waiting.append((item, reader.submit(read, item)))
-            if len(waiting) == 2:
-                yield _first(waiting)
-        if waiting:
-            yield _first(waiting)
-
-
-def _first(
-    waiting: list[tuple[_Item, concurrent.futures.Future[_Read]]],
-) -> tuple[_Item, _Read]:
-    item, future = waiting.pop(0)
-    return item, future.result()

@@ -1,4 +1,4 @@
-"""Reads embedding shards: the only way by which frames reach training and translation.
+"""Reads embedding shards: the only way by which frames reach training and translation; and frames as they hold them.
 
 A shard holds one recording a row group, so a recording is read without the others of its file.
 """
@@ -147,3 +147,14 @@ def _references(recordings: pa.Table, language: str) -> list[str | None]:
             )
             found.append(known if known and known.strip() else None)
     return found
+
+
+def as_bytes(recordings: Sequence[npt.NDArray[np.float16]]) -> pa.LargeBinaryArray:
+    """The frames of each recording as a shard holds them, in one copy.
+
+    The copy is made without the interpreter's lock, which whoever feeds a GPU in another thread needs meanwhile.
+    """
+    data = np.concatenate([np.empty(0, np.float16), *(frames.reshape(-1) for frames in recordings)])
+    ends = np.cumsum([0, *(frames.nbytes for frames in recordings)], dtype=np.int64)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(recordings), buffers)
