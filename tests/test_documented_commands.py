@@ -24,7 +24,11 @@ NAMED = ("embeddings", "checkpoint", "baseline", "fisher", "retrieval")
 
 
 def documents():
-    prose = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted((ROOT / "jobs").glob("*.py"))]
+    prose = [
+        ROOT / "README.md",
+        *sorted(ROOT.glob("docs/**/*.md")),
+        *sorted((ROOT / "xlt_ray" / "console").glob("*.py")),
+    ]
     return [*prose, ROOT / "cluster.yaml", *sorted(ROOT.glob("deploy/**/*.yaml"))]
 
 
@@ -42,7 +46,8 @@ def commands():
     """(file, job, words) of every command line; a line that ends in a backslash goes on in the next."""
     for path in documents():
         joined = re.sub(r"\\\n\s*", "", shell(path))
-        for job, rest in re.findall(r"python jobs/(\w+)\.py([^\n`]*)", joined):
+        for script, program, rest in re.findall(r"(?:python jobs/(\w+)\.py|\bxlt-ray ([a-z]+))([^\n`]*)", joined):
+            job = script or program
             words = re.split(r"\s+[#(]|\s{3,}[A-Za-z]", rest)[0]
             yield pytest.param(job, shlex.split(words), id=f"{path.name}: {job}{words}".strip())
 
