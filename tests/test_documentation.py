@@ -81,7 +81,8 @@ def recordings(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("recordings")
 def test_the_code_of_the_readme_finds_the_translation(capsys):
-    (code,) = blocks("python")
+    (code,), (lines,) = blocks("python"), blocks("json")
+    Path("corpus.jsonl").write_text(lines, encoding="utf-8")
     found = {}
     exec(compile(code, "README.md", "exec"), found)
     assert found["scores"].shape == (1, 2)
