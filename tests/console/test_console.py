@@ -52,9 +52,9 @@ def test_alone_it_lists_every_job_on_one_line(typed, words):
 
 
 def test_an_unknown_job_names_the_nearest(typed):
-    (_, err), code = typed("retrival", "--help")
+    (_, err), code = typed("retrieve", "--help")
     assert code == 2
-    assert err.startswith("error: unknown job 'retrival'; did you mean retrieval? valid: embed, ")
+    assert err.startswith("error: unknown job 'retrieve'; did you mean retrieval? valid: embed, ")
 
 
 def test_a_mistake_of_a_job_is_one_line(typed):

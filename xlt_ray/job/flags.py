@@ -18,7 +18,8 @@ def flags_of(config_type: type, prefix: str = "--") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for field in dataclasses.fields(config_type):
         name, hint = prefix + flag(field.name), hints[field.name]
-        found |= flags_of(hint, f"{name}.") if dataclasses.is_dataclass(hint) else {name: hint}
+        is_group = dataclasses.is_dataclass(hint)
+        found |= flags_of(typing.cast(type, hint), f"{name}.") if is_group else {name: hint}
     return found
 
 

@@ -23,6 +23,7 @@ Presets = Mapping[str, Callable[[], dict[str, Any]]]
 _HELP = {"-h", "--help", "--help-all"}
 _MORE = "--help-all shows every setting. --config FILE takes those of an earlier run; other flags change them."
 _RARE = ("columns",)
+_HIDDEN: Any = tyro.conf.Suppress
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,10 +117,11 @@ def _read(job_type: type[JobT], default: JobT, words: Sequence[str]) -> tuple[Jo
                 job_type, default=default, args=words, return_unknown_args=True, console_outputs=False, add_help=False
             )
     except SystemExit as stop:
-        cause: BaseException | None = stop
-        while cause := cause.__context__:
+        cause = stop.__context__
+        while cause is not None:
             if isinstance(cause, UserError):
                 raise cause from None
+            cause = cause.__context__
         raise
 
 
@@ -165,7 +167,7 @@ def _shown(default: Any, basic: frozenset[str] | None, prefix: str = "") -> type
             fields.append((name, _shown(value, basic, f"{flag}.")))
             continue
         is_hidden = basic is not None and flag not in basic and (bool(prefix) or name in _RARE)
-        fields.append((name, tyro.conf.Suppress[hint] if is_hidden else hint, dataclasses.field(default=value)))
+        fields.append((name, _HIDDEN[hint] if is_hidden else hint, dataclasses.field(default=value)))
     base = type(default)
     return dataclasses.make_dataclass(
         base.__name__, fields, bases=(base,), namespace={"__doc__": base.__doc__}, frozen=True, kw_only=True
