@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import worlds
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_whisper
 
-from xlt_ray.embed.config import EmbedConfig
+from xlt_ray.embed.config import EmbedConfig, EmbedJob
 from xlt_ray.errors import UserError
 from xlt_ray.job import cli
 from xlt_ray.presets import PRESETS, presets_of
@@ -93,6 +94,11 @@ def test_an_artifact_is_what_its_config_asks_for_again(tmp_path):
     other = parse("--config", file, "--retrieval.seed", "4", "--name", "second", "--languages", "fr,en")
     assert (other.retrieval.seed, other.name, other.languages) == (4, "second", ("fr", "en"))
     assert other.embed == asked.embed
+    plan.embeddings.artifact.begin()  # its record has the number of layers, which is no setting
+    record = plan.embeddings.artifact.path("config.json")
+    assert "num_layers" in json.loads(Path(record).read_text())["settings"]
+    encoded = parse("--config", record, job=EmbedJob)
+    assert (encoded.embed, encoded.corpus, encoded.model) == (asked.embed, asked.corpus, asked.model)
 
 
 OWN = """
