@@ -13,7 +13,6 @@ import dataclasses
 import inspect
 import re
 import textwrap
-import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 from xlt_ray.embed.config import EmbedConfig, EmbedJob
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
+from xlt_ray.job.flags import values
 from xlt_ray.job.settings import Codes, Job, flag
 from xlt_ray.mine.config import MineConfig, MineJob
 from xlt_ray.presets import PRESETS
@@ -37,8 +37,11 @@ GROUPS = (EmbedConfig, RetrievalConfig, MineConfig, FinetuneConfig, TranslateCon
 HEAD = """\
 # Settings
 
-Every setting of every job, written from the code by `docs/settings.py`. A job prints the same with `--help`. An unknown
-flag or a value out of range ends the job before any work, with exit code 2 and a line that names the valid ones.
+Every setting of every job, written from the code by `docs/settings.py`. A job prints the same with `--help-all`; its
+`--help` has the basic ones. `--config FILE` reads settings from the `config.json` of an earlier run, or from YAML with
+the same nesting (`embed:`, below it `encoding: trimmed`); flags win over it.
+An unknown flag or a value out of range ends the job before any work, with exit code 2 and a line that names the valid
+ones.
 
 **Defaults** are those of the code. `--preset` starts from other values, and flags change them further. Without
 `--preset` a job starts from `demo`, or from `plain` where `--corpus` is given.
@@ -74,21 +77,13 @@ def own_fields(config: type, base: type = object) -> list[dataclasses.Field[Any]
     return [field for field in fields if field.default_factory is dataclasses.MISSING]
 
 
-def values(hint: Any) -> str:
+def written_values(hint: Any) -> str:
     """What a user may write for a type."""
     if hint == Codes:
         return "codes with commas between"
     if hint == Searched:
         return "values with commas between, or `LOW..HIGH`"
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        return ", ".join(f"`{value}`" for value in inner)
-    if origin in (types.UnionType, typing.Union):
-        return " or ".join(values(part) for part in inner)
-    if origin is tuple:
-        return f"any of {values(inner[0])}" if typing.get_origin(inner[0]) else f"several {values(inner[0])}s"
-    names = {int: "number", float: "number", str: "text", bool: "switch", types.NoneType: "`None`"}
-    return "whole number" if hint is int else names[hint]
+    return values(hint, "`")
 
 
 def default(field: dataclasses.Field[Any]) -> str:
@@ -118,7 +113,7 @@ def table(config: type, prefix: str, base: type = object) -> Iterator[str]:
     told = explanations(config)
     yield from ("| flag | values | default | result | meaning |", "|---|---|---|---|---|")
     for field in own_fields(config, base):
-        cells = (values(hints[field.name]), default(field), counts(config, field), marked(told[field.name]))
+        cells = (written_values(hints[field.name]), default(field), counts(config, field), marked(told[field.name]))
         yield f"| `--{prefix}{flag(field.name)}` | " + " | ".join(cells) + " |"
 
 

@@ -1,48 +1,10 @@
-r"""Encode a corpus once: speech in, shards of encoder frames out.
+"""Encode a corpus once: speech in, shards of encoder frames out.
 
-  on this machine    python jobs/embed.py --corpus manifest:corpus.tsv --languages en,fr --root runs --name mine
-  look first         python jobs/embed.py --corpus manifest:corpus.tsv --languages en,fr --check
-  what it will cost  python jobs/embed.py --preset fleurs_large_v2 --dry-run
-  on a cluster       ray job submit --working-dir . -- python jobs/embed.py \
-                         --preset fleurs_large_v2 --root s3://bucket/runs --embed.num-gpus 1
-
-Reads the corpus. Writes ROOT/embed/NAME: data/*.parquet (frames), index.parquet (which recordings, and where),
-rejected.parquet (what could not be used, and why), metrics.json, manifest.json. Where embeddings of the same corpus,
-model and encoding are there under another name, it adds to them what they lack. Run it again after a crash: it goes on
-from what is there.
+`--help` says how it is used; xlt_ray/console/embed.py is what it runs.
 """
 
-from xlt_ray.embed import pipeline, results
-from xlt_ray.embed.check import check_corpus
-from xlt_ray.embed.config import EmbedJob
-from xlt_ray.embed.cost import costs, public_speech, show_costs
-from xlt_ray.embed.plan import prepare
-from xlt_ray.job import cli, cluster, pools, progress
-from xlt_ray.presets import PRESETS
-
-
-def main(job: EmbedJob) -> None:
-    """Check the settings, then encode."""
-    if job.check:
-        with cluster.cluster():
-            print(check_corpus(job).render())
-        return
-    if job.dry_run:
-        public = public_speech(job, job.embed, job.splits)
-        show_costs(
-            job,
-            lambda job, speech: costs(job, job.embed, speech),
-            public,
-            lambda: prepare(job, job.embed, job.splits),
-        )
-        return
-    embeddings = prepare(job, job.embed, job.splits)
-    with cluster.cluster():
-        pools.require(job)
-        artifact = pipeline.embed(embeddings)
-    progress.show(results.as_table(artifact.read_json("metrics.json")))
-    progress.where_next(artifact, job.root, results.next_command(job))
-
+from xlt_ray import console
+from xlt_ray.console.embed import main
 
 if __name__ == "__main__":
-    cli.run(main, PRESETS)
+    console.run(main)

@@ -1,43 +1,10 @@
-r"""Teach the decoder a new direction from one language: en-zh alone also improves the other languages into zh.
+"""Teach the decoder a new direction from one language: en-zh alone also improves the other languages into zh.
 
-  on this machine    python jobs/finetune.py                                   (the demo's sentences, en-zh)
-  keep the rest      python jobs/finetune.py --finetune.keep es-en,fr-en --finetune.ewc-lambda 10 --name kept
-  the paper's        python jobs/finetune.py --preset transfer_large_v2 --dry-run  (what it will cost)
-                     python jobs/finetune.py --preset ja_zh_large_v2
-  on a cluster       ray job submit --working-dir . -- python jobs/finetune.py \
-                         --preset transfer_large_v2 --corpus covost2:PATH --root s3://bucket/runs \
-                         --embed.num-gpus 1 --finetune.num-gpus 1 --finetune.num-workers 8
-
-Reads the embeddings of this corpus, model and encoding under ROOT/embed, whatever their name, and encodes what they
-lack; with EWC also ROOT/fisher/NAME. Writes ROOT/finetune/NAME: model/ (for transformers), log.json,
-data/examples.parquet, rejected.parquet, metrics.json, manifest.json. Run it again after a crash: it goes on from the
-last checkpoint.
+`--help` says how it is used; xlt_ray/console/finetune.py is what it runs.
 """
 
-from xlt_ray.embed.cost import public_speech, show_costs
-from xlt_ray.embed.pipeline import embed
-from xlt_ray.finetune import pipeline, results
-from xlt_ray.finetune.config import FinetuneJob
-from xlt_ray.finetune.cost import costs, learned
-from xlt_ray.finetune.plan import prepare
-from xlt_ray.job import cli, cluster, pools, progress
-from xlt_ray.presets import PRESETS
-
-
-def main(job: FinetuneJob) -> None:
-    """Encode what is not encoded yet, then train."""
-    if job.dry_run:
-        public = public_speech(job, job.embed, job.finetune.splits, job.finetune.embeddings, learned(job))
-        show_costs(job, costs, public, lambda: prepare(job).embeddings)
-        return
-    plan = prepare(job)
-    with cluster.cluster():
-        pools.require(job)
-        embed(plan.embeddings)
-        artifact = pipeline.finetune(plan)
-    progress.show(results.as_table(artifact.read_json("metrics.json")))
-    progress.where_next(artifact, job.root, results.next_command(job))
-
+from xlt_ray import console
+from xlt_ray.console.finetune import main
 
 if __name__ == "__main__":
-    cli.run(main, PRESETS)
+    console.run(main)

@@ -1,45 +1,10 @@
-r"""Which source language is best to fine-tune on? One run for each, scored on all: a transfer matrix.
+"""Which source language is best to fine-tune on? One run for each, scored on all: a transfer matrix.
 
-  on this machine    python jobs/study.py                                      (the demo: five languages into zh)
-  more of it         python jobs/study.py --preset asterisk --name study \
-                         --finetune.epochs 6 --study.sources en,es,fr
-  on a cluster       ray job submit --working-dir . -- python jobs/study.py --corpus fleurs --languages en,fr,de,ja,zh \
-                         --model openai/whisper-large-v2 --root s3://bucket/runs --name study \
-                         --embed.num-gpus 1 --finetune.num-gpus 1 --finetune.num-workers 8
-
-Reads the embeddings of this corpus, model and encoding under ROOT/embed, whatever their name, and encodes what they
-lack; makes ROOT/retrieval/NAME-test too. For each source it makes ROOT/fisher, ROOT/finetune and ROOT/translate of
-NAME-SOURCE-TARGET: ordinary artifacts, so what is done is not done again after a crash. Writes ROOT/study/NAME:
-data/cells.parquet, metrics.json (the matrix with intervals, R@1 and Fisher distance, their rank correlation with the
-transfer), plots/, manifest.json.
+`--help` says how it is used; xlt_ray/console/study.py is what it runs.
 """
 
-from xlt_ray.embed.cost import public_speech, show_costs
-from xlt_ray.embed.pipeline import embed
-from xlt_ray.finetune.cost import learned
-from xlt_ray.job import cli, cluster, pools, progress
-from xlt_ray.job.commands import report_command
-from xlt_ray.presets import PRESETS
-from xlt_ray.study import pipeline, results
-from xlt_ray.study.config import StudyJob
-from xlt_ray.study.cost import costs
-from xlt_ray.study.plan import prepare, splits_of
-
-
-def main(job: StudyJob) -> None:
-    """Encode what is missing, then fine-tune on each source and compare."""
-    if job.dry_run:
-        public = public_speech(job, job.embed, splits_of(job), job.finetune.embeddings, learned(job))
-        show_costs(job, costs, public, lambda: prepare(job).embeddings)
-        return
-    plan = prepare(job)
-    with cluster.cluster():
-        pools.require(job)
-        embed(plan.embeddings)
-        artifact = pipeline.study(plan)
-    progress.show(results.as_table(artifact.read_json("metrics.json")))
-    progress.where_next(artifact, job.root, report_command(job.root, job.name))
-
+from xlt_ray import console
+from xlt_ray.console.study import main
 
 if __name__ == "__main__":
-    cli.run(main, PRESETS)
+    console.run(main)

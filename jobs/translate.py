@@ -1,54 +1,10 @@
-r"""What does speech become in writing? Translations and transcripts with BLEU, chrF, WER and, where asked for, COMET.
+"""What does speech become in writing? Translations and transcripts with BLEU, chrF, WER and, where asked for, COMET.
 
-  on this machine    python jobs/translate.py                                  (the demo: real speech, five languages)
-  a tuned decoder    python jobs/translate.py --name zh --translate.checkpoint zh --translate.baseline demo
-  between the two    python jobs/translate.py --name half --translate.checkpoint zh --translate.alpha 0.5
-  your own speech    python jobs/translate.py --corpus manifest:corpus.tsv --languages en,fr --root runs --name mine
-  languages that     python jobs/translate.py --preset unseen             (FLEURS: one run for each of four prompts,
-  Whisper never saw                                                        compared in one table; unseen_wide: all 19)
-  the paper's        python jobs/translate.py --preset transfer_test_large_v2 --dry-run    (what it will cost; then
-                     without --dry-run, after jobs/finetune.py --preset transfer_large_v2; ja_zh_test_large_v2 and
-                     transfer_test_wide_large_v2 alike)
-  on a cluster       ray job submit --working-dir . -- python jobs/translate.py \
-                         --preset fleurs_large_v2 --root s3://bucket/runs --embed.num-gpus 1 --translate.num-gpus 1
-
-Reads the embeddings of this corpus, model and encoding under ROOT/embed, whatever their name, and encodes what they
-lack; ROOT/finetune of the checkpoint. Writes ROOT/translate/NAME: data/*.parquet (hypotheses), metrics.json,
-rejected.parquet (what has no reference), manifest.json. With --source-prompts there is one such artifact for each
-prompt, NAME-PROMPT, and one table for all. Run it again after a crash: it goes on from what is there. Run it again
-with --translate.comet or --translate.baseline: the texts are scored, not translated again.
+`--help` says how it is used; xlt_ray/console/translate.py is what it runs.
 """
 
-import shlex
-
-from xlt_ray.embed.cost import public_speech, show_costs
-from xlt_ray.embed.pipeline import embed
-from xlt_ray.job import cli, cluster, pools, progress
-from xlt_ray.job.commands import report_command
-from xlt_ray.presets import PRESETS
-from xlt_ray.translate import pipeline, results
-from xlt_ray.translate.config import TranslateJob
-from xlt_ray.translate.cost import costs
-from xlt_ray.translate.plan import prepare
-
-
-def main(job: TranslateJob) -> None:
-    """Encode what is not encoded yet, then translate and score, once for each source prompt."""
-    if job.dry_run:
-        public = public_speech(job, job.embed, [job.translate.split], job.translate.embeddings)
-        show_costs(job, costs, public, lambda: prepare(job)[0].embeddings)
-        return
-    plans = prepare(job)
-    with cluster.cluster():
-        pools.require(job)
-        embed(plans[0].embeddings)
-        made = [pipeline.translate(plan) for plan in plans]
-    for table in results.closing([artifact.read_json("metrics.json") for artifact in made]):
-        progress.show(table)
-    for artifact in made[:-1]:
-        print(f"results  {shlex.quote(artifact.uri)}")
-    progress.where_next(made[-1], job.root, report_command(job.root, job.name))
-
+from xlt_ray import console
+from xlt_ray.console.translate import main
 
 if __name__ == "__main__":
-    cli.run(main, PRESETS)
+    console.run(main)

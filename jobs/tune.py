@@ -1,46 +1,10 @@
-r"""Which settings gain most and keep most? Trials of fine-tuning side by side, the worst of them stopped early.
+"""Which settings gain most and keep most? Trials of fine-tuning side by side, the worst of them stopped early.
 
-  on this machine    python jobs/tune.py                            (the demo: 12 trials, learning rate x EWC lambda)
-  your own space     python jobs/tune.py --preset asterisk --name search \
-                         --tune.learning-rate 1e-5..1e-4 --tune.ewc-lambda 0,1,10,100 --tune.num-trials 24
-  one number         python jobs/tune.py --name mixed --tune.objective mix --tune.gain-weight 0.7
-  on a cluster       ray job submit --working-dir . -- python jobs/tune.py --corpus covost2:PATH --languages en,fr \
-                         --model openai/whisper-large-v2 --root s3://bucket/runs --name search \
-                         --embed.num-gpus 1 --finetune.num-gpus 1 --tune.max-concurrent 8
-
-Reads the embeddings of this corpus, model and encoding under ROOT/embed, whatever their name, and encodes what they
-lack. All trials share the frames and one Fisher (ROOT/fisher/NAME), and see the dev split only. The best become
-ROOT/finetune/NAME-000, and so on, and are scored on the test split, once. Writes ROOT/tune/NAME: data/*.parquet (a
-trial each), metrics.json, plots/pareto.png, rejected.parquet (trials that failed, and why), manifest.json. Run it
-again after a crash: trials that are over are not run again.
+`--help` says how it is used; xlt_ray/console/tune.py is what it runs.
 """
 
-from xlt_ray.embed.cost import public_speech, show_costs
-from xlt_ray.embed.pipeline import embed
-from xlt_ray.finetune.cost import learned
-from xlt_ray.job import cli, cluster, pools, progress
-from xlt_ray.job.commands import report_command
-from xlt_ray.presets import PRESETS
-from xlt_ray.tune import pipeline, results
-from xlt_ray.tune.config import TuneJob
-from xlt_ray.tune.cost import costs
-from xlt_ray.tune.plan import prepare, splits_of
-
-
-def main(job: TuneJob) -> None:
-    """Encode what is not encoded yet, then search."""
-    if job.dry_run:
-        public = public_speech(job, job.embed, splits_of(job), job.finetune.embeddings, learned(job))
-        show_costs(job, costs, public, lambda: prepare(job).embeddings)
-        return
-    plan = prepare(job)
-    with cluster.cluster(with_state_api=True):
-        pools.require(job)
-        embed(plan.embeddings)
-        artifact = pipeline.search(plan)
-    progress.show(results.as_table(artifact.read_json("metrics.json")))
-    progress.where_next(artifact, job.root, report_command(job.root, job.name))
-
+from xlt_ray import console
+from xlt_ray.console.tune import main
 
 if __name__ == "__main__":
-    cli.run(main, PRESETS)
+    console.run(main)

@@ -12,7 +12,7 @@ from tiny import tiny_whisper
 
 from docs import settings
 from xlt_ray import __version__, corpora
-from xlt_ray.job import cli
+from xlt_ray.job.flags import flags_of
 from xlt_ray.models import whisper
 
 ROOT = Path(__file__).parent.parent
@@ -39,8 +39,7 @@ def test_every_setting_and_preset_is_on_the_page():
     """The witness is the command line itself: every flag that a job takes."""
     page = settings.PAGE.read_text(encoding="utf-8")
     for job in settings.JOBS:
-        flags = [name for name in cli._flags(job) if not re.search(r"(--|\.)no-", name)]
-        assert [name for name in flags if f"| `{name}` |" not in page] == []
+        assert [name for name in flags_of(job) if f"| `{name}` |" not in page] == []
     assert [name for name in settings.PRESETS if f"| `{name}` |" not in page] == []
 
 
@@ -82,7 +81,8 @@ def recordings(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("recordings")
 def test_the_code_of_the_readme_finds_the_translation(capsys):
-    (code,) = blocks("python")
+    (code,), (lines,) = blocks("python"), blocks("json")
+    Path("corpus.jsonl").write_text(lines, encoding="utf-8")
     found = {}
     exec(compile(code, "README.md", "exec"), found)
     assert found["scores"].shape == (1, 2)

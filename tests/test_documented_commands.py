@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -24,7 +25,11 @@ NAMED = ("embeddings", "checkpoint", "baseline", "fisher", "retrieval")
 
 
 def documents():
-    prose = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted((ROOT / "jobs").glob("*.py"))]
+    prose = [
+        ROOT / "README.md",
+        *sorted(ROOT.glob("docs/**/*.md")),
+        *sorted((ROOT / "xlt_ray" / "console").glob("*.py")),
+    ]
     return [*prose, ROOT / "cluster.yaml", *sorted(ROOT.glob("deploy/**/*.yaml"))]
 
 
@@ -42,7 +47,8 @@ def commands():
     """(file, job, words) of every command line; a line that ends in a backslash goes on in the next."""
     for path in documents():
         joined = re.sub(r"\\\n\s*", "", shell(path))
-        for job, rest in re.findall(r"python jobs/(\w+)\.py([^\n`]*)", joined):
+        for script, program, rest in re.findall(r"(?:python jobs/(\w+)\.py|\bxlt-ray ([a-z]+))([^\n`]*)", joined):
+            job = script or program
             words = re.split(r"\s+[#(]|\s{3,}[A-Za-z]", rest)[0]
             yield pytest.param(job, shlex.split(words), id=f"{path.name}: {job}{words}".strip())
 
@@ -52,6 +58,7 @@ def test_commands_are_found():
     found = [param.values[0] for param in commands()]
     assert len(found) > 30
     assert set(found) == set(worlds.JOBS)
+    assert any("--config" in param.values[1] for param in commands())
 
 
 def test_commands_of_every_way_to_a_cluster_are_found():
@@ -110,8 +117,24 @@ def settle(job, places, root):
     return job
 
 
+def config_of(path, job, folder):
+    """The file that a command names with --config: of a run with the demo's settings, or the one in the recipes."""
+    file = folder / Path(path).name
+    if file.suffix == ".json":
+        run = dataclasses.asdict(cli.parse(worlds.JOBS[job], [], PRESETS))
+        file.write_text(json.dumps({"identity": {}, "settings": run}))
+    else:
+        text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+        (block,) = re.findall(rf"```yaml\n# {re.escape(path)}\n(.*?)```", text, flags=re.DOTALL)
+        file.write_text(block)
+    return str(file)
+
+
 @pytest.mark.parametrize(("job", "words"), commands())
-def test_a_documented_command_passes_its_checks(offline, places, tmp_path, job, words):
+def test_a_documented_command_passes_its_checks(offline, places, tmp_path, tmp_path_factory, job, words):
+    if "--config" in words:
+        place = words.index("--config") + 1
+        words = [*words[:place], config_of(words[place], job, tmp_path_factory.mktemp("config")), *words[place + 1 :]]
     settings = cli.parse(worlds.JOBS[job], words, PRESETS)
     if job == "report":
         return

@@ -18,7 +18,7 @@ from xlt_ray.finetune.config import FinetuneJob
 from xlt_ray.finetune.cost import learned
 from xlt_ray.job import cli
 from xlt_ray.mine.config import MineJob
-from xlt_ray.presets import PRESETS
+from xlt_ray.presets import PRESETS, presets_of
 from xlt_ray.retrieval.config import RetrievalJob
 from xlt_ray.translate.config import TranslateJob
 
@@ -82,6 +82,11 @@ def run(job, settings):
 def test_every_preset_is_meant_for_something():
     """Those of jobs/study.py and jobs/tune.py begin with their names."""
     assert {name for name in PRESETS if not name.startswith(("study", "tune"))} == set(MEANT)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_of_a_job_shows_the_presets_that_are_meant_for_it(job):
+    assert sorted(presets_of(job)) == sorted(preset for preset, jobs in MEANT.items() if job in jobs)
 
 
 @pytest.mark.parametrize(("preset", "job"), [(preset, job) for preset, jobs in MEANT.items() for job in jobs])

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from xlt_ray import console
+
 ROOT = Path(__file__).parent.parent
 VAGUE = {"util", "utils", "helper", "helpers", "common", "manager"}
 
@@ -74,10 +76,39 @@ def test_every_stage_has_the_same_rooms():
     ],
 )
 def test_a_driver_imports_no_more_than_it_needs(job, absent):
-    """All of them took 14 s of a core at every start, and 200 MB in each task that only decodes."""
-    code = f"import sys, jobs.{job}; print(*set({absent.split()}) & sys.modules.keys())"
+    """All of them took 14 s of a core at every start, and 200 MB in each task that only decodes.
+
+    Jobs import what they need inside of `main`; the first lines of it are run.
+    """
+    main = next(node for node in ast.parse(job_file(job).read_text()).body if isinstance(node, ast.FunctionDef))
+    imports = [ast.unparse(node) for node in main.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert len(imports) > 4
+    code = f"import sys, jobs.{job}\n" + "\n".join(imports) + f"\nprint(*set({absent.split()}) & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def job_file(job: str) -> Path:
+    return ROOT / "xlt_ray" / "console" / f"{job}.py"
+
+
+@pytest.mark.parametrize("job", console.JOBS)
+def test_help_needs_nothing_that_computes(job):
+    """Torch, Ray and pandas took 5 s of a core before the first line of help."""
+    heavy = "ray torch transformers mlflow matplotlib pandas scipy datasets peft".split()
+    code = (
+        f"import sys, runpy; sys.argv = ['jobs/{job}.py', '--help']\n"
+        f"try: runpy.run_path('jobs/{job}.py', run_name='__main__')\n"
+        f"finally: print(*set({heavy}) & sys.modules.keys(), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == ""
+    assert done.stdout.startswith(f"usage: jobs/{job}.py")
+
+
+def test_every_job_has_a_script_and_a_module():
+    assert {path.stem for path in (ROOT / "jobs").glob("*.py")} == set(console.JOBS)
+    assert {path.stem for path in job_file("x").parent.glob("*.py")} - {"__init__"} == set(console.JOBS)
 
 
 def test_no_process_asks_which_gpus_are_visible():

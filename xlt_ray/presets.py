@@ -170,3 +170,20 @@ PRESETS: dict[str, Callable[[], Settings]] = {
         *(transfer_large_v2, transfer_test_large_v2, transfer_test_wide_large_v2, ja_zh_large_v2, ja_zh_test_large_v2),
     )
 }
+
+_EVERY = ("demo", "plain", "asterisk", "asterisk_100")
+_TESTS = ("transfer_test_large_v2", "transfer_test_wide_large_v2", "ja_zh_test_large_v2")
+_OWN: dict[str, tuple[str, ...]] = {
+    "embed": tuple(name for name in PRESETS if name not in _EVERY),
+    "retrieval": ("layers", "fleurs_large_v2", "mass_large_v2"),
+    "mine": ("mine_large_v2", "mine_exact"),
+    "finetune": ("transfer_large_v2", "ja_zh_large_v2"),
+    "translate": ("fleurs_large_v2", "unseen", "unseen_wide", *_TESTS),
+    "tune": (),
+    "study": (),
+}
+
+
+def presets_of(job: str) -> tuple[str, ...]:
+    """Names of the presets that are meant for a job; the report has none."""
+    return (*_EVERY, *_OWN[job]) if job in _OWN else ()

@@ -30,6 +30,11 @@ def squared_gradients(parameters: Mapping[str, Tensor], losses: Iterable[Tensor]
 
     Returns:
         fp32 sums by name. Divided by the number of examples over all workers they are the Fisher.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([2.0]))
+    >>> sums, count = squared_gradients({"w": weight}, ((weight * x).sum() for x in (1.0, 3.0)))
+    >>> sums["w"] / count
+    tensor([5.])
     """
     sums = {name: torch.zeros_like(of, dtype=torch.float32) for name, of in parameters.items()}
     count = 0
@@ -51,6 +56,14 @@ class Consolidation:
         fisher: F, by name; float32 or bfloat16.
         strength: lambda.
         device: where F and the anchor live; None: with the parameters.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
+    >>> held = Consolidation({"w": weight}, {"w": torch.zeros(2)}, {"w": torch.tensor([0.0, 4.0])}, strength=0.5)
+    >>> weight.sum().backward()
+    >>> held.pull()
+    1.0
+    >>> weight.grad  # of the loss, and 0.5 * 4 * 1 for the weight that the old task needs
+    tensor([1., 3.])
     """
 
     def __init__(

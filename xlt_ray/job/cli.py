@@ -1,39 +1,32 @@
-"""How a job starts: its command line, its preset, its errors."""
+"""How a job starts and ends: its command line, its errors, its exit codes."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import difflib
 import errno
-import inspect
-import io
-import itertools
 import os
-import re
 import select
 import signal
 import sys
 import tempfile
 import traceback
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
-
-import tyro
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from xlt_ray.errors import Damaged, Unreachable, Unwritable, UserError
 from xlt_ray.job import environment, stopping
+from xlt_ray.job.parsing import Help, JobT, Presets
+from xlt_ray.job.parsing import parse as parse
 from xlt_ray.job.secrets import redacted, refuse_passwords
 from xlt_ray.store import storage
 
 _NO_SPACE = os.strerror(errno.ENOSPC)
 
-JobT = TypeVar("JobT")
-Presets = Mapping[str, Callable[[], dict[str, Any]]]
 
-
-def run(main: Callable[[JobT], None], presets: Presets, argv: Sequence[str] | None = None) -> None:
+def run(
+    main: Callable[[JobT], None], presets: Presets, argv: Sequence[str] | None = None, about: Help | None = None
+) -> None:
     """Read the command line into the settings that `main` takes, and run it; a signal ends it as `stopping` says.
 
     A job that can't be done ends with one line on stderr, and a code: 2 for a mistake of the user, 3 where too many
@@ -41,13 +34,13 @@ def run(main: Callable[[JobT], None], presets: Presets, argv: Sequence[str] | No
     the file that holds the traceback.
     """
     with stopping.armed():
-        _run(main, presets, list(sys.argv[1:] if argv is None else argv))
+        _run(main, presets, list(sys.argv[1:] if argv is None else argv), about)
 
 
-def _run(main: Callable[[JobT], None], presets: Presets, words: list[str]) -> None:
+def _run(main: Callable[[JobT], None], presets: Presets, words: list[str], about: Help | None) -> None:
     (job_type,) = (hint for name, hint in typing.get_type_hints(main).items() if name != "return")
     try:
-        job = parse(job_type, words, presets, description=inspect.getdoc(sys.modules[main.__module__]) or "")
+        job = parse(job_type, words, presets, about)
         refuse_passwords(job)
         environment.prepare(job)
         main(dataclasses.replace(job, root=lasting(job.root, os.getcwd())))
@@ -131,83 +124,3 @@ def lasting(root: str, working_directory: str) -> str:
     if is_relative and "/runtime_resources/working_dir_files/" in working_directory:
         return storage.absolute(os.path.join("~", "xlt_ray", root))
     return storage.absolute(root)
-
-
-def parse(job_type: type[JobT], argv: list[str], presets: Presets, description: str = "") -> JobT:
-    """Settings from a preset and flags.
-
-    Raises:
-        UserError: on an unknown flag, preset or value; the message names the valid ones.
-    """
-    default = _from_preset(job_type, _preset_of(argv), presets)
-    valid = set(_flags(job_type)) | {"--help", "-h"}
-    for word in argv:
-        flag = word.split("=", 1)[0]
-        if flag.startswith("--") and flag.replace("_", "-") not in valid:
-            near = difflib.get_close_matches(flag, valid, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise UserError(f"unknown flag {flag}; {hint}valid: {' '.join(sorted(valid - {'-h'}))}")
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(job_type, default=default, description=f"{description}\n\n{_described(presets)}", args=argv)
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise UserError(_one_line(complaint.getvalue())) from None
-
-
-def _described(presets: Presets) -> str:
-    lines = (f"  {name:<16} {(inspect.getdoc(preset) or '').splitlines()[0]}" for name, preset in presets.items())
-    return "\n".join(["Presets", *lines])
-
-
-def _preset_of(argv: list[str]) -> str:
-    """The preset that is asked for. The demo's 50 sentences are no limit to set silently on somebody's own corpus."""
-    asked = {flag: _value_of(flag, argv) for flag in ("--preset", "--corpus")}
-    if asked["--preset"] is not None:
-        return asked["--preset"]
-    return "demo" if asked["--corpus"] is None else "plain"
-
-
-def _value_of(flag: str, argv: list[str]) -> str | None:
-    for word, following in zip(argv, [*argv[1:], ""], strict=False):
-        if word == flag:
-            return following
-        if word.startswith(f"{flag}="):
-            return word.removeprefix(f"{flag}=")
-    return None
-
-
-def _from_preset(job_type: type[JobT], preset: str, presets: Presets) -> JobT:
-    if preset not in presets:
-        raise UserError(f"unknown preset {preset!r}; valid: {', '.join(presets)}")
-    names = {field.name for field in dataclasses.fields(job_type)}  # type: ignore[arg-type]
-    settings = {"preset": preset, "name": preset, **presets[preset]()}
-    return job_type(**{name: value for name, value in settings.items() if name in names})
-
-
-def _flags(config_type: type, prefix: str = "--") -> Iterator[str]:
-    hints = typing.get_type_hints(config_type, include_extras=True)  # what has its own syntax is one flag
-    for field in dataclasses.fields(config_type):
-        name = prefix + field.name.replace("_", "-")
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield from _flags(typing.cast(type, hints[field.name]), f"{name}.")
-            continue
-        yield name
-        if hints[field.name] is bool:
-            head, _, last = name.rpartition(".")
-            yield f"{head}.no-{last}" if head else f"--no-{last.removeprefix('--')}"
-
-
-def _one_line(box: str) -> str:
-    """The sentence inside the frame that tyro draws around a complaint: a box, or rules where there is no UTF-8."""
-    lines = [line.strip("│╭╰╮╯ ") for line in box.splitlines()]
-    first = next((number for number, line in enumerate(lines) if _is_rule(line)), -1)
-    body = itertools.takewhile(lambda line: "full helptext" not in line, lines[first + 1 :])
-    sentence = " ".join(line for line in body if line and not _is_rule(line))
-    return re.sub(r"^Error parsing \w+: ", "", sentence) or "the command line could not be read"
-
-
-def _is_rule(line: str) -> bool:
-    return line.endswith("─") or (bool(line) and set(line) == {"-"})

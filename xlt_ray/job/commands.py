@@ -27,17 +27,17 @@ def command(script: str, job: Job, **flags: Any) -> str:
     values = {name: getattr(job, name) for name in _SHARED} | ({"columns": job.columns} if job.columns else {})
     shown = [*_words(values), *_changed("embed", getattr(job, "embed", None))]
     extra = {name.replace("__", "."): value for name, value in flags.items() if value is not None}
-    return shlex.join([*_interpreter(), _script(script), *shown, *_words(extra)])
+    return shlex.join([*_job(script), *shown, *_words(extra)])
 
 
 def report_command(root: str, name: str) -> str:
     """The command that renders the report of a root."""
-    return shlex.join([*_interpreter(), _script("report"), *_words({"root": root, "name": name})])
+    return shlex.join([*_job("report"), *_words({"root": root, "name": name})])
 
 
 def log_command(root: str) -> str:
     """The command that logs the finished artifacts of a root that have no run."""
-    return shlex.join([*_interpreter(), _script("report"), "--root", root, "--log"])
+    return shlex.join([*_job("report"), "--root", root, "--log"])
 
 
 def program(name: str) -> list[str]:
@@ -90,10 +90,13 @@ def _same_prefix(found: str) -> bool:
     return Path(found).parent == Path(sys.executable).parent
 
 
-def _script(name: str) -> str:
+def _job(name: str) -> list[str]:
+    """A job as this one was started: by `xlt-ray`, or by a script in jobs/."""
     own = Path(sys.argv[0]).absolute()
+    if own.name == "xlt-ray":
+        return [*program("xlt-ray"), name]
     folder = own.parent if own.parent.name == "jobs" else Path("jobs").absolute()
-    return _near(folder / f"{name}.py")
+    return [*_interpreter(), _near(folder / f"{name}.py")]
 
 
 def _near(path: Path) -> str:

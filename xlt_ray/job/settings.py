@@ -75,6 +75,8 @@ class Job:
 
     preset: str = field(default="demo", metadata=EXECUTION)
     """A named set of settings to start from; other flags change it. With a --corpus, none is plain, else demo."""
+    config: str | None = field(default=None, metadata=EXECUTION)
+    """File of settings: config.json of an earlier run, or YAML of your own. Other flags win over it."""
     root: str = field(default="runs", metadata=EXECUTION)
     """Where artifacts go: a directory, s3://... or gs://..."""
     name: str = field(default="demo", metadata=EXECUTION)

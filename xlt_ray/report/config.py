@@ -13,6 +13,8 @@ class ReportJob:
 
     preset: str = "demo"
     """A named set of settings to start from; other flags change it."""
+    config: str | None = None
+    """File of settings in YAML. Other flags win over it."""
     root: str = "runs"
     """Where the artifacts are; the page is written to ROOT/report/NAME/index.html."""
     name: str = "demo"

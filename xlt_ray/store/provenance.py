@@ -43,6 +43,8 @@ def hardware() -> dict[str, Any]:
 
 def command() -> str:
     """The command of this process, as a user would type it."""
+    if Path(sys.argv[0]).name == "xlt-ray":
+        return shlex.join(["xlt-ray", *sys.argv[1:]])
     return shlex.join(["python", *sys.argv])
 
 

@@ -1,0 +1,58 @@
+r"""Which settings gain most and keep most? Trials of fine-tuning side by side, the worst of them stopped early.
+
+  on this machine    python jobs/tune.py                            (the demo: 12 trials, learning rate x EWC lambda)
+  your own space     python jobs/tune.py --preset asterisk --name search \
+                         --tune.learning-rate 1e-5..1e-4 --tune.ewc-lambda 0,1,10,100 --tune.num-trials 24
+  one number         python jobs/tune.py --name mixed --tune.objective mix --tune.gain-weight 0.7
+  on a cluster       ray job submit --working-dir . -- python jobs/tune.py --corpus covost2:PATH --languages en,fr \
+                         --model openai/whisper-large-v2 --root s3://bucket/runs --name search \
+                         --embed.num-gpus 1 --finetune.num-gpus 1 --tune.max-concurrent 8
+
+Reads the embeddings of this corpus, model and encoding under ROOT/embed, whatever their name, and encodes what they
+lack. All trials share the frames and one Fisher (ROOT/fisher/NAME), and see the dev split only. The best become
+ROOT/finetune/NAME-000, and so on, and are scored on the test split, once. Writes ROOT/tune/NAME: data/*.parquet (a
+trial each), metrics.json, plots/pareto.png, rejected.parquet (trials that failed, and why), manifest.json. Run it
+again after a crash: trials that are over are not run again.
+"""
+
+from xlt_ray.tune.config import TuneJob
+
+BASIC = (
+    "embed.num-sentences",
+    "embed.num-gpus",
+    "finetune.directions",
+    "finetune.keep",
+    "finetune.epochs",
+    "finetune.num-gpus",
+    "tune.learning-rate",
+    "tune.ewc-lambda",
+    "tune.num-trials",
+    "tune.objective",
+    "tune.num-chosen",
+    "tune.max-concurrent",
+)
+"""Settings of its groups that `--help` shows; `--help-all` shows every one."""
+
+
+def main(job: TuneJob) -> None:
+    """Encode what is not encoded yet, then search."""
+    from xlt_ray.embed.cost import public_speech, show_costs
+    from xlt_ray.embed.pipeline import embed
+    from xlt_ray.finetune.cost import learned
+    from xlt_ray.job import cluster, pools, progress
+    from xlt_ray.job.commands import report_command
+    from xlt_ray.tune import pipeline, results
+    from xlt_ray.tune.cost import costs
+    from xlt_ray.tune.plan import prepare, splits_of
+
+    if job.dry_run:
+        public = public_speech(job, job.embed, splits_of(job), job.finetune.embeddings, learned(job))
+        show_costs(job, costs, public, lambda: prepare(job).embeddings)
+        return
+    plan = prepare(job)
+    with cluster.cluster(with_state_api=True):
+        pools.require(job)
+        embed(plan.embeddings)
+        artifact = pipeline.search(plan)
+    progress.show(results.as_table(artifact.read_json("metrics.json")))
+    progress.where_next(artifact, job.root, report_command(job.root, job.name))

@@ -1,0 +1,65 @@
+"""A corpus in Python: its rows, and their sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from xlt_ray import corpora
+from xlt_ray.corpora.audio import decode
+from xlt_ray.corpora.recordings import Place, read_recordings
+from xlt_ray.errors import RejectedRow, UserError
+from xlt_ray.store.schema import Utterance
+
+
+def read_corpus(
+    corpus: str, languages: Sequence[str], split: str | None = None, *, columns: str = ""
+) -> list[Utterance]:
+    """The rows of a corpus: which recording is of which sentence, its text, its translations. No sound.
+
+    Args:
+        corpus: as `--corpus`: `fleurs`, `manifest:corpus.jsonl`, `hf:REF`, several with `+`.
+        languages: codes in any spelling, at least one.
+        split: `train`, `dev` or `test`; None: every row.
+        columns: as `--columns`, for an `hf` corpus with names of its own.
+
+    Returns:
+        Rows language by language, in the order of `languages`.
+
+    Raises:
+        UserError: for a corpus, language or split that is not there.
+
+    >>> rows = read_corpus("manifest:corpus.jsonl", ["en", "fr"], split="test")
+    >>> len(rows)
+    6
+    >>> rows[0].language, rows[0].sentence_id, rows[0].translations["zh"]
+    ('en', 's009', 'zh dix 十')
+    """
+    splits = () if split is None else (split,)
+    rows = list(corpora.read_splits(corpus, languages, splits, corpora.parse_columns(columns)))
+    if split is None:
+        return rows
+    if not (found := [row for row in rows if row.split == split]):
+        there = ", ".join(sorted({row.split for row in rows if row.split})) or "none"
+        raise UserError(f"no recording of {corpus} is of split {split!r}; the corpus has {there}")
+    return found
+
+
+def load_speech(rows: Iterable[Utterance]) -> Iterator[npt.NDArray[np.float32]]:
+    """The sound of rows, one after another: float32 mono at 16 kHz, of shape (num_samples,), in [-1, 1].
+
+    Raises:
+        RejectedRow: where a recording can't be used; the message says why.
+        Unreachable: where a file is not there, or can't be read from here.
+
+    >>> rows = read_corpus("manifest:corpus.jsonl", ["en"], split="test")
+    >>> [len(waveform) / 16_000 for waveform in load_speech(rows)]
+    [0.85, 0.9, 0.95]
+    """
+    places = [Place(row.audio, row.member, row.start, row.duration) for row in rows]
+    for place, recording in zip(places, read_recordings(places), strict=True):
+        if isinstance(recording, RejectedRow):
+            raise recording
+        yield decode(recording, place.name)

@@ -1,0 +1,99 @@
+"""`--config FILE`: the settings of an earlier run, or of a YAML file of one's own, as the words of a command line.
+
+As words they go the way of every other flag, so they are read and checked in the same manner.
+"""
+
+from __future__ import annotations
+
+import json
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from xlt_ray.errors import UserError
+from xlt_ray.job.flags import nearest, off
+from xlt_ray.job.settings import flag
+from xlt_ray.store import storage
+
+_RECORDED = ("--num-layers",)
+"""What config.json says beside settings."""
+
+
+def words(place: str, flags: Mapping[str, Any]) -> list[str]:
+    """The settings of a file as flags.
+
+    Args:
+        place: path or URI of a config.json that a run wrote, or of a YAML file with the same nesting.
+        flags: type of every setting of the job by its flag.
+
+    Raises:
+        UserError: if it can't be read, or has a key that is no setting of the job.
+    """
+    return [word for name, value in _flat(_settings(place)) for word in _words(place, name, value, flags)]
+
+
+def _settings(place: str) -> Mapping[str, Any]:
+    is_json = place.endswith(".json")
+    try:
+        text = storage.read_bytes(storage.absolute(place)).decode()
+        # BaseLoader reads words alone: in YAML, the language `no` would be false and 1e-5 a text.
+        found = json.loads(text) if is_json else yaml.load(text, Loader=yaml.BaseLoader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"--config {place} can't be read as {'JSON' if is_json else 'YAML'}: {_line(error)}") from None
+    if isinstance(found, dict) and {"identity", "settings"} <= found.keys():
+        found = {key: value for key, value in found["settings"].items() if key != "config"}
+    if not isinstance(found, dict):
+        raise UserError(f"--config {place} holds no settings; write one on each line, such as corpus: fleurs")
+    return found
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "--") -> Iterator[tuple[str, Any]]:
+    """Each setting by its flag; a search's axis, which is recorded as a mapping, among them."""
+    for key, value in settings.items():
+        name = prefix + flag(str(key))
+        if isinstance(value, Mapping) and value.keys() != {"values", "bounds"}:
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _words(place: str, name: str, value: Any, flags: Mapping[str, Any]) -> list[str]:
+    if name in _RECORDED:
+        return []
+    if name not in flags:
+        near = nearest(name, flags.keys())
+        hint = f"did you mean {_key(near)}? " if near else ""
+        raise UserError(f"--config {place}: unknown key {_key(name)}; {hint}valid: {' '.join(map(_key, flags))}")
+    hint = flags[name]
+    if hint is bool:
+        if (chosen := {"true": name, "false": off(name)}.get(str(value).lower())) is None:
+            raise UserError(f"--config {place}: {_key(name)} is {value!r}; give true or false")
+        return [chosen]
+    if typing.get_origin(hint) is tuple:
+        return [name, *map(_word, value if isinstance(value, list) else [value])]
+    if typing.get_origin(hint) is typing.Annotated:
+        return [f"{name}={_joined(value)}"]
+    return [f"{name}={_word(value)}"]
+
+
+def _joined(value: Any) -> str:
+    """A list with commas between, or the range of a search."""
+    if isinstance(value, Mapping):
+        low_high, several = value["bounds"], value["values"]
+        return "..".join(map(str, low_high)) if low_high else _joined(several)
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _word(value: Any) -> str:
+    return "None" if value is None or value in ("null", "~") else str(value)
+
+
+def _key(name: str) -> str:
+    """A flag as the file spells it."""
+    return name.removeprefix("--").replace("-", "_")

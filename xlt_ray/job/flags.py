@@ -1,0 +1,63 @@
+"""The flags of a job: one for each setting, a dot between a group and a setting of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from xlt_ray.job.settings import flag
+
+
+def flags_of(config_type: type, prefix: str = "--") -> dict[str, Any]:
+    """The type of every setting by its flag, without the `no-` of switches."""
+    hints = typing.get_type_hints(config_type, include_extras=True)  # what has its own syntax is one flag
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(config_type):
+        name, hint = prefix + flag(field.name), hints[field.name]
+        is_group = dataclasses.is_dataclass(hint)
+        found |= flags_of(typing.cast(type, hint), f"{name}.") if is_group else {name: hint}
+    return found
+
+
+def spellings(flags: Mapping[str, Any]) -> set[str]:
+    """Every flag as it can be typed: switches also with `no-`."""
+    return {*flags, *(off(name) for name, hint in flags.items() if hint is bool)}
+
+
+def off(name: str) -> str:
+    """The flag that turns a switch off."""
+    head, dot, last = name.removeprefix("--").rpartition(".")
+    return f"--{head}{dot}no-{last}"
+
+
+def nearest(name: str, valid: Collection[str]) -> str | None:
+    """The flag that a misspelt one stands for: one of that name in a group, else one that is written nearly so."""
+    last = name.removeprefix("--").rpartition(".")[2]
+    if found := [other for other in valid if other.removeprefix("--").rpartition(".")[2] == last]:
+        return found[0]
+    return next(iter(difflib.get_close_matches(name, valid, n=1)), None)
+
+
+def values(hint: Any, mark: str = "") -> str:
+    """What a user may write for a type.
+
+    Args:
+        hint: of a setting.
+        mark: what stands around a word that is typed as it is, such as a backtick.
+    """
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return str(inner[1].metavar)
+    if origin is typing.Literal:
+        return ", ".join(f"{mark}{value}{mark}" for value in inner)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(values(part, mark) for part in inner)
+    if origin is tuple:
+        each = values(inner[0], mark)
+        return f"any of {each}" if typing.get_origin(inner[0]) else f"several {each}s"
+    names = {int: "whole number", float: "number", str: "text", bool: "switch", types.NoneType: f"{mark}None{mark}"}
+    return names[hint]
