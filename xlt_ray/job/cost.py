@@ -1,7 +1,7 @@
 """What a run would cost, before it is started: arithmetic on the sizes of the model and of the corpus.
 
-Hours follow from operations by assumed rates (`RATES`), so they say which stage is large, and whether a run takes
-minutes or days; they are no measurement.
+Hours follow from operations by rates (`RATES`) that were measured on one card and one core, or are assumed. They say
+which stage is large, and whether a run takes minutes or days; they are no measurement of that run.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ class Rate:
     cpu: float
 
 
-_A100_BF16, _A100_FP32 = 312e12, 19.5e12  # peaks without sparsity: NVIDIA A100 data sheet
-
 _CORE_FP32 = 80e9  # torch.mm on one core with AVX2, measured: 74 to 90
 
 
 RATES = {
-    "encode": Rate(0.40 * _A100_BF16, 0.95 * _CORE_FP32),
-    "score": Rate(0.70 * _A100_FP32, 0.90 * _CORE_FP32),  # SeqSim is computed in float32
-    "train": Rate(0.20 * _A100_BF16, 0.50 * _CORE_FP32),
+    "encode": Rate(468e12, 0.95 * _CORE_FP32),
+    "score": Rate(377e12, 0.90 * _CORE_FP32),  # at 512 dimensions; 497 at 1280
+    "train": Rate(75e12, 0.50 * _CORE_FP32),  # batches of 32 with 350 frames, where launching kernels takes longest
     # Token by token, weights are read for few operations each. On the Open ASR leaderboard (A100) large-v3 in
-    # transformers hears 145 s of speech a second: about 1 of 312 TFLOP/s.
-    "write": Rate(0.003 * _A100_BF16, 0.10 * _CORE_FP32),
+    # transformers hears 145 s of speech a second: about 1 TFLOP/s.
+    "write": Rate(0.94e12, 0.10 * _CORE_FP32),
 }
-"""Assumed rate of each kind of work, on an A100 and on a core. Those of the CPU's encoder and SeqSim were measured."""
+"""Rate of each kind of work, on a GPU and on a core. Those of an H100 (large-v2, benchmarks/gpu.py, 2026-11-26) and of
+the CPU's encoder and SeqSim were measured; writing, and training on a core, are assumed."""
 
 
 ASSUMED = (
-    f"GPU hours: one A100 at {RATES['encode'].gpu / 1e12:.0f} TFLOP/s encoding, {RATES['score'].gpu / 1e12:.0f} "
-    f"scoring, {RATES['train'].gpu / 1e12:.0f} training, {RATES['write'].gpu / 1e12:.1f} writing text. CPU hours: of "
-    f"one core, instead of the GPU. Assumed {TOKENS_PER_SECOND:g} tokens of text a second of speech. Not counted: "
-    "reading and decoding sound, starting Ray, copies of the model, dtw, COMET."
+    f"GPU hours: one H100 at {RATES['encode'].gpu / 1e12:.0f} TFLOP/s encoding, {RATES['score'].gpu / 1e12:.0f} "
+    f"scoring, {RATES['train'].gpu / 1e12:.0f} training, as measured with large-v2, and "
+    f"{RATES['write'].gpu / 1e12:.1f} writing text, assumed. CPU hours: of one core, instead of the GPU. Assumed "
+    f"{TOKENS_PER_SECOND:g} tokens of text a second of speech. Not counted: reading and decoding sound, starting Ray, "
+    "copies of the model, dtw, COMET."
 )
 
 
