@@ -157,7 +157,7 @@ def test_the_run_is_in_mlflow(finished):
     client = mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db")
     metrics = json.loads((root / "retrieval/tones/metrics.json").read_text())
     # The newest one: other tests have had the same rankings summarised in other modes.
-    run, *_ = client.search_runs([client.get_experiment_by_name("retrieval").experiment_id])
+    run, *_ = client.search_runs([client.get_experiment_by_name("xlt_ray/retrieval").experiment_id])
     assert run.info.status == "FINISHED"
     assert run.data.metrics["retrieval/r1/en-fr"] == pytest.approx(metrics["pairs"]["en-fr"]["r1"])
     assert run.data.params["retrieval.mode"] == metrics["mode"]

@@ -88,7 +88,7 @@ def test_the_distance_is_that_of_the_two_fishers_over_the_weights_that_train(stu
 def test_its_runs_are_nested_in_mlflow(studied):
     folder, _, _ = studied
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("study").experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name("xlt_ray/study").experiment_id])
     (parent,) = [of for of in runs if of.info.run_name == "mine"]
     children = {of.info.run_name for of in runs if of.data.tags.get("mlflow.parentRunId") == parent.info.run_id}
     tuned = {f"{stage} mine-{of}-zh" for stage in ("fisher", "finetune", "translate") for of in SOURCES}

@@ -222,7 +222,7 @@ def test_the_run_is_in_mlflow(corpus, base):
 
     root, _, _ = corpus
     client = mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("translate").experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name("xlt_ray/translate").experiment_id])
     (run,) = (run for run in runs if run.info.run_name == "base")
     figures = metrics_of(root, "base")
     assert run.info.status == "FINISHED"

@@ -101,7 +101,7 @@ def test_a_search_that_is_killed_goes_on_with_what_is_missing(world):
     assert not (artifact / "search").exists()
 
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("tune").experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name("xlt_ray/tune").experiment_id])
     (parent,) = [run for run in runs if run.info.run_name == "search" and run.info.status == "FINISHED"]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     trials = [run for run in children if run.info.run_name.startswith("trial ")]
