@@ -254,7 +254,7 @@ def _rename(transaction: Connection, old: str, new: str) -> None:
 
 
 def _quiet() -> None:
-    """Keep the database migration of a new store (about 50 lines) out of the job's output."""
+    """Keep out of the job's output the migration of a new store (about 50 lines), and tracebacks: `lose` tells them."""
     logging.getLogger("alembic").setLevel(logging.ERROR)
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="mlflow")
