@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from xlt_ray.store.artifacts import Artifact
 
@@ -34,7 +35,7 @@ class Model:
         return "" if self.alpha == 1 else f" alpha {self.alpha:g}"
 
     @property
-    def words(self) -> dict[str, str | float]:
+    def words(self) -> dict[str, Any]:
         """Beside its identity, what it was made of."""
         settings = self.artifact.settings
         named = {name: settings[name] for name in ("corpus", "model") if name in settings}

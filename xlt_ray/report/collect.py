@@ -18,6 +18,7 @@ from PIL import Image
 from xlt_ray.embed.section import Speech, read_speech
 from xlt_ray.errors import Damaged, UserError
 from xlt_ray.finetune.section import Training, read_training
+from xlt_ray.job.secrets import redacted
 from xlt_ray.mine.section import Mining, read_mining
 from xlt_ray.retrieval.section import Retrieval, read_retrieval
 from xlt_ray.store import artifacts, reading, storage
@@ -99,6 +100,20 @@ class Results:
     studies: dict[str, Study]
     keeping: tuple[Group, ...]
     not_placed: tuple[str, ...]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """What was asked for as --model, by all artifacts."""
+        return self._asked("model")
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """What was asked for as --corpus, by all artifacts."""
+        return self._asked("corpus")
+
+    def _asked(self, name: str) -> tuple[str, ...]:
+        found = (artifact.config.get("settings", {}).get(name) for artifact in self.artifacts)
+        return tuple(dict.fromkeys(redacted(str(value)) for value in found if value))
 
     def of(self, stage: str) -> list[Artifact]:
         """Finished artifacts of one stage."""

@@ -20,7 +20,10 @@ def tables(metrics: Mapping[str, Any]) -> dict[str, dict[str, list[Any]]]:
     """The figures of every pair, and the means of every score, as columns, by file."""
     lead = f"{metrics['score']}-{metrics['mode']}" if metrics.get("mode") else metrics["score"]
     scored = {lead: metrics, **metrics["baselines"]}
-    pairs = [{"pair": pair, **figures} for pair, figures in metrics["pairs"].items()]
+    pairs = [
+        {"pair": pair, **{key: value for key, value in figures.items() if key != "lead_ci95"}}
+        for pair, figures in metrics["pairs"].items()
+    ]
     scores = [{"score": name, **{key: found["mean"][key] for key in _OVER_PAIRS}} for name, found in scored.items()]
     return {"retrieval.json": _columns(pairs), "scores.json": _columns(scores)}
 

@@ -24,7 +24,11 @@ MAX_EXAMPLES = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Metrics:
-    """Figures of one pair, or their mean over pairs: fractions in [0, 1], None where `metrics.json` has none."""
+    """Figures of one pair, or their mean over pairs: fractions in [0, 1], None where `metrics.json` has none.
+
+    Attributes:
+        lead_ci95: of the R@1 of the score that leads minus this one's, on the same sentences (paired bootstrap).
+    """
 
     r1: float
     r5: float | None = None
@@ -34,12 +38,14 @@ class Metrics:
     num_queries: int | None = None
     num_candidates: int | None = None
     r1_ci95: tuple[float, float] | None = None
+    lead_ci95: tuple[float, float] | None = None
 
     @classmethod
     def from_json(cls, figures: Mapping[str, Any]) -> Self:
         """The figures by name; keys that this page does not show are left out."""
         known = {field.name: figures[field.name] for field in dataclasses.fields(cls) if field.name in figures}
-        return cls(**known | {"r1_ci95": tuple(known["r1_ci95"]) if known.get("r1_ci95") else None})
+        intervals = {name: tuple(known[name]) if known.get(name) else None for name in ("r1_ci95", "lead_ci95")}
+        return cls(**known | intervals)
 
     @property
     def times_chance(self) -> float | None:
@@ -76,10 +82,15 @@ class Pair:
         return None if self.mean_pool is None else self.metrics.r1 - self.mean_pool.r1
 
     @property
+    def gain_ci95(self) -> tuple[float, float] | None:
+        """Of the gain, paired by sentence; None where there is nothing to compare with, or an older run kept none."""
+        return self.mean_pool.lead_ci95 if self.mean_pool else None
+
+    @property
     def gain_is_clear(self) -> bool:
-        """Whether the two 95% intervals are apart. Stricter than a paired test: a gain that passes is there."""
-        ours, theirs = self.metrics.r1_ci95, self.mean_pool.r1_ci95 if self.mean_pool else None
-        return ours is not None and theirs is not None and (ours[0] > theirs[1] or ours[1] < theirs[0])
+        """Whether the interval of the paired difference leaves out 0."""
+        found = self.gain_ci95
+        return found is not None and (found[0] > 0 or found[1] < 0)
 
     @property
     def above_chance(self) -> bool:
