@@ -117,6 +117,7 @@ class Example:
     Attributes:
         rank: of the best-placed recording of the same sentence, 1 = found first.
         sought: transcript of the sentence in the candidate language, where any ranking of the run has it.
+        sought_id: a recording of it.
         top: the first candidates, best first.
     """
 
@@ -129,12 +130,19 @@ class Example:
     positive_score: float
     margin: float
     sought: str | None
+    sought_id: str | None
     top: tuple[Candidate, ...]
 
     @property
     def first_wrong(self) -> Candidate | None:
         """The best-placed recording of another sentence, where the ranking kept one."""
         return next((candidate for candidate in self.top if not candidate.correct), None)
+
+    @property
+    def recordings(self) -> tuple[str, ...]:
+        """What the page plays of it: the query, what was sought, and the best-placed wrong answer."""
+        wrong = self.first_wrong.utterance_id if self.first_wrong else None
+        return tuple(name for name in (self.utterance_id, self.sought_id, wrong) if name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,9 +234,9 @@ def read_examples(metrics: Mapping[str, Any], data: Sequence[str]) -> tuple[tupl
             rankings.with_candidates(rows, uri, metrics["top_k"]).to_pylist()
             for rows in _extremes(table, count=-(-MAX_EXAMPLES // len(data)))
         )
-        sought = _texts(rankings.other_way(uri), {row["sentence_id"] for row in (*first, *last)})
+        sought = _spoken(rankings.other_way(uri), {row["sentence_id"] for row in (*first, *last)})
         for rows, found in ((first, best), (last, worst)):
-            found += [row | {"sought": sought.get(row["sentence_id"])} for row in rows]
+            found += [row | {"sought": sought.get(row["sentence_id"], {})} for row in rows]
     best.sort(key=lambda row: -row["margin"])
     worst.sort(key=lambda row: (-row["rank"], row["margin"]))
     return tuple(map(_example, best[:MAX_EXAMPLES])), tuple(map(_example, worst[:MAX_EXAMPLES]))
@@ -255,22 +263,25 @@ def _margins(table: pa.Table) -> npt.NDArray[np.float64]:
     return margins
 
 
-def _texts(uri: str, sentences: set[str]) -> dict[str, str]:
-    """Transcripts of some sentences, from the query side of a ranking table."""
-    table = artifacts.read_table(uri, columns=["sentence_id", "text"])
+def _spoken(uri: str, sentences: set[str]) -> dict[str, dict[str, str]]:
+    """A recording of each of some sentences, one with a transcript if there is any, from a ranking table's queries."""
+    table = artifacts.read_table(uri, columns=["sentence_id", "utterance_id", "text"])
     table = table.filter(pc.is_in(table["sentence_id"], value_set=pa.array(sorted(sentences), pa.string())))
-    return {row["sentence_id"]: row["text"] for row in table.to_pylist() if row["text"]}
+    rows = sorted(table.to_pylist(), key=lambda row: bool(row["text"]))
+    return {row["sentence_id"]: row for row in rows}
 
 
 def _example(row: dict[str, Any]) -> Example:
     query, candidate = split_pair(row["pair"])
     names = ("utterance_id", "text", "rank", "num_candidates", "positive_score", "margin")
     top = tuple(Candidate(**found) for found in row["top"])
-    retrieved = next((found.text for found in top if found.correct), None)
+    retrieved = next((found for found in top if found.correct), None)
+    sought = row["sought"]
     return Example(
         query=query,
         candidate=candidate,
-        sought=retrieved or row["sought"],
+        sought=(retrieved.text if retrieved else None) or sought.get("text"),
+        sought_id=retrieved.utterance_id if retrieved else sought.get("utterance_id"),
         top=top,
         **{name: row[name] for name in names},
     )
