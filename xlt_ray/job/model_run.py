@@ -38,7 +38,7 @@ class Model:
     def words(self) -> dict[str, Any]:
         """Beside its identity, what it was made of."""
         settings = self.artifact.settings
-        named = {name: settings[name] for name in ("corpus", "model") if name in settings}
+        named: dict[str, Any] = {name: settings[name] for name in ("corpus", "model") if name in settings}
         return {**named, "alpha": self.alpha}
 
     @property

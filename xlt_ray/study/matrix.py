@@ -69,7 +69,8 @@ def ranking(found: _Gains, draws: Sequence[_Gains]) -> list[dict[str, Any]]:
     `behind_ci95` is the interval of how much less a source gains than the best one, on the same draws of sentences;
     None for the best.
     """
-    rows, drawn = [], {}
+    rows: list[dict[str, Any]] = []
+    drawn: dict[str, list[float]] = {}
     for source in dict.fromkeys(trained for trained, _ in found):
         others = [pair for pair in found if pair[0] == source and pair[1] != source]
         drawn[source] = means = [fmean(draw[pair] for pair in others) for draw in draws]
