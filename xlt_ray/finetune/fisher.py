@@ -46,7 +46,7 @@ def estimate(job: FinetuneJob, embeddings: Embeddings, artifact: Artifact) -> No
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
     resume.drop_damaged(artifact)
-    inputs = {"model": job.model, "embed": embeddings.name}
+    inputs = {"corpus": embeddings.settings["corpus"], "model": job.model, "embed": embeddings.name}
     read = embeddings.artifact
     with track(job.root, "fisher", artifact.name, artifact.identity, inputs, read=read) as tracker:
         started = time.monotonic()

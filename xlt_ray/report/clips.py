@@ -117,7 +117,7 @@ def _places(artifact: Artifact, fingerprint: str, asked: Sequence[str]) -> tuple
         if not artifact.is_committed or artifact.fingerprint != fingerprint:
             return {}, gone
         rows = read_table(artifact.path("index.parquet"), columns=["utterance_id", *Place._fields])
-    except (Damaged, OSError, pa.ArrowException):
+    except (Damaged, KeyError, OSError, pa.ArrowException):
         return {}, gone
     rows = rows.filter(pc.is_in(rows["utterance_id"], value_set=pa.array(asked, pa.string())))
     return dict(zip(rows["utterance_id"].to_pylist(), places_of(rows), strict=True)), None
