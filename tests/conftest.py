@@ -20,6 +20,7 @@ settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("MLFLOW_TRACKING_URI", None)
+os.environ.pop("MLFLOW_EXPERIMENT_NAME", None)
 
 
 @pytest.fixture(scope="session", autouse=True)

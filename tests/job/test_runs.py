@@ -30,16 +30,16 @@ def log_one(root, name):
 def found(root):
     """The runs of the experiment `embed`, by name."""
     client = MlflowClient(f"sqlite:///{root}/mlflow.db")
-    experiment = client.get_experiment_by_name("embed")
+    experiment = client.get_experiment_by_name("xlt_ray/embed")
     return client, {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
 
 
 def test_a_deleted_experiment_is_restored_and_a_line_says_so(root, capsys):
     log_one(root, "a")
     client, _ = found(root)
-    client.delete_experiment(client.get_experiment_by_name("embed").experiment_id)
+    client.delete_experiment(client.get_experiment_by_name("xlt_ray/embed").experiment_id)
     log_one(root, "b")
-    assert capsys.readouterr().out.count("the experiment 'embed' had been deleted") == 1
+    assert capsys.readouterr().out.count("the experiment 'xlt_ray/embed' had been deleted") == 1
     assert set(found(root)[1]) == {"a", "b"}
 
 
@@ -57,7 +57,7 @@ def test_a_store_follows_its_root(root, tmp_path, how, capsys):
     assert (sorted(old.rglob("*")) if old.exists() else []) == ([] if how == "moved" else before)
     client = runs.connect(str(new))
     assert client.get_registered_model("m").latest_versions[0].source == f"{new}/embed/a/model"
-    for run in client.search_runs([client.get_experiment_by_name("embed").experiment_id]):
+    for run in client.search_runs([client.get_experiment_by_name("xlt_ray/embed").experiment_id]):
         name = run.info.run_name
         assert client.download_artifacts(run.info.run_id, "plot.png").endswith("plot.png")
         assert run.info.artifact_uri.startswith((new / "mlflow").as_uri() + "/")
@@ -144,7 +144,7 @@ def test_the_line_that_shows_the_runs_names_the_store(tmp_path, empty_store, nam
     assert words == ["ui", "--backend-store-uri"]
     assert shutil.which(program)
     client = MlflowClient(uri)
-    (run,) = client.search_runs([client.get_experiment_by_name("embed").experiment_id])
+    (run,) = client.search_runs([client.get_experiment_by_name("xlt_ray/embed").experiment_id])
     assert run.info.run_name == "a"
     assert list((root / "mlflow").rglob("plot.png"))
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from xlt_ray.errors import UserError
 from xlt_ray.job import cli, secrets
+from xlt_ray.job.mlflow_run import flatten
 from xlt_ray.job.settings import Job
-from xlt_ray.job.tracking import flatten
 
 words = st.text("abcdefghijklmnopqrstuvwxyz0123456789:@!$%_-", min_size=8, max_size=20)
 

@@ -10,7 +10,7 @@ IDENTITY = {"languages": ["en", "fr"], "embed": {"encoding": "exact", "num_sente
 
 def runs(root, experiment):
     client = mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db")
-    return client, client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    return client, client.search_runs([client.get_experiment_by_name(f"xlt_ray/{experiment}").experiment_id])
 
 
 def test_a_run_holds_parameters_metrics_and_files(tmp_path):
@@ -92,7 +92,7 @@ def test_a_run_inside_another_is_its_child(tmp_path):
     trial = named["finetune search-000"]
     assert trial.data.tags["checkpoint"] == "/weights"
     assert trial.info.end_time - trial.info.start_time >= 60_000
-    assert mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db").get_experiment_by_name("finetune") is None
+    assert mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db").get_experiment_by_name("xlt_ray/finetune") is None
 
 
 def test_weights_are_registered_as_the_next_version(tmp_path):

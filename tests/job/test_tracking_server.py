@@ -82,7 +82,7 @@ def test_a_search_on_a_server(server, monkeypatch):
     assert refused is not None
     assert "\n" not in refused
     client = mlflow.MlflowClient(server)
-    runs = client.search_runs([client.get_experiment_by_name("tune").experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name("xlt_ray/tune").experiment_id])
     child, parent = sorted(runs, key=lambda run: "mlflow.parentRunId" not in run.data.tags)
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert (child.data.metrics["bleu/en-zh"], child.data.params["learning_rate"]) == (12.5, "0.0001")
@@ -117,7 +117,7 @@ def test_a_server_that_dies_does_not_end_the_work_and_its_run_is_logged_later(ru
     told = [line for line in capsys.readouterr().out.splitlines() if "logged" in line]
     assert told == ["runs: 1 artifacts logged, 0 had a run", "runs: 0 artifacts logged, 1 had a run"]
     client = mlflow.MlflowClient(running.address)
-    found = client.search_runs([client.get_experiment_by_name("fisher").experiment_id])
+    found = client.search_runs([client.get_experiment_by_name("xlt_ray/fisher").experiment_id])
     (whole,) = [run for run in found if run.info.status == "FINISHED"]
     assert whole.data.metrics == {f"fisher/{key}": value for key, value in figures.items()}
     assert (whole.data.params["seed"], whole.data.params["corpus"]) == ("0", "c")

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -157,9 +158,18 @@ def test_the_run_is_in_mlflow(finished):
     client = mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db")
     metrics = json.loads((root / "retrieval/tones/metrics.json").read_text())
     # The newest one: other tests have had the same rankings summarised in other modes.
-    run, *_ = client.search_runs([client.get_experiment_by_name("retrieval").experiment_id])
+    run, *_ = client.search_runs([client.get_experiment_by_name("xlt_ray/retrieval").experiment_id])
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["retrieval/r1/en-fr"] == pytest.approx(metrics["pairs"]["en-fr"]["r1"])
+    assert run.data.metrics["retrieval/r1/mean"] == pytest.approx(metrics["mean"]["r1"])
+    table = json.loads(Path(client.download_artifacts(run.info.run_id, "retrieval.json")).read_text())
+    pairs = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert {row["pair"]: row["r1"] for row in pairs} == {
+        pair: pytest.approx(found["r1"]) for pair, found in metrics["pairs"].items()
+    }
+    (read,) = run.inputs.dataset_inputs
+    rows = json.loads((root / "retrieval/tones/config.json").read_text())["identity"]["embeddings"]["rows"]
+    (split,) = rows
+    assert (read.tags[0].value, read.dataset.digest) == (split, rows[split]["sha256"][:36])
     assert run.data.params["retrieval.mode"] == metrics["mode"]
     assert run.data.params["retrieval.protocol"] == metrics["protocol"]
     manifest = json.loads((root / "retrieval/tones/manifest.json").read_text())

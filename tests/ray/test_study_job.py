@@ -88,12 +88,24 @@ def test_the_distance_is_that_of_the_two_fishers_over_the_weights_that_train(stu
 def test_its_runs_are_nested_in_mlflow(studied):
     folder, _, _ = studied
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("study").experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name("xlt_ray/study").experiment_id])
     (parent,) = [of for of in runs if of.info.run_name == "mine"]
     children = {of.info.run_name for of in runs if of.data.tags.get("mlflow.parentRunId") == parent.info.run_id}
-    tuned = {f"{stage} mine-{of}-zh" for stage in ("fisher", "finetune", "translate") for of in SOURCES}
+    tuned = {f"{kind} mine-{source}-zh" for kind in ("fisher", "model") for source in SOURCES}
     assert children == {"translate mine-base", "retrieval mine-test", *tuned}
-    assert {"gain/en-fr", "mean_gain/en"} <= parent.data.metrics.keys()
+    for source in SOURCES:
+        (model,) = [found for found in runs if found.info.run_name == f"model mine-{source}-zh"]
+        parts = [found for found in runs if found.data.tags.get("mlflow.parentRunId") == model.info.run_id]
+        assert {found.info.run_name for found in parts} == {
+            f"{kind} mine-{source}-zh" for kind in ("finetune", "translate")
+        }
+        scores = read(folder, "translate", f"mine-{source}-zh")["directions"]
+        assert model.data.metrics["test/bleu_learned"] == pytest.approx(scores[f"{source}-zh"]["bleu"])
+        assert model.data.params["finetune.learning_rate"] == "0.01"
+    figures = read(folder, "study", "mine")
+    assert parent.data.metrics["gain/best_source"] == pytest.approx(figures["ranking"][0]["mean_gain"])
+    gains = [figures["transfer"][a][b]["gain"] for a in SOURCES for b in SOURCES if a != b]
+    assert parent.data.metrics["gain/others"] == pytest.approx(sum(gains) / 2)
 
 
 def test_a_finished_study_is_left_alone(studied):

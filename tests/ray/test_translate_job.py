@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -222,12 +223,15 @@ def test_the_run_is_in_mlflow(corpus, base):
 
     root, _, _ = corpus
     client = mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("translate").experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name("xlt_ray/translate").experiment_id])
     (run,) = (run for run in runs if run.info.run_name == "base")
     figures = metrics_of(root, "base")
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["chrf/fr-zh"] == pytest.approx(figures["directions"]["fr-zh"]["chrf"])
-    assert run.data.metrics["wer/fr"] == pytest.approx(figures["directions"]["fr-fr"]["wer"])
+    table = json.loads(Path(client.download_artifacts(run.info.run_id, "scores.json")).read_text())
+    rows = {row[0]: dict(zip(table["columns"], row, strict=True)) for row in table["data"]}
+    assert rows["fr-zh"]["chrf"] == pytest.approx(figures["directions"]["fr-zh"]["chrf"])
+    assert rows["fr-fr"]["wer"] == pytest.approx(figures["directions"]["fr-fr"]["wer"])
+    assert run.data.metrics["wer/mean"] == pytest.approx(figures["means"]["transcription"]["wer"])
     assert run.data.params["translate.num_beams"] == "1"
     assert run.data.params["embeddings.name"] == "base"
     assert run.data.tags["mlflow.note.content"].startswith("BLEU ")

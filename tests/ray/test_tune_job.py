@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import mlflow
 import psutil
@@ -15,6 +16,8 @@ import pytest
 from ray_speech import row, tone, write_rows
 from soundfile import write
 from tiny import tiny_whisper
+
+from xlt_ray.job.tracking import HEADLINES
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -101,13 +104,18 @@ def test_a_search_that_is_killed_goes_on_with_what_is_missing(world):
     assert not (artifact / "search").exists()
 
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("tune").experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name("xlt_ray/tune").experiment_id])
     (parent,) = [run for run in runs if run.info.run_name == "search" and run.info.status == "FINISHED"]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     trials = [run for run in children if run.info.run_name.startswith("trial ")]
     assert {run.info.run_name for run in trials} == {f"trial search-{number:03d}" for number in range(4)}
     for run in trials:
-        assert {"new_bleu", "old_bleu", "bleu/en-zh", "bleu/fr-en"} <= run.data.metrics.keys()
+        assert {"new_bleu", "old_bleu", "kept/gain", "finetune/num_steps"} <= run.data.metrics.keys()
+        assert len(run.data.metrics) <= HEADLINES
+        table = json.loads(Path(client.download_artifacts(run.info.run_id, "bleu.json")).read_text())
+        bleu = dict(table["data"])
+        assert bleu.keys() == {"en-zh", "fr-en"}
+        assert run.data.metrics["new_bleu"] == pytest.approx(bleu["en-zh"])
         assert {"learning_rate", "ewc_lambda"} <= run.data.params.keys()
 
     assert "nothing to search" in finish(start(flags))

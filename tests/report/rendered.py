@@ -17,6 +17,7 @@ class Page(HTMLParser):
         self.links: list[tuple[str, str]] = []
         self.rows: list[list[str]] = []
         self.articles: list[str] = []
+        self.scripts: list[str] = []
         self.text = ""
         self.feed(source)
 
@@ -41,7 +42,9 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" in self.open:
+        if "script" in self.open:
+            self.scripts.append(data)
+        if {"style", "script"} & set(self.open):
             return
         self.text += data
         if "article" in self.open:

@@ -44,6 +44,7 @@ from xlt_ray.translate import scores as translated
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
 PAIRS = [f"{query}-{candidate}" for query, candidate in itertools.permutations(LANGUAGES, 2)]
+SORT = (Path(formats.__file__).parent / "sort.js.jinja").read_text().rstrip("\n")
 HOSTILE = "<script>alert('boo')</script> & \"friends\""
 TEXTS = {
     "agent-loggedoff": {
@@ -304,18 +305,27 @@ def test_the_first_sentence_is_the_answer(page: Page) -> None:
 
 
 def test_gain_and_chance_are_judged_by_the_interval(tmp_path: Path) -> None:
+    """A gain by that of the paired difference: en-fr is clear, though the intervals of the two scores overlap."""
     metrics = retrieval_metrics()
-    shift = {"en-es": 0.2, "en-fr": 0.05, "en-it": -0.2}
+    shift = {"en-es": 0.2, "en-fr": 0.05, "en-it": -0.2, "en-ru": 0.02}
     for pair, figures in metrics["pairs"].items():
         figures.update(r1=0.6, r1_ci95=[0.56, 0.64])
-        level = 0.6 - shift.get(pair, 0.0)
-        metrics["baselines"]["mean_pool"]["pairs"][pair].update(r1=level, r1_ci95=[level - 0.04, level + 0.04])
+        gain = shift.get(pair, 0.0)
+        metrics["baselines"]["mean_pool"]["pairs"][pair].update(
+            r1=0.6 - gain, r1_ci95=[0.56 - gain, 0.64 - gain], lead_ci95=[gain - 0.03, gain + 0.03]
+        )
     metrics["pairs"]["fr-en"].update(r1_ci95=[0.001, 0.64])
     write_artifact(tmp_path, "retrieval", "close", metrics, [])
     run = collect(str(tmp_path)).retrieval["close"]
-    assert {f"{row.query}-{row.candidate}" for row in run.pairs if row.gain_is_clear} == {"en-es", "en-it"}
-    text = " ".join(Page(render(collect(str(tmp_path)))).text.split())
-    assert "clear gain in 1, clear loss in 1 of 20" in text
+    assert {f"{row.query}-{row.candidate}" for row in run.pairs if row.gain_is_clear} == {"en-es", "en-fr", "en-it"}
+    page = Page(render(collect(str(tmp_path))))
+    text = " ".join(page.text.split())
+    assert "clear gain in 2, clear loss in 1 of 20" in text
+    assert [page.row(f"en → {code}", "60.0")[8] for code in ("es", "fr", "ru")] == [
+        "+17.0 to +23.0",
+        "+2.0 to +8.0",
+        "−1.0 to +5.0",
+    ]
     assert "19 of 20 pairs above it" in text
 
 
@@ -380,8 +390,25 @@ def test_best_retrievals_have_the_widest_margins(results: Results) -> None:
     assert all(item.rank == 1 and item.top[0].correct for item in shown)
 
 
+def test_an_older_run_without_paired_intervals_claims_no_gain(results: Results, page: Page) -> None:
+    assert not [row for row in results.retrieval["demo"].pairs if row.gain_is_clear]
+    assert "this run kept none, so run retrieval again for it" in page.words
+
+
+def test_the_headline_names_model_and_corpus(root: Path, tmp_path: Path) -> None:
+    write_artifact(tmp_path, "embed", "demo", {"languages": {}}, [])
+    for name, corpus in (("demo", "manifest:s3://ann:hunter2@b/<x>.tsv"), ("more", "asterisk")):
+        write_artifact(tmp_path, "embed", name, {"languages": {}}, [])
+        write_json(tmp_path / "embed" / name / "config.json", {"settings": {"corpus": corpus, "model": "base"}})
+    source = render(collect(str(tmp_path)))
+    shown = "base on manifest:s3://***@b/&lt;x&gt;.tsv, asterisk"
+    assert f'<p class="subject">{shown}</p>' in source
+    assert f" · {shown} · xlt_ray report</title>" in source
+
+
 def test_hostile_text_is_text(source: str, page: Page) -> None:
-    assert "script" not in page.tags
+    assert page.scripts == [f"\n{SORT}"]
+    assert source.count("<script") == 1
     assert HOSTILE in page.text
     assert HOSTILE not in source
 

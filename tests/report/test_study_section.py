@@ -35,13 +35,21 @@ def test_the_lead_names_the_best_source_and_its_doubt(tmp_path: Path) -> None:
     before = sum(bleu for heard, bleu in UNTOUCHED.items() if heard != "it") / 4
     assert "Of 5 languages, training on it helps the others most: +3.1 BLEU into zh" in text
     assert f"(95% interval +2.7 to +3.5) over the untouched model's {before:.1f}." in text
-    assert "The order is not certain: its interval meets that of es." in text
+    assert "The order is not certain: on the same sentences, es may gain as much." in text
     assert text.count("Paper value: not available.") == 1
 
 
 def test_a_clear_order_raises_no_doubt(tmp_path: Path) -> None:
     ranking = [row | {"mean_gain_ci95": [row["mean_gain"]] * 2} for row in study_figures()["ranking"]]
     assert "not certain" not in page_of(tmp_path, ranking=ranking)[1].words
+
+
+def test_a_paired_difference_decides_the_order_where_there_is_one(tmp_path: Path) -> None:
+    """The intervals of it and es overlap; on the same sentences es is behind, and fr may not be."""
+    behind = {"it": None, "es": [0.1, 0.3], "fr": [-0.1, 1.9], "en": [1.0, 2.0], "ru": [2.0, 4.0]}
+    ranking = [row | {"behind_ci95": behind[row["source"]]} for row in study_figures()["ranking"]]
+    text = page_of(tmp_path, ranking=ranking)[1].words
+    assert "on the same sentences, fr may gain as much." in text
 
 
 def test_the_matrix_has_the_trained_language_in_the_row_below_the_untouched_model(tmp_path: Path) -> None:

@@ -64,3 +64,28 @@ def test_all_scores_see_the_same_draws_however_many_are_made_at_a_time():
         for name, of_score in ranks.items():
             expected = whole_matrix.interval(of_score, sentences, 5, num_resamples)
             assert found[name]["r1_ci95"] == expected
+
+
+def test_the_interval_of_a_lead_is_that_of_the_differences_on_the_same_sentences():
+    """Against a naive bootstrap; two scores that fail together differ far less than their intervals say."""
+    generator = np.random.default_rng(4)
+    sentences = [f"s{n // 2}" for n in range(160)]
+    one = np.repeat(generator.integers(1, 3, 80), 2)
+    other = np.where(generator.random(160) < 0.1, 3, one)
+    found = ranking.summarise(
+        {"one": one, "other": other},
+        sentences,
+        num_candidates=40,
+        num_positives=np.ones(160, int),
+        seed=0,
+        num_resamples=4000,
+    )
+    assert found["one"]["lead_ci95"] is None
+    naive = []
+    for _ in range(4000):
+        drawn = [n for s in generator.integers(0, 80, 80) for n in (2 * s, 2 * s + 1)]
+        naive.append(np.mean(one[drawn] == 1) - np.mean(other[drawn] == 1))
+    low, high = found["other"]["lead_ci95"]
+    assert [low, high] == pytest.approx(np.percentile(naive, [2.5, 97.5]), abs=0.004)
+    assert low > 0
+    assert found["one"]["r1_ci95"][0] < found["other"]["r1_ci95"][1]

@@ -87,6 +87,15 @@ def test_the_ranking_leaves_out_what_was_heard_in_training(made):
         drawn = [np.mean([draw[source, b] for b in "abc" if b != source]) for draw in draws]
         assert row["mean_gain_ci95"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]).tolist())
         assert row["mean_gain_ci95"][0] < row["mean_gain"] < row["mean_gain_ci95"][1]
+    best = rows[0]["source"]
+    assert rows[0]["behind_ci95"] is None
+    for row in rows[1:]:
+        of_draws = [
+            np.mean([draw[best, b] for b in "abc" if b != best])
+            - np.mean([draw[row["source"], b] for b in "abc" if b != row["source"]])
+            for draw in draws
+        ]
+        assert row["behind_ci95"] == pytest.approx(np.percentile(of_draws, [2.5, 97.5]).tolist())
 
 
 @settings(max_examples=30, deadline=None)

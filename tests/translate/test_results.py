@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from xlt_ray import languages
+from xlt_ray.job.tracking import HEADLINES
 from xlt_ray.store.schema import HYPOTHESIS
 from xlt_ray.translate import results as tables
 from xlt_ray.translate import scores as results
@@ -232,10 +233,13 @@ def test_a_direction_into_english_that_had_no_bleu_has_none_to_keep():
 
 class Recorder:
     def __init__(self):
-        self.values, self.tables = {}, {}
+        self.values, self.model, self.tables = {}, {}, {}
 
     def metrics(self, values):
         self.values |= values
+
+    def of_model(self, values):
+        self.model |= values
 
     def table(self, columns, file):
         self.tables[file] = columns
@@ -255,16 +259,32 @@ def finished():
 def test_keys_line_up_before_and_after_tuning():
     figures, after = finished()
     recorder = Recorder()
-    tables.log(recorder, figures, after)
-    english, kept = figures["directions"]["fr-en"], figures["kept"]
-    expected = {f"{key}/fr-en": english[key] for key in ("bleu", "chrf", "comet")}
-    expected |= {"wer/fr": figures["directions"]["fr-fr"]["wer"], "wer/mean": figures["means"]["transcription"]["wer"]}
-    expected |= {"bleu/mean/zh": figures["means"]["zh"]["bleu"], "empty_rate/fr-en": 0.25, "empty_rate/it-it": 0}
-    expected |= {"kept/fr-en": kept["directions"]["fr-en"]["retained"]}
+    tables.log(recorder, figures, after, "test", ["fr-zh"])
+    english, chinese, kept = figures["directions"]["fr-en"], figures["directions"]["fr-zh"], figures["kept"]
+    expected = {"bleu/into_en": english["bleu"], "bleu/elsewhere": figures["means"]["zh"]["bleu"]}
+    expected |= {"chrf/mean": (english["chrf"] + chinese["chrf"]) / 2, "comet/mean": english["comet"]}
+    expected |= {"wer/mean": figures["means"]["transcription"]["wer"], "empty_rate/mean": 0.5 / 4}
     expected |= {f"kept/{key}": kept[key] for key in ("backward_transfer", "gain")}
-    assert expected.items() <= recorder.values.items()
-    assert not {"comet/fr-zh", "wer/it", "kept/fr-zh"} & recorder.values.keys()
-    assert None not in recorder.values.values()
+    assert recorder.values == pytest.approx(expected)
+    assert len(expected) == HEADLINES
+    assert recorder.model == pytest.approx(
+        {
+            **{"test/bleu_learned": chinese["bleu"], "test/bleu_into_en": english["bleu"]},
+            **{"test/comet": english["comet"], "test/gain": kept["gain"]},
+            "test/backward_transfer": kept["backward_transfer"],
+        }
+    )
+    columns = recorder.tables["scores.json"]
+    rows = {name: {key: columns[key][at] for key in columns} for at, name in enumerate(columns["direction"])}
+    assert {key: rows["fr-en"][key] for key in ("bleu", "chrf", "comet")} == {
+        key: english[key] for key in ("bleu", "chrf", "comet")
+    }
+    assert [rows["fr-en"]["bleu_low"], rows["fr-en"]["bleu_high"]] == english["bleu_ci95"]
+    assert rows["fr-fr"]["wer"] == figures["directions"]["fr-fr"]["wer"]
+    assert (rows["fr-en"]["empty_rate"], rows["it-it"]["empty_rate"]) == (0.25, 0)
+    assert rows["fr-en"]["retained"] == kept["directions"]["fr-en"]["retained"]
+    assert rows["fr-en"]["p_value"] == kept["directions"]["fr-en"]["p_value"]
+    assert [rows["fr-zh"]["comet"], rows["it-it"]["wer"], rows["fr-zh"]["retained"]] == [None, None, None]
     columns = recorder.tables["hypotheses.json"]
     assert columns["direction"] == ["fr-en"] * 4 + ["fr-zh"] + ["fr-fr"] * 4 + ["it-it"]
     assert columns["hypothesis"][0] == SAID[0]
@@ -274,9 +294,9 @@ def test_the_logged_hypotheses_are_few_and_of_every_direction():
     many = {name: hypotheses(name, ["a"] * 150, ["b"] * 150) for name in ("fr-en", "it-en")}
     recorder = Recorder()
     figures = results.summarise(many, {})
-    tables.log(recorder, figures, many)
+    tables.log(recorder, figures, many, "test", ())
     assert recorder.tables["hypotheses.json"]["direction"] == ["fr-en"] * 100 + ["it-en"] * 100
-    tables.log(recorder, figures, {f"{number}-en": many["fr-en"] for number in range(201)})
+    tables.log(recorder, figures, {f"{number}-en": many["fr-en"] for number in range(201)}, "test", ())
     assert len(recorder.tables["hypotheses.json"]["direction"]) == 200
 
 

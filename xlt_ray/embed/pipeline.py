@@ -78,7 +78,7 @@ def embed(embeddings: Embeddings) -> Artifact:
         started = time.monotonic()
         cut = _encode_missing(artifact, work)
         metrics = _commit(artifact, work, cut, time.monotonic() - started)
-        results.log(tracker, metrics, artifact.uri, time.monotonic() - started)
+        results.log(tracker, metrics, artifact, time.monotonic() - started)
     return artifact
 
 

@@ -111,14 +111,25 @@ def _splits(kept: pa.Table, language: str) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def log(tracker: Tracker, metrics: dict[str, Any], uri: str, seconds: float) -> None:
-    """The metrics as an MLflow run shows them."""
+def log(tracker: Tracker, metrics: dict[str, Any], artifact: Artifact, seconds: float) -> None:
+    """The metrics of a committed artifact as an MLflow run shows them."""
+    totals = {
+        key: sum(scores[key] for scores in metrics["languages"].values())
+        for key in ("seconds", "num_utterances", "num_rejected")
+    }
+    tracker.metrics({f"embed/{key}": total for key, total in totals.items()} | {"embed/wall_time_s": seconds})
+    tracker.table(table_columns(metrics), "languages.json")
+    if corpus := artifact.read_json("manifest.json")["inputs"].get("corpus"):
+        rows = {"all": {key: corpus[key] for key in ("num_rows", "sha256")}}
+        tracker.datasets(corpus["name"], rows, artifact.path("index.parquet"))
+    tracker.describe(f"{totals['num_utterances']} recordings encoded.\n\nArtifact: `{artifact.uri}`")
+
+
+def table_columns(metrics: dict[str, Any]) -> dict[str, list[Any]]:
+    """The figures of every language as columns."""
     languages = metrics["languages"]
-    num_rejected = sum(scores["num_rejected"] for scores in languages.values())
-    tracker.metrics({f"embed/seconds/{code}": scores["seconds"] for code, scores in languages.items()})
-    tracker.metrics({"embed/num_rejected": num_rejected, "embed/wall_time_s": seconds})
-    num = sum(scores["num_utterances"] for scores in languages.values())
-    tracker.describe(f"{num} recordings encoded.\n\nArtifact: `{uri}`")
+    names = ("seconds", "num_utterances", "num_rejected")
+    return {"language": list(languages), **{name: [scores[name] for scores in languages.values()] for name in names}}
 
 
 def as_table(metrics: dict[str, Any]) -> Table:

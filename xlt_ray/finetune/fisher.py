@@ -46,8 +46,9 @@ def estimate(job: FinetuneJob, embeddings: Embeddings, artifact: Artifact) -> No
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
     resume.drop_damaged(artifact)
-    inputs = {"model": job.model, "embed": embeddings.name}
-    with track(job.root, "fisher", artifact.name, artifact.identity, inputs) as tracker:
+    inputs = {"corpus": embeddings.settings["corpus"], "model": job.model, "embed": embeddings.name}
+    read = embeddings.artifact
+    with track(job.root, "fisher", artifact.name, artifact.identity, inputs, read=read) as tracker:
         started = time.monotonic()
         chosen = _examples(job, embeddings, artifact.identity["fisher"]["keep"])
         artifact.write_table("data/examples.parquet", chosen.table)

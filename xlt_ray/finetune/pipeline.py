@@ -26,7 +26,7 @@ from xlt_ray.finetune.plan import FinetunePlan
 from xlt_ray.finetune.work import Work
 from xlt_ray.job import cluster, pools
 from xlt_ray.job.settings import identity
-from xlt_ray.job.tracking import Tracker, track
+from xlt_ray.job.tracking import Model, Tracker, track
 from xlt_ray.models import export, whisper
 from xlt_ray.models.prompts import Prompter
 from xlt_ray.store import artifacts
@@ -49,7 +49,8 @@ def finetune(plan: FinetunePlan) -> Artifact:
     if plan.fisher:
         fisher.estimate(job, plan.embeddings, plan.fisher)
     inputs = {"corpus": artifact.settings["corpus"], "model": job.model, "embed": plan.embeddings.name}
-    with track(job.root, "finetune", artifact.name, artifact.identity, inputs) as tracker:
+    read, model = plan.embeddings.artifact, Model(artifact=artifact)
+    with track(job.root, "finetune", artifact.name, artifact.identity, inputs, read=read, model=model) as tracker:
         started = time.monotonic()
         checkpoint = trainer.train(work, workers)
         files, log, sha256 = ray.get(ray.remote(num_cpus=0.9)(_save).remote(checkpoint, work))

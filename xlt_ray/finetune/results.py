@@ -40,13 +40,26 @@ def log(
         steps: the log of the training, a row a step.
         seconds: that the run took.
     """
-    directions = {name.removeprefix("dev_bleu/") for row in steps for name in row if name.startswith("dev_bleu/")}
-    curves = _CURVES | {f"dev/bleu/{direction}": f"dev_bleu/{direction}" for direction in sorted(directions)}
-    for key, name in curves.items():
+    for key, name in _CURVES.items():
         tracker.curve(key, [(int(row["step"]), row[name]) for row in steps if name in row])
     tracker.metrics({"finetune/samples_per_s": figures["samples_per_s"], "finetune/wall_time_s": seconds})
+    if (dev := dev_columns(steps))["step"]:
+        tracker.table(dev, "dev_bleu.json")
+    best = {"dev/bleu": figures["dev_bleu"]["best"]} if figures["dev_bleu"] else {}
+    tracker.of_model(best | {"train/loss": figures["loss"]["last"]})
     tracker.describe(f"{sentence(figures)}\n\nArtifact: `{artifact.uri}`")
     tracker.checkpoint(artifact.path("model"))
+
+
+def dev_columns(steps: list[dict[str, float]]) -> dict[str, list[Any]]:
+    """Dev BLEU of every direction at every step where it was measured, as columns."""
+    found = [
+        (int(row["step"]), name.removeprefix("dev_bleu/"), value)
+        for row in steps
+        for name, value in row.items()
+        if name.startswith("dev_bleu/")
+    ]
+    return {name: [cells[at] for cells in found] for at, name in enumerate(("step", "direction", "bleu"))}
 
 
 def summarise(log: list[dict[str, float]], examples: pa.Table) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import logging
 import os
 import shlex
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # MLflow and its database take 3 s to import, which workers a
 
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 _FOLDER = "mlflow"  # of the files of runs, under the root
-_LOCK_S = 600  # a new database takes 3 to 30 s, and several jobs may wait for one another
+_LOCK_S = 120  # a new database takes 3 to 30 s, and only the first of several jobs makes it
 _PROBE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "4", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 # MLflow's own values are 120 s and 7 retries: 280 s for each call to a server that is gone.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
@@ -90,14 +90,37 @@ def answers(client: MlflowClient) -> bool:
 
 def experiment(client: MlflowClient, stage: str, root: str) -> str:
     """The id of the experiment of a stage; it is made, or restored where somebody has deleted it."""
-    found: Experiment | None = client.get_experiment_by_name(stage)
+    name = experiment_name(stage)
+    found: Experiment | None = client.get_experiment_by_name(name)
     if found is None:
         # Without the kind, MLflow 3 opens an experiment as a place for prompts and traces, not for metrics to compare.
-        return str(client.create_experiment(stage, _artifact_location(root), _KIND))
+        return str(client.create_experiment(name, _artifact_location(root), _KIND))
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
-        print(f"runs: the experiment {stage!r} had been deleted in MLflow; it is restored, with its runs", flush=True)
+        print(f"runs: the experiment {name!r} had been deleted in MLflow; it is restored, with its runs", flush=True)
     return str(found.experiment_id)
+
+
+def experiment_name(stage: str) -> str:
+    """The experiment of a stage; MLFLOW_EXPERIMENT_NAME stands for `xlt_ray` before it."""
+    prefix = os.environ.get("MLFLOW_EXPERIMENT_NAME", "").rstrip("/") or "xlt_ray"
+    return f"{prefix}/{stage}"
+
+
+def find(client: MlflowClient, stages: Iterable[str], tags: Mapping[str, str]) -> tuple[str, str] | None:
+    """Experiment and id of the newest run with these tags in the experiments of some stages; None where there is none.
+
+    Args:
+        client: of the place.
+        stages: whose experiments are searched, those aside that somebody has deleted.
+        tags: the first is searched for, so it has no quotation marks; the others are compared.
+    """
+    there = [client.get_experiment_by_name(experiment_name(stage)) for stage in stages]
+    active = [found.experiment_id for found in there if found and found.lifecycle_stage == "active"]
+    key, value = next(iter(tags.items()))
+    found = client.search_runs(active, filter_string=f"tags.{key} = '{value}'") if active else []
+    same = (run.info for run in found if tags.items() <= run.data.tags.items())
+    return next(((str(info.experiment_id), str(info.run_id)) for info in same), None)
 
 
 def lose(root: str, why: str) -> None:
@@ -231,7 +254,7 @@ def _rename(transaction: Connection, old: str, new: str) -> None:
 
 
 def _quiet() -> None:
-    """Keep the database migration of a new store (about 50 lines) out of the job's output."""
+    """Keep out of the job's output the migration of a new store (about 50 lines), and tracebacks: `lose` tells them."""
     logging.getLogger("alembic").setLevel(logging.ERROR)
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="mlflow")

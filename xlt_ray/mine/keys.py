@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 _AGAINST = ("precision", "recall", "f1")
+_COUNTS = ("num_first", "num_second", "num_found", "num_mined")
 
 
 def keys(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Numbers of metrics.json for MLflow, keyed so that two runs line up: `mine/num_mined/en-fr`."""
-    values: dict[str, float] = {}
-    for pair, figures in metrics["pairs"].items():
-        values[f"mine/num_mined/{pair}"] = figures["num_mined"]
-        if figures["against_corpus"]:
-            values |= {f"mine/{key}/{pair}": figures["against_corpus"][key] for key in _AGAINST}
-        for direction, recall in figures["candidate_recall"].items():
-            if recall:
-                values[f"mine/candidate_recall/{direction}"] = recall["first"]
-    return values
+    """Over all pairs of languages: how many were mined, and the means of what is known of them."""
+    pairs = metrics["pairs"].values()
+    values: dict[str, float] = {"mine/num_mined": sum(figures["num_mined"] for figures in pairs)}
+    known = [figures["against_corpus"] for figures in pairs if figures["against_corpus"]]
+    if known:
+        values |= {f"mine/{key}/mean": fmean(told[key] for told in known) for key in _AGAINST}
+    held = [recall["first"] for figures in pairs for recall in figures["candidate_recall"].values() if recall]
+    return values | ({"mine/candidate_recall/mean": fmean(held)} if held else {})
 
 
 def table_columns(metrics: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """What was mined of every pair of languages, as columns."""
-    shown = ("num_first", "num_second", "num_found", "num_mined")
-    rows = [{"pair": pair, **{key: figures[key] for key in shown}} for pair, figures in metrics["pairs"].items()]
+    """What was mined of every pair of languages, as columns; null where nothing is known."""
+    rows = [{"pair": pair, **_row(pair, figures)} for pair, figures in metrics["pairs"].items()]
     return {key: [row[key] for row in rows] for key in rows[0]}
+
+
+def _row(pair: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    told = figures["against_corpus"] or {}
+    back = "-".join(reversed(pair.split("-", 1)))
+    recall = {way: (figures["candidate_recall"].get(way) or {}).get("first") for way in (pair, back)}
+    return {
+        **{key: figures[key] for key in _COUNTS},
+        **{key: told.get(key) for key in _AGAINST},
+        "candidate_recall": recall[pair],
+        "candidate_recall_back": recall[back],
+    }

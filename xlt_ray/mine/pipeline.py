@@ -44,7 +44,8 @@ def mine(plan: MinePlan) -> Artifact:
     rows = plan.embeddings.recordings(job.mine.split)
     recordings = {code: rows.filter(pc.equal(rows["language"], code)) for code in job.languages}
     _require_speech(plan.embeddings.artifact, recordings)
-    with track(job.root, "mine", job.name, artifact.identity, _inputs(plan)) as tracker:
+    read = plan.embeddings.artifact
+    with track(job.root, "mine", job.name, artifact.identity, _inputs(plan), read=read) as tracker:
         started = time.monotonic()
         mining = _mining(plan, recordings)
         done = artifact.done()

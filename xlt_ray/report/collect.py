@@ -8,61 +8,29 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import io
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
-
-from PIL import Image
 
 from xlt_ray.embed.section import Speech, read_speech
 from xlt_ray.errors import Damaged, UserError
 from xlt_ray.finetune.section import Training, read_training
+from xlt_ray.job.secrets import redacted
 from xlt_ray.mine.section import Mining, read_mining
+from xlt_ray.report.artifact import Artifact as Artifact
+from xlt_ray.report.artifact import read_artifact
+from xlt_ray.report.clips import Clips, read_clips
 from xlt_ray.retrieval.section import Retrieval, read_retrieval
 from xlt_ray.store import artifacts, reading, storage
 from xlt_ray.store.schema import versions_of
 from xlt_ray.study.section import Study, read_study
 from xlt_ray.translate.recipe import read_recipe
+from xlt_ray.translate.samples import Samples, read_samples
+from xlt_ray.translate.scores import by_direction
 from xlt_ray.translate.section import Group, Run, group_runs
 from xlt_ray.tune.section import Search, read_search
 
 STAGES = ("embed", "retrieval", "mine", "fisher", "finetune", "tune", "translate", "study")
 """Directories of a root that hold artifacts, in the order of the data flow."""
-
-MAX_REJECTED_ROWS = 200
-"""Rejected rows shown of one artifact; the counts by reason are always complete."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Plot:
-    """One figure of an artifact: its file name without ending, the PNG itself, and the caption the PNG carries."""
-
-    name: str
-    png: bytes
-    caption: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Artifact:
-    """One finished artifact.
-
-    Attributes:
-        config: settings of the run, nested.
-        manifest: provenance: git, versions, hardware, wall time, inputs, files and row counts.
-        metrics: `metrics.json`, {} where the stage writes none.
-        reasons: number of rejected rows by reason, the most frequent first.
-        rejected: the first MAX_REJECTED_ROWS rows of `rejected.parquet`.
-    """
-
-    stage: str
-    name: str
-    config: dict[str, Any]
-    manifest: dict[str, Any]
-    metrics: dict[str, Any]
-    plots: tuple[Plot, ...]
-    reasons: dict[str, int]
-    rejected: tuple[dict[str, str], ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +45,8 @@ class Results:
         damaged: what is wrong with those that were finished, by `{stage}/{name}`, with the command that mends it.
         speech: of each finished `embed` artifact, by name.
         retrieval: of each finished `retrieval` artifact, by name.
+        samples: translations of each finished `translate` artifact, by name.
+        clips: what the page plays of the examples.
         mining: of each finished `mine` artifact, by name.
         training: of each finished `finetune` artifact, by name.
         searches: of each finished `tune` artifact, by name.
@@ -93,12 +63,28 @@ class Results:
     damaged: dict[str, str]
     speech: dict[str, Speech]
     retrieval: dict[str, Retrieval]
+    samples: dict[str, Samples]
+    clips: Clips
     mining: dict[str, Mining]
     training: dict[str, Training]
     searches: dict[str, Search]
     studies: dict[str, Study]
     keeping: tuple[Group, ...]
     not_placed: tuple[str, ...]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """What was asked for as --model, by all artifacts."""
+        return self._asked("model")
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """What was asked for as --corpus, by all artifacts."""
+        return self._asked("corpus")
+
+    def _asked(self, name: str) -> tuple[str, ...]:
+        found = (artifact.config.get("settings", {}).get(name) for artifact in self.artifacts)
+        return tuple(dict.fromkeys(redacted(str(value)) for value in found if value))
 
     def of(self, stage: str) -> list[Artifact]:
         """Finished artifacts of one stage."""
@@ -137,6 +123,8 @@ def collect(root: str, *, verify: bool = False) -> Results:
         damaged=damaged,
         speech=figures("embed"),
         retrieval=figures("retrieval"),
+        samples=figures("translate"),
+        clips=read_clips(root, _recordings(read)),
         mining=figures("mine"),
         training=figures("finetune"),
         searches=figures("tune"),
@@ -158,7 +146,7 @@ def _read_all(
     for stored in finished:
         try:
             stored.require_whole(verify=verify)
-            artifact = _read_artifact(stored)
+            artifact = read_artifact(stored)
             # Whatever a reader meets in a file that changed without growing or shrinking is damage too.
             with reading.reading(stored.uri):
                 read.append((artifact, _figures(stored, artifact)))
@@ -178,6 +166,9 @@ def _figures(stored: artifacts.Artifact, artifact: Artifact) -> Any:
             is_known = artifact.manifest.get("schema") == versions_of("retrieval")
             files = [file for file in stored.files() if file.endswith(".parquet")] if is_known else []
             return read_retrieval(artifact.metrics, files)
+        case "translate":
+            is_known = artifact.manifest.get("schema") == versions_of("translate")
+            return read_samples(by_direction(stored.tables()) if is_known else {})
         case "mine":
             return read_mining(artifact.metrics)
         case "finetune":
@@ -190,41 +181,17 @@ def _figures(stored: artifacts.Artifact, artifact: Artifact) -> Any:
     return None
 
 
-def _read_artifact(stored: artifacts.Artifact) -> Artifact:
-    reasons, rejected = _read_rejected(stored)
-    return Artifact(
-        stage=stored.stage,
-        name=stored.name,
-        config=_read_json(stored, "config.json"),
-        manifest=_read_json(stored, "manifest.json"),
-        metrics=_read_json(stored, "metrics.json"),
-        plots=tuple(_read_plots(stored.path("plots"))),
-        reasons=reasons,
-        rejected=rejected,
-    )
-
-
-def _read_json(stored: artifacts.Artifact, name: str) -> dict[str, Any]:
-    """The object in a JSON file; {} where there is no such file."""
-    return dict(stored.read_json(name)) if stored.has(name) else {}
-
-
-def _read_rejected(stored: artifacts.Artifact) -> tuple[dict[str, int], tuple[dict[str, str], ...]]:
-    if not stored.has("rejected.parquet"):
-        return {}, ()
-    table = artifacts.read_table(stored.path("rejected.parquet"))
-    reasons = Counter(table["reason"].to_pylist())
-    return dict(reasons.most_common()), tuple(table.slice(0, MAX_REJECTED_ROWS).to_pylist())
-
-
-def _read_plots(uri: str) -> Iterator[Plot]:
-    """PNG files, each with the caption in its `Description` text chunk."""
-    for file in storage.list_files(uri):
-        if file.endswith(".png"):
-            png = storage.read_bytes(file)
-            with reading.reading(file), Image.open(io.BytesIO(png)) as image:
-                caption = str(image.info.get("Description", ""))
-            yield Plot(name=file.rsplit("/", 1)[-1].removesuffix(".png"), png=png, caption=caption)
+def _recordings(read: Sequence[tuple[Artifact, Any]]) -> Iterator[tuple[dict[str, str], str]]:
+    """What the page plays, once for each place where it does, by the embed artifact that has it."""
+    for artifact, found in read:
+        if not artifact.embedded:
+            continue
+        if artifact.stage == "retrieval":
+            names = [name for item in (*found.worst, *found.best) for name in item.recordings]
+        else:
+            samples = (*found.worst, *found.best) if artifact.stage == "translate" else ()
+            names = [sample.utterance_id for sample in samples]
+        yield from ((artifact.embedded, name) for name in names)
 
 
 def _runs(artifacts: Sequence[Artifact]) -> Iterator[Run]:

@@ -13,11 +13,13 @@ import jinja2
 
 from xlt_ray.charts.plane import path
 from xlt_ray.finetune.section import highest_dev, highest_loss
-from xlt_ray.report.collect import STAGES, Results
+from xlt_ray.report import clips
+from xlt_ray.report.collect import STAGES, Artifact, Results
 from xlt_ray.study.section import predictor_name, scatter
 from xlt_ray.translate.distance import distance_correlation, distance_scatter, has_unseen, unseen_languages
 from xlt_ray.translate.pareto import pareto
 from xlt_ray.translate.recipe import general
+from xlt_ray.translate.samples import MAX_SCORED
 from xlt_ray.tune.section import objective_name, setting_name, setting_value, trial_plane
 
 SECTIONS = {stage: f"{stage}/section.html.jinja" for stage in STAGES} | {"fisher": "finetune/section_fisher.html.jinja"}
@@ -105,6 +107,11 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
+def embedded(artifact: Artifact) -> str:
+    """Name of the embed artifact that an artifact was made from; empty where it names none."""
+    return str(artifact.embedded.get("name", ""))
+
+
 def data_uri(png: bytes) -> str:
     """The image as a `data:` URI."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
@@ -119,10 +126,29 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (percent, points, signed, decimal, times, count, duration, score_name, plot_caption, flatten, data_uri)
+    filters = (
+        percent,
+        points,
+        signed,
+        decimal,
+        times,
+        count,
+        duration,
+        score_name,
+        plot_caption,
+        flatten,
+        data_uri,
+        embedded,
+    )
     drawn = (path, pareto, trial_plane, scatter, highest_loss, highest_dev, distance_scatter)
     named = (general, objective_name, setting_name, setting_value, predictor_name)
     unseen = (unseen_languages, distance_correlation)
     environment.filters |= {function.__name__: function for function in (*filters, *drawn, *named, *unseen)}
     environment.tests["unseen"] = has_unseen
+    environment.globals |= {
+        "seconds_of_clips": clips.MAX_SECONDS,
+        "clips_limit": clips.MAX_CLIPS,
+        "bytes_of_clips": clips.MAX_BYTES,
+        "texts_of_samples": MAX_SCORED,
+    }
     return environment

@@ -14,11 +14,10 @@ from xlt_ray.embed import results as embed
 from xlt_ray.errors import Unreachable
 from xlt_ray.finetune import results as finetune
 from xlt_ray.job import runs
-from xlt_ray.job.tracking import Tracker, track
+from xlt_ray.job.tracking import Model, Tracker, track
 from xlt_ray.mine import keys as mine
 from xlt_ray.report.collect import STAGES
-from xlt_ray.retrieval.keys import keys as retrieval_keys
-from xlt_ray.retrieval.keys import table_columns
+from xlt_ray.retrieval import keys as retrieval
 from xlt_ray.store import artifacts, storage
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.study import results as study
@@ -46,6 +45,8 @@ def log_missing(root: str) -> None:
     root = storage.absolute(root)
     there = [artifact for stage in STAGES for artifact in artifacts.all_of(root, stage)]
     finished = [artifact for artifact in there if artifact.is_complete]
+    # In the order in which they were made: of what several say of one model, the last counts.
+    finished.sort(key=lambda artifact: str(artifact.read_json("manifest.json")["created"]))
     missing = [artifact for artifact in finished if not _has_run(client, artifact)]
     for artifact in missing:
         _log(root, artifact)
@@ -67,20 +68,42 @@ def _log(root: str, artifact: Artifact) -> None:
     ended_ago = time.time() - datetime.datetime.fromisoformat(manifest["created"]).timestamp()
     seconds = manifest["wall_time_s"]
     names = {name: artifact.settings[name] for name in _NAMES if name in artifact.settings}
-    identity = artifact.identity
-    with track(root, artifact.stage, artifact.name, identity, names, ended_ago + seconds, ended_ago) as tracker:
-        _figures(tracker, artifact, artifact.read_json("metrics.json"), seconds)
+    metrics, identity = artifact.read_json("metrics.json"), artifact.identity
+    model = _model(root, artifact, metrics)
+    embedded = manifest["inputs"].get("embed")
+    read = Artifact.at(root, "embed", embedded["name"]) if embedded else None
+    started_ago = ended_ago + seconds
+    with track(
+        root, artifact.stage, artifact.name, identity, names, started_ago, ended_ago, read=read, model=model
+    ) as tracker:
+        _figures(tracker, artifact, metrics, seconds, model)
 
 
-def _figures(tracker: Tracker, artifact: Artifact, metrics: Mapping[str, Any], seconds: float) -> None:
+def _model(root: str, artifact: Artifact, metrics: Mapping[str, Any]) -> Model | None:
+    """The tuned model that an artifact is of; None where it is of none, or its checkpoint is no longer that."""
+    if artifact.stage == "finetune":
+        return Model(artifact=artifact)
+    found = metrics["checkpoint"] if artifact.stage == "translate" else None
+    if not found:
+        return None
+    checkpoint = Artifact.at(root, "finetune", found["name"])
+    if not checkpoint.is_committed or checkpoint.fingerprint != found["fingerprint"]:
+        return None
+    return Model(artifact=checkpoint, alpha=metrics["alpha"])
+
+
+def _figures(
+    tracker: Tracker, artifact: Artifact, metrics: Mapping[str, Any], seconds: float, model: Model | None
+) -> None:
     """The figures of an artifact under the keys that its stage gives them."""
     at = f"\n\nArtifact: `{artifact.uri}`"
     match artifact.stage:
         case "embed":
-            embed.log(tracker, dict(metrics), artifact.uri, seconds)
+            embed.log(tracker, dict(metrics), artifact, seconds)
         case "retrieval":
-            tracker.metrics(retrieval_keys(metrics))
-            tracker.table(table_columns(metrics), "retrieval.json")
+            tracker.metrics(retrieval.keys(metrics))
+            for file, columns in retrieval.tables(metrics).items():
+                tracker.table(columns, file)
         case "mine":
             tracker.metrics(mine.keys(metrics))
             tracker.table(mine.table_columns(metrics), "mine.json")
@@ -89,12 +112,13 @@ def _figures(tracker: Tracker, artifact: Artifact, metrics: Mapping[str, Any], s
         case "finetune":
             finetune.log(tracker, artifact, dict(metrics), artifact.read_json("log.json"), seconds)
         case "translate":
-            translate.log(tracker, dict(metrics), scores.by_direction(artifact.tables()))
+            split = artifact.settings["translate"]["split"]
+            hypotheses = scores.by_direction(artifact.tables())
+            translate.log(tracker, dict(metrics), hypotheses, split, model.learned if model else ())
             tracker.describe(translate.sentence(dict(metrics)) + at)
         case "tune":
             tracker.metrics(tune.keys(dict(metrics)))
             tracker.table(tune.columns(dict(metrics)), "trials.json")
             tracker.describe(tune.sentence(dict(metrics)) + at)
         case "study":
-            tracker.metrics(dict(study.keys(dict(metrics))))
-            tracker.describe(study.sentence(dict(metrics)) + at)
+            study.log(tracker, dict(metrics), artifact.uri)

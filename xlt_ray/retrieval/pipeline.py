@@ -49,7 +49,8 @@ def retrieve(plan: RetrievalPlan) -> Artifact:
     resume.drop_damaged(artifact)
     recordings = by_language(plan.embeddings.recordings(job.retrieval.split), job.languages)
     _require_pairs(plan.embeddings.artifact, recordings)
-    with track(job.root, "retrieval", job.name, artifact.identity, _inputs(plan)) as tracker:
+    read = plan.embeddings.artifact
+    with track(job.root, "retrieval", job.name, artifact.identity, _inputs(plan), read=read) as tracker:
         started = time.monotonic()
         scoring = _scoring(plan, recordings)
         _rank(scoring, [pair for pair in language_pairs(job) if not directions(pair) <= artifact.done()])

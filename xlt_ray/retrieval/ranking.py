@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Indices = npt.NDArray[np.int64]
+Rates = npt.NDArray[np.float64]
 
 _KS = (1, 5, 10)
 _DRAWS = 100  # resamples at a time: 13 MB for 16,000 sentences
@@ -27,10 +28,11 @@ def summarise(
 
     Chance is R@1 of candidates in random order: the mean over queries of positives / candidates. The interval is the
     percentile bootstrap over sentences, whose recordings are drawn together, because they are not independent. All
-    scores see the same draws.
+    scores see the same draws, so the interval of a difference is that of the differences of each draw: `lead_ci95`, of
+    R@1 of the first score minus this one's, None for the first.
 
     Args:
-        ranks: (num_queries,) rank of the best positive, by score.
+        ranks: (num_queries,) rank of the best positive, by score; the first one leads.
         sentence_ids: sentence of each query.
         num_candidates: how many were ranked for every query.
         num_positives: (num_queries,) how many of them were hits.
@@ -38,7 +40,8 @@ def summarise(
         num_resamples: draws of the bootstrap.
     """
     hits = np.stack([found == 1 for found in ranks.values()], axis=1)
-    intervals = _intervals(hits, sentence_ids, seed, num_resamples)
+    rates = _resampled(hits, sentence_ids, seed, num_resamples)
+    intervals, leads = _intervals(rates), _intervals(rates[:, :1] - rates)
     shared = {
         "chance_r1": float(np.mean(num_positives / num_candidates)),
         "num_queries": len(sentence_ids),
@@ -47,15 +50,13 @@ def summarise(
     return {
         score: {**{f"r{k}": float(np.mean(found <= k)) for k in _KS}, "mrr": float(np.mean(1 / found))}
         | shared
-        | {"r1_ci95": interval}
-        for (score, found), interval in zip(ranks.items(), intervals, strict=True)
+        | {"r1_ci95": interval, "lead_ci95": lead if at else None}
+        for at, ((score, found), interval, lead) in enumerate(zip(ranks.items(), intervals, leads, strict=True))
     }
 
 
-def _intervals(
-    hits: npt.NDArray[np.bool_], sentence_ids: Sequence[str], seed: int, num_resamples: int
-) -> list[list[float]]:
-    """Of hits (num_queries, scores): low and high of each score."""
+def _resampled(hits: npt.NDArray[np.bool_], sentence_ids: Sequence[str], seed: int, num_resamples: int) -> Rates:
+    """R@1 (num_resamples, scores) of every draw, of hits (num_queries, scores)."""
     _, sentence = np.unique(np.array(sentence_ids), return_inverse=True)
     num_queries = np.bincount(sentence).astype(np.float64)
     num_hits = np.stack([np.bincount(sentence, weights=column) for column in hits.T], axis=1)
@@ -67,5 +68,10 @@ def _intervals(
         draws = generator.multinomial(num_sentences, np.full(num_sentences, 1 / num_sentences), size=size)
         weights = draws.astype(np.float64)
         rates.append((weights @ num_hits) / (weights @ num_queries)[:, None])
-    low, high = np.percentile(np.concatenate(rates), [2.5, 97.5], axis=0)
+    return np.concatenate(rates)
+
+
+def _intervals(values: Rates) -> list[list[float]]:
+    """Low and high of each column."""
+    low, high = np.percentile(values, [2.5, 97.5], axis=0)
     return [[float(value) for value in interval] for interval in np.stack([low, high], axis=1)]

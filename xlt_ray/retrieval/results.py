@@ -18,7 +18,7 @@ from xlt_ray.job import pools
 from xlt_ray.job.tracking import Tracker
 from xlt_ray.retrieval import cost, matrices, plots, scores, seqsim, work
 from xlt_ray.retrieval.config import RetrievalConfig
-from xlt_ray.retrieval.keys import keys, table_columns
+from xlt_ray.retrieval.keys import keys, tables
 from xlt_ray.retrieval.plan import RetrievalPlan
 from xlt_ray.retrieval.units import read_strip
 from xlt_ray.retrieval.work import Scoring
@@ -59,7 +59,8 @@ def finish(plan: RetrievalPlan, scoring: Scoring, tracker: Tracker, started: flo
         metrics["candidates"] = {"num": job.retrieval.candidates, "recall": found}
     artifact.write_json("metrics.json", metrics)
     tracker.metrics(keys(metrics))
-    tracker.table(table_columns(metrics), "retrieval.json")
+    for file, columns in tables(metrics).items():
+        tracker.table(columns, file)
     tracker.describe(f"{sentence(metrics)}\n\nArtifact: `{artifact.uri}`")
     _draw(scoring, summaries, metrics, tracker)
     artifact.merge_rejected()

@@ -24,7 +24,11 @@ MAX_EXAMPLES = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Metrics:
-    """Figures of one pair, or their mean over pairs: fractions in [0, 1], None where `metrics.json` has none."""
+    """Figures of one pair, or their mean over pairs: fractions in [0, 1], None where `metrics.json` has none.
+
+    Attributes:
+        lead_ci95: of the R@1 of the score that leads minus this one's, on the same sentences (paired bootstrap).
+    """
 
     r1: float
     r5: float | None = None
@@ -34,12 +38,14 @@ class Metrics:
     num_queries: int | None = None
     num_candidates: int | None = None
     r1_ci95: tuple[float, float] | None = None
+    lead_ci95: tuple[float, float] | None = None
 
     @classmethod
     def from_json(cls, figures: Mapping[str, Any]) -> Self:
         """The figures by name; keys that this page does not show are left out."""
         known = {field.name: figures[field.name] for field in dataclasses.fields(cls) if field.name in figures}
-        return cls(**known | {"r1_ci95": tuple(known["r1_ci95"]) if known.get("r1_ci95") else None})
+        intervals = {name: tuple(known[name]) if known.get(name) else None for name in ("r1_ci95", "lead_ci95")}
+        return cls(**known | intervals)
 
     @property
     def times_chance(self) -> float | None:
@@ -76,10 +82,15 @@ class Pair:
         return None if self.mean_pool is None else self.metrics.r1 - self.mean_pool.r1
 
     @property
+    def gain_ci95(self) -> tuple[float, float] | None:
+        """Of the gain, paired by sentence; None where there is nothing to compare with, or an older run kept none."""
+        return self.mean_pool.lead_ci95 if self.mean_pool else None
+
+    @property
     def gain_is_clear(self) -> bool:
-        """Whether the two 95% intervals are apart. Stricter than a paired test: a gain that passes is there."""
-        ours, theirs = self.metrics.r1_ci95, self.mean_pool.r1_ci95 if self.mean_pool else None
-        return ours is not None and theirs is not None and (ours[0] > theirs[1] or ours[1] < theirs[0])
+        """Whether the interval of the paired difference leaves out 0."""
+        found = self.gain_ci95
+        return found is not None and (found[0] > 0 or found[1] < 0)
 
     @property
     def above_chance(self) -> bool:
@@ -106,6 +117,7 @@ class Example:
     Attributes:
         rank: of the best-placed recording of the same sentence, 1 = found first.
         sought: transcript of the sentence in the candidate language, where any ranking of the run has it.
+        sought_id: a recording of it.
         top: the first candidates, best first.
     """
 
@@ -118,12 +130,19 @@ class Example:
     positive_score: float
     margin: float
     sought: str | None
+    sought_id: str | None
     top: tuple[Candidate, ...]
 
     @property
     def first_wrong(self) -> Candidate | None:
         """The best-placed recording of another sentence, where the ranking kept one."""
         return next((candidate for candidate in self.top if not candidate.correct), None)
+
+    @property
+    def recordings(self) -> tuple[str, ...]:
+        """What the page plays of it: the query, what was sought, and the best-placed wrong answer."""
+        wrong = self.first_wrong.utterance_id if self.first_wrong else None
+        return tuple(name for name in (self.utterance_id, self.sought_id, wrong) if name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -215,9 +234,9 @@ def read_examples(metrics: Mapping[str, Any], data: Sequence[str]) -> tuple[tupl
             rankings.with_candidates(rows, uri, metrics["top_k"]).to_pylist()
             for rows in _extremes(table, count=-(-MAX_EXAMPLES // len(data)))
         )
-        sought = _texts(rankings.other_way(uri), {row["sentence_id"] for row in (*first, *last)})
+        sought = _spoken(rankings.other_way(uri), {row["sentence_id"] for row in (*first, *last)})
         for rows, found in ((first, best), (last, worst)):
-            found += [row | {"sought": sought.get(row["sentence_id"])} for row in rows]
+            found += [row | {"sought": sought.get(row["sentence_id"], {})} for row in rows]
     best.sort(key=lambda row: -row["margin"])
     worst.sort(key=lambda row: (-row["rank"], row["margin"]))
     return tuple(map(_example, best[:MAX_EXAMPLES])), tuple(map(_example, worst[:MAX_EXAMPLES]))
@@ -244,22 +263,25 @@ def _margins(table: pa.Table) -> npt.NDArray[np.float64]:
     return margins
 
 
-def _texts(uri: str, sentences: set[str]) -> dict[str, str]:
-    """Transcripts of some sentences, from the query side of a ranking table."""
-    table = artifacts.read_table(uri, columns=["sentence_id", "text"])
+def _spoken(uri: str, sentences: set[str]) -> dict[str, dict[str, str]]:
+    """A recording of each of some sentences, one with a transcript if there is any, from a ranking table's queries."""
+    table = artifacts.read_table(uri, columns=["sentence_id", "utterance_id", "text"])
     table = table.filter(pc.is_in(table["sentence_id"], value_set=pa.array(sorted(sentences), pa.string())))
-    return {row["sentence_id"]: row["text"] for row in table.to_pylist() if row["text"]}
+    rows = sorted(table.to_pylist(), key=lambda row: bool(row["text"]))
+    return {row["sentence_id"]: row for row in rows}
 
 
 def _example(row: dict[str, Any]) -> Example:
     query, candidate = split_pair(row["pair"])
     names = ("utterance_id", "text", "rank", "num_candidates", "positive_score", "margin")
     top = tuple(Candidate(**found) for found in row["top"])
-    retrieved = next((found.text for found in top if found.correct), None)
+    retrieved = next((found for found in top if found.correct), None)
+    sought = row["sought"]
     return Example(
         query=query,
         candidate=candidate,
-        sought=retrieved or row["sought"],
+        sought=(retrieved.text if retrieved else None) or sought.get("text"),
+        sought_id=retrieved.utterance_id if retrieved else sought.get("utterance_id"),
         top=top,
         **{name: row[name] for name in names},
     )

@@ -64,11 +64,16 @@ def resampled(cells: Mapping[Cell, Texts], seed: int, num_draws: int = _DRAWS) -
 
 
 def ranking(found: _Gains, draws: Sequence[_Gains]) -> list[dict[str, Any]]:
-    """The sources by their mean gain over the languages that were not heard in training, the best first."""
-    rows = []
+    """The sources by their mean gain over the languages that were not heard in training, the best first.
+
+    `behind_ci95` is the interval of how much less a source gains than the best one, on the same draws of sentences;
+    None for the best.
+    """
+    rows: list[dict[str, Any]] = []
+    drawn: dict[str, list[float]] = {}
     for source in dict.fromkeys(trained for trained, _ in found):
         others = [pair for pair in found if pair[0] == source and pair[1] != source]
-        means = [fmean(draw[pair] for pair in others) for draw in draws]
+        drawn[source] = means = [fmean(draw[pair] for pair in others) for draw in draws]
         rows.append(
             {
                 "source": source,
@@ -77,7 +82,12 @@ def ranking(found: _Gains, draws: Sequence[_Gains]) -> list[dict[str, Any]]:
                 "own_gain": found.get((source, source)),
             }
         )
-    return sorted(rows, key=lambda row: row["mean_gain"], reverse=True)
+    rows.sort(key=lambda row: row["mean_gain"], reverse=True)
+    best = drawn[rows[0]["source"]]
+    for rank, row in enumerate(rows):
+        behind = np.subtract(best, drawn[row["source"]]).tolist()
+        row["behind_ci95"] = _interval(behind) if rank else None
+    return rows
 
 
 def correlation(

@@ -47,7 +47,8 @@ def study(plan: StudyPlan) -> Artifact:
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
     inputs = {"corpus": artifact.settings["corpus"], "model": job.model, "embed": plan.embeddings.name}
-    with track(job.root, "study", artifact.name, artifact.identity, inputs) as tracker:
+    read = plan.embeddings.artifact
+    with track(job.root, "study", artifact.name, artifact.identity, inputs, read=read) as tracker:
         started = time.monotonic()
         retrieval = _retrieval(plan)
         before = translate.translate(plan.before)
@@ -166,9 +167,7 @@ def _finish(plan: StudyPlan, figures: _Figures, tracker: Tracker, seconds: float
     for name, figure in drawn.items():
         artifact.write_bytes(f"plots/{name}.png", to_png(figure))
         tracker.figure(figure, f"{name}.png")
-    tracker.metrics(dict(results.keys(figures)))
-    tracker.table({name: [row[name] for row in rows] for name in CELL.names}, "cells.json")
-    tracker.describe(f"{results.sentence(figures)}\n\nArtifact: `{artifact.uri}`")
+    results.log(tracker, figures, artifact.uri)
     artifact.merge_rejected()
     artifact.commit(
         units={"cells": len(rows)},

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
 
+from xlt_ray.job.tracking import Tracker
 from xlt_ray.study.matrix import Cell
 
 Figures = Mapping[str, Any]
@@ -54,15 +56,24 @@ def rows(figures: Figures) -> list[dict[str, Any]]:
     ]
 
 
+def log(tracker: Tracker, figures: Figures, uri: str) -> None:
+    """The figures as an MLflow run shows them: means, and cells and sources as tables."""
+    cells, ranking = rows(figures), figures["ranking"]
+    tracker.metrics(dict(keys(figures)))
+    tracker.table({name: [row[name] for row in cells] for name in cells[0]}, "cells.json")
+    tracker.table({name: [row[name] for row in ranking] for name in ("source", "mean_gain")}, "ranking.json")
+    tracker.describe(f"{sentence(figures)}\n\nArtifact: `{uri}`")
+
+
 def keys(figures: Figures) -> Iterator[tuple[str, float]]:
-    """Numbers for MLflow: gains by cell, mean gains by source, correlations."""
-    for row in rows(figures):
-        yield f"gain/{row['trained']}-{row['heard']}", row["gain"]
-    for row in figures["ranking"]:
-        yield f"mean_gain/{row['source']}", row["mean_gain"]
-    for name, of in figures["correlations"].items():
-        if of["spearman"] is not None:
-            yield f"correlation/{name}", of["spearman"]
+    """Numbers for MLflow: mean gains on the trained language and on the others, the best source's, correlations."""
+    cells = rows(figures)
+    yield "gain/trained", fmean(row["gain"] for row in cells if row["trained"] == row["heard"])
+    yield "gain/others", fmean(row["gain"] for row in cells if row["trained"] != row["heard"])
+    yield "gain/best_source", figures["ranking"][0]["mean_gain"]
+    for name, found in figures["correlations"].items():
+        if found["spearman"] is not None:
+            yield f"correlation/{name}", found["spearman"]
 
 
 def sentence(figures: Figures) -> str:

@@ -84,9 +84,16 @@ class Study:
 
     @property
     def rivals(self) -> list[str]:
-        """Sources whose interval of the mean gain meets that of the best one."""
-        ranked = self.ranked
-        return [row["source"] for row in ranked[1:] if row["mean_gain_ci95"][1] >= ranked[0]["mean_gain_ci95"][0]]
+        """Sources that may gain as much as the best one: the paired interval of the difference is not all above 0.
+
+        Where an older study kept no such interval, those whose own interval meets that of the best.
+        """
+        return [row["source"] for row in self.ranked[1:] if self._is_rival(row)]
+
+    def _is_rival(self, row: Figures) -> bool:
+        if behind := row.get("behind_ci95"):
+            return bool(behind[0] <= 0)
+        return bool(row["mean_gain_ci95"][1] >= self.ranked[0]["mean_gain_ci95"][0])
 
     def mean_before(self, source: str) -> float | None:
         """Mean BLEU of the untouched model over the languages that the mean gain of `source` is over."""

@@ -22,7 +22,7 @@ import ray.data
 
 from xlt_ray import metrics
 from xlt_ray.job import cluster, pools, progress, resume
-from xlt_ray.job.tracking import Tracker, track
+from xlt_ray.job.tracking import Model, Tracker, track
 from xlt_ray.models import whisper
 from xlt_ray.models.prompts import Prompter, Scheme
 from xlt_ray.models.size import model_size
@@ -72,7 +72,13 @@ def _track(plan: TranslatePlan) -> AbstractContextManager[Tracker]:
     )
     names = {key: artifact.name for key, artifact in stages.items() if artifact}
     words = {"corpus": plan.embeddings.settings["corpus"], "model": job.model, "prompt": plan.scheme, **names}
-    return track(job.root, "translate", job.name, plan.artifact.identity, words)
+    read = plan.embeddings.artifact
+    return track(job.root, "translate", job.name, plan.artifact.identity, words, read=read, model=_model(plan))
+
+
+def _model(plan: TranslatePlan) -> Model | None:
+    """The tuned model that translates; None where it is the model as it is."""
+    return Model(artifact=plan.checkpoint, alpha=plan.job.translate.alpha) if plan.checkpoint else None
 
 
 def _named(artifact: Artifact | None) -> dict[str, str] | None:
@@ -225,7 +231,8 @@ def _complete(
         before = scores.by_direction(plan.baseline.tables())
         figures["baseline"] = _named(plan.baseline)
         figures["kept"] = scores.compare(hypotheses, before, metrics.english_spellings(plan.model_dir))
-    results.log(tracker, figures, hypotheses)
+    model = _model(plan)
+    results.log(tracker, figures, hypotheses, plan.job.translate.split, model.learned if model else ())
     tracker.describe(f"{results.sentence(figures)}\n\nArtifact: `{plan.artifact.uri}`")
 
 

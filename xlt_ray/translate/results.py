@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 from rich.table import Table
 
 from xlt_ray.job.tracking import Tracker
 from xlt_ray.languages import Direction, by_distance
+from xlt_ray.translate.keys import columns, keys, model_keys
 from xlt_ray.translate.scores import Figures
 
 _LOGGED_ROWS = 200
 
 
-def log(tracker: Tracker, figures: Figures, hypotheses: Mapping[str, pa.Table]) -> None:
-    """Figures under keys that line up before and after tuning, and the first hypotheses of every direction."""
-    tracker.metrics({key: value for key, value in _keys(figures) if value is not None})
+def log(
+    tracker: Tracker, figures: Figures, hypotheses: Mapping[str, pa.Table], split: str, learned: Sequence[str]
+) -> None:
+    """Means under keys that line up before and after tuning, every direction, and the first hypotheses of each.
+
+    Args:
+        tracker: of the run.
+        figures: content of metrics.json.
+        hypotheses: rows of HYPOTHESIS by direction.
+        split: that was translated.
+        learned: directions that the checkpoint was trained on; none without one.
+    """
+    tracker.metrics(keys(figures))
+    tracker.of_model(model_keys(figures, split, learned))
+    tracker.table(columns(figures), "scores.json")
     each = max(1, _LOGGED_ROWS // len(hypotheses))
     rows = pa.concat_tables([table.slice(0, each) for table in hypotheses.values()])
-    columns = ["direction", "utterance_id", "text", "reference", "hypothesis"]
-    tracker.table(rows.select(columns).slice(0, _LOGGED_ROWS).to_pydict(), "hypotheses.json")
-
-
-def _keys(figures: Figures) -> Iterator[tuple[str, float | None]]:
-    for name, of in figures["directions"].items():
-        yield f"empty_rate/{name}", of["empty_rate"]
-        if "measure" in of:
-            yield f"{of['measure']}/{Direction.parse(name).target}", of[of["measure"]]
-        else:
-            yield from ((f"{key}/{name}", of[key]) for key in ("bleu", "chrf", "comet"))
-    for target, of in figures["means"].items():
-        key_of = "mean" if target == "transcription" else f"mean/{target}"
-        yield from ((f"{key}/{key_of}", of[key]) for key in ("bleu", "chrf", "wer", "cer") if key in of)
-    if kept := figures["kept"]:
-        yield from ((f"kept/{name}", of.get("retained")) for name, of in kept["directions"].items())
-        yield from ((f"kept/{key}", kept[key]) for key in ("backward_transfer", "gain"))
+    shown = ["direction", "utterance_id", "text", "reference", "hypothesis"]
+    tracker.table(rows.select(shown).slice(0, _LOGGED_ROWS).to_pydict(), "hypotheses.json")
 
 
 def sentence(figures: Figures) -> str:

@@ -50,7 +50,8 @@ def search(plan: TunePlan) -> Artifact:
     cluster.require_shared(artifact.path("config.json"))
     resume.drop_damaged(artifact)
     inputs = {"corpus": artifact.settings["corpus"], "model": job.model, "embed": plan.embeddings.name}
-    with track(job.root, "tune", artifact.name, artifact.identity, inputs) as tracker:
+    read = plan.embeddings.artifact
+    with track(job.root, "tune", artifact.name, artifact.identity, inputs, read=read) as tracker:
         started = time.monotonic()
         if plan.fisher:
             fisher.estimate(plan.fisher[0], plan.embeddings, plan.fisher[1])
@@ -198,11 +199,11 @@ def _log(plan: TunePlan, row: Mapping[str, Any], before: Figures) -> None:
     what = {"trial": row["trial"], "search": plan.artifact.fingerprint}
     with track(plan.job.root, "trial", row["name"], what, row["settings"], row["seconds"]) as tracker:
         found = results.against(row, before)
-        scores = {f"bleu/{direction}": bleu for direction, bleu in row["bleu"].items()}
         totals = {"new_bleu": row["new_bleu"], "old_bleu": row["old_bleu"], "kept/gain": found["gain"]}
         if found["kept"] is not None:
             totals["kept/share"] = found["kept"]
-        tracker.metrics(scores | totals | {"finetune/num_steps": row["num_steps"]})
+        tracker.metrics(totals | {"finetune/num_steps": row["num_steps"]})
+        tracker.table({"direction": list(row["bleu"]), "bleu": list(row["bleu"].values())}, "bleu.json")
         for key in ("new_bleu", "old_bleu"):
             tracker.curve(f"dev/{key}", [(of["step"], of[key]) for of in row["curve"]])
         tracker.describe(f"{row['status']} at step {row['num_steps']}: {results.words(row['settings'])}")

@@ -1,0 +1,47 @@
+"""What a run in MLflow says of a tuned model."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from xlt_ray.store.artifacts import Artifact
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A tuned model, whose fine-tuning and translations are runs inside one run with its settings and its scores.
+
+    Attributes:
+        artifact: of the stage finetune.
+        alpha: of the weights between the model that was tuned and this one; other weights are another model.
+    """
+
+    artifact: Artifact
+    alpha: float = 1.0
+
+    @property
+    def key(self) -> str:
+        """What tells it from others."""
+        return f"{self.artifact.fingerprint}{self._suffix}"
+
+    @property
+    def name(self) -> str:
+        """Of its run."""
+        return f"{self.artifact.name}{self._suffix}"
+
+    @property
+    def _suffix(self) -> str:
+        return "" if self.alpha == 1 else f" alpha {self.alpha:g}"
+
+    @property
+    def words(self) -> dict[str, Any]:
+        """Beside its identity, what it was made of."""
+        settings = self.artifact.settings
+        named: dict[str, Any] = {name: settings[name] for name in ("corpus", "model") if name in settings}
+        return {**named, "alpha": self.alpha}
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The directions that it was trained on."""
+        return tuple(self.artifact.identity["finetune"]["directions"])

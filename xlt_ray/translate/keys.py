@@ -1,0 +1,88 @@
+"""The figures of a translate run as MLflow keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from xlt_ray.languages import Direction
+
+_COMPARED = ("gain", "backward_transfer")
+
+
+def keys(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Means over the directions, under keys that line up before and after tuning.
+
+    BLEU into English and elsewhere, chrF and COMET of all translations, the error rate of transcription (of words,
+    where any language has them), the share of empty texts, and what was gained and lost against a baseline.
+    """
+    scored = figures["directions"]
+    texts = {name: found for name, found in scored.items() if "measure" not in found}
+    transcribed = figures["means"].get("transcription", {})
+    measure = next((measure for measure in ("wer", "cer") if measure in transcribed), None)
+    values = {
+        "bleu/into_en": _mean(found["bleu"] for name, found in texts.items() if _is_native(name)),
+        "bleu/elsewhere": _mean(found["bleu"] for name, found in texts.items() if not _is_native(name)),
+        "chrf/mean": _mean(found["chrf"] for found in texts.values()),
+        "comet/mean": _mean(found["comet"] for found in texts.values()),
+        **({f"{measure}/mean": transcribed[measure]} if measure else {}),
+        "empty_rate/mean": _mean(found["empty_rate"] for found in scored.values()),
+        **{f"kept/{key}": (figures["kept"] or {}).get(key) for key in _COMPARED},
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def model_keys(figures: Mapping[str, Any], split: str, learned: Sequence[str]) -> dict[str, float]:
+    """What models are compared by: BLEU of what it learned, into English, and of the other directions (transfer).
+
+    Args:
+        figures: content of metrics.json.
+        split: that was translated; `test/bleu_learned`.
+        learned: directions that it was trained on.
+    """
+    texts = {name: found for name, found in figures["directions"].items() if "measure" not in found}
+    kinds = {name: _kind(name, learned) for name in texts}
+    values = {
+        f"bleu_{kind}": _mean(found["bleu"] for name, found in texts.items() if kinds[name] == kind)
+        for kind in ("learned", "transfer", "into_en")
+    }
+    values |= {"comet": _mean(found["comet"] for found in texts.values())}
+    values |= {key: (figures["kept"] or {}).get(key) for key in _COMPARED}
+    return {f"{split}/{key}": value for key, value in values.items() if value is not None}
+
+
+def _kind(name: str, learned: Sequence[str]) -> str:
+    return "learned" if name in learned else "into_en" if _is_native(name) else "transfer"
+
+
+def _is_native(name: str) -> bool:
+    return Direction.parse(name).is_native
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Over what is known; None where nothing is."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def columns(figures: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The scores of every direction, and what came of them against the baseline, as columns; null where not known."""
+    compared = (figures["kept"] or {"directions": {}})["directions"]
+    rows = [_row(name, found, compared.get(name, {})) for name, found in figures["directions"].items()]
+    return {key: [row[key] for row in rows] for key in rows[0]}
+
+
+def _row(name: str, scores: Mapping[str, Any], compared: Mapping[str, Any]) -> dict[str, Any]:
+    measure = scores.get("measure")
+    low, high = scores.get("bleu_ci95") or (None, None)
+    return {
+        "direction": name,
+        "bleu": scores.get("bleu"),
+        "bleu_low": low,
+        "bleu_high": high,
+        **{key: scores.get(key) for key in ("chrf", "comet")},
+        **{key: scores[key] if measure == key else None for key in ("wer", "cer")},
+        **{key: scores[key] for key in ("empty_rate", "num")},
+        **{key: compared.get(key) for key in ("before", "difference", "p_value", "retained")},
+    }
