@@ -57,7 +57,8 @@ def encoding_memory(size: ModelSize, config: EmbedConfig, device: str) -> int:
 
     It holds the weights in fp32; the sound of the unit 9.4 times, as it comes, as it is cut and as it is padded; its
     frames 3.2 times, as they are encoded, joined and written (both measured); and of one recording the scores of
-    attention and the values inside a block. On a GPU that last part lies there; no GPU has confirmed it.
+    attention and the values inside a block. On a GPU that last part lies there, and a second unit is read or written
+    meanwhile; no GPU has confirmed it.
 
     Args:
         size: of the model.
@@ -68,7 +69,7 @@ def encoding_memory(size: ModelSize, config: EmbedConfig, device: str) -> int:
     sound = _LONGEST_S * whisper.SAMPLE_RATE * 4
     kept = kept_frames(_LONGEST_S, config) * size.d_model * 2 * (1 + len(config.layers))
     inside = 4 * frames * (frames * size.d_model / _HEAD_DIM + 2 * size.encoder_ffn_dim) if device == "cpu" else 0
-    unit = config.rows_per_shard * (9.4 * sound + 3.2 * kept)
+    unit = (1 if device == "cpu" else 2) * config.rows_per_shard * (9.4 * sound + 3.2 * kept)
     return round(cost.PROCESS_BYTES + _FIRST_BYTES + 4 * size.encoder_parameters + unit + inside)
 
 

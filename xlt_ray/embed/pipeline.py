@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -140,7 +141,7 @@ def _encoded(artifact: Artifact, work: Work, units: dict[str, pa.Table]) -> ray.
     )
     with pools.telling():
         return decoded.map_batches(
-            EncodeUnit, fn_constructor_kwargs=encode, batch_size=1, batch_format="pyarrow", **pool.options
+            EncodeUnit, fn_constructor_kwargs=encode, batch_size=1, batch_format="pyarrow", **pool.overlapping
         )
 
 
@@ -224,7 +225,7 @@ class EncodeUnit:
         # One thread an actor: with both cores shared, two threads ran 10 to 20 times slower than two actors.
         torch.set_num_threads(1)
         workers.note(artifact.uri, device)
-        self._artifact, self._config = artifact, config
+        self._artifact, self._config, self._turn = artifact, config, threading.Lock()
         self._schema = embedding_schema(config.layers)
         self._encoder = SpeechEncoder(
             whisper.resolve_model(model),
@@ -247,9 +248,10 @@ class EncodeUnit:
         sounds = [np.frombuffer(pcm.as_buffer(), np.float32) for pcm in good["pcm"]]
         pieces = [audio.split_long(sound) for sound in sounds]
         encoded: dict[int, Encoded] = {}
-        for batch, num_rows in self._batches(pieces):
-            encoded |= batch
-            yield pa.table({"num_rows": [num_rows]})
+        with self._turn:  # one unit at a time is on the device, while another one may be read or written
+            for batch, num_rows in self._batches(pieces):
+                encoded |= batch
+                yield pa.table({"num_rows": [num_rows]})
         shard = self._shard(good, sounds, _joined(pieces, encoded))
         del encoded, pieces, sounds  # the shard has a copy, and is copied once more as it is written
         self._artifact.write_table(f"parts/{unit}.parquet", _part(rows, is_good, shard))

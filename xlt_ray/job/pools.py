@@ -38,8 +38,17 @@ class Pool:
     @property
     def options(self) -> dict[str, Any]:
         """The same as arguments of `map_batches`."""
+        return self._options()
+
+    @property
+    def overlapping(self) -> dict[str, Any]:
+        """The same for actors that, on a GPU, read or write a second unit, in another thread, while they compute."""
+        return self._options(max_concurrent_calls_per_actor=2, enable_true_multi_threading=True)
+
+    def _options(self, **on_gpu: Any) -> dict[str, Any]:
+        sizes = {"min_size": 1, "initial_size": self.initial_size, "max_size": self.max_size}
         return {
-            "compute": ray.data.ActorPoolStrategy(min_size=1, initial_size=self.initial_size, max_size=self.max_size),
+            "compute": ray.data.ActorPoolStrategy(**sizes, **(on_gpu if self.num_gpus else {})),
             "num_cpus": self.num_cpus,
             "num_gpus": self.num_gpus,
             "memory": self.memory or None,
