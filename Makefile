@@ -12,7 +12,7 @@ REHEARSAL_ARGS ?=
 WHEELS ?= -r constraints.txt "setuptools>=77" ".[gpu,demo]"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo submit test test-real corpora rehearsal check check-deploy docs wheelhouse bench chaos
+.PHONY: help setup demo submit test test-fast test-ray test-real corpora rehearsal check check-deploy docs wheelhouse bench chaos
 .SILENT:
 
 help: ## show this list
@@ -50,8 +50,13 @@ submit: $(INSTALLED) ## submit a job to the cluster of RAY_API_SERVER_ADDRESS (J
 	$(BIN)/ray job submit --working-dir . --runtime-env-json "{\"env_vars\": {\"XLT_RAY_COMMIT\": \"$$commit\"}}" \
 	  -- python $(JOB)
 
-test: $(INSTALLED) ## every test that needs no network (arguments: PYTEST_ARGS=...)
-	$(BIN)/pytest -m "not real and not wide" $(PYTEST_ARGS)
+test: test-fast test-ray ## every test that needs no network: those without Ray, then those with it
+
+test-fast: $(INSTALLED) ## the tests that start no Ray, one process a core (arguments: PYTEST_ARGS=...)
+	$(BIN)/pytest -n auto --dist loadfile -m "not ray and not real and not wide" $(PYTEST_ARGS)
+
+test-ray: $(INSTALLED) ## the tests that start a Ray, one after another (arguments: PYTEST_ARGS=...)
+	$(BIN)/pytest -m "ray and not real and not wide" $(PYTEST_ARGS)
 
 test-real: $(INSTALLED) ## the tests on the real model and the real speech of the demo
 	$(BIN)/pytest -m real $(PYTEST_ARGS)
