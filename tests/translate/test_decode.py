@@ -6,7 +6,6 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 import pytest
-import s3_server
 import torch
 from safetensors.torch import load_file
 from tiny import CODES, END, IDS, START, tiny_whisper
@@ -15,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from xlt_ray.errors import UserError
 from xlt_ray.models.prompts import Prompter
-from xlt_ray.store import artifacts, shards, storage
+from xlt_ray.store import artifacts, shards
 from xlt_ray.store.schema import HYPOTHESIS, embedding_schema
 from xlt_ray.translate import decode
 from xlt_ray.translate import scores as results
@@ -282,48 +281,3 @@ def test_weights_lie_on_the_line_from_model_to_checkpoint(models, alpha):
 def test_without_a_checkpoint_the_model_is_taken(models):
     state = decode.load(models[0], None, 1.0, "cpu").state_dict()
     assert all(torch.equal(state[name], value) for name, value in decoder_weights(models[0]).items())
-
-
-def finetuned(root, content, created="now"):
-    """As much of a finetune artifact as a reader of its weights looks at."""
-    artifact = artifacts.Artifact.at(str(root), "finetune", "tuned")
-    for name, data in content.items():
-        artifact.write_bytes(name, data)
-    others = [{"path": name, "bytes": len(data)} for name, data in content.items()]
-    artifact.write_json("manifest.json", {"others": others, "created": created})
-    return artifact
-
-
-def test_a_local_checkpoint_is_read_where_it_lies(tmp_path):
-    artifact = finetuned(tmp_path, {"model/config.json": b"{}"})
-    assert decode.local_model(artifact) == tmp_path / "finetune" / "tuned" / "model"
-
-
-def test_a_remote_checkpoint_is_copied_once(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with s3_server.bucket() as bucket:
-        files = {"model/config.json": b"{}", "model/a/weights.bin": bytes(range(256)) * 9, "export/model.bin": b"x"}
-        artifact = finetuned(bucket, files)
-        folder = decode.local_model(artifact)
-        found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        assert found == {"config.json": b"{}", "a/weights.bin": bytes(range(256)) * 9}
-        artifact.write_bytes("model/config.json", b"changed")
-        assert decode.local_model(artifact) == folder
-        assert (folder / "config.json").read_bytes() == b"{}"
-        again = decode.local_model(finetuned(bucket, {"model/config.json": b"later"}, created="later"))
-        assert again != folder
-        assert (again / "config.json").read_bytes() == b"later"
-    storage._remote_filesystem.cache_clear()
-
-
-def test_half_a_copy_is_never_used(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with s3_server.bucket() as bucket:
-        artifact = finetuned(bucket, {"model/config.json": b"{}", "model/weights.bin": b"w"})
-        filesystem, place = storage.locate(artifact.path("model/weights.bin"))
-        filesystem.delete_file(place)
-        with pytest.raises(FileNotFoundError):
-            decode.local_model(artifact)
-        artifact.write_bytes("model/weights.bin", b"w")
-        assert {path.name for path in decode.local_model(artifact).iterdir()} == {"config.json", "weights.bin"}
-    storage._remote_filesystem.cache_clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import field
 from typing import Literal
 
@@ -76,8 +77,9 @@ class FinetuneConfig:
     """GPUs a worker takes; none: 1 where the cluster has a GPU now. Say 1 where GPUs scale up from zero."""
     max_failures: int = field(default=3, metadata=EXECUTION)
     """Lost workers or nodes after which the job gives up; each time it goes on from the last checkpoint."""
-    export: Literal["none", "ctranslate2"] = field(default="none", metadata=EXECUTION)
-    """Also write the model as faster-whisper reads it."""
+    export: str = field(default="none", metadata=EXECUTION)
+    """Where else the model goes: none; ctranslate2, as faster-whisper reads it; hub:USER/NAME, a repository of the
+    Hugging Face Hub. A finished run is exported too, by the same command."""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -99,6 +101,8 @@ class FinetuneConfig:
             raise UserError(f"--finetune.replay-fraction is {self.replay_fraction}; give 0 or more, below 1")
         if self.warmup > 1:
             raise UserError(f"--finetune.warmup is {self.warmup}; give a share of the steps, 0 to 1")
+        if not re.fullmatch(r"none|ctranslate2|hub:[^/]+/[^/]+", self.export):
+            raise UserError(f"--finetune.export is {self.export}; give none, ctranslate2 or hub:USER/NAME")
         if not self.directions:
             raise UserError("--finetune.directions is empty; give source-target, for example en-zh")
         for name in ("directions", "keep", "evaluate"):

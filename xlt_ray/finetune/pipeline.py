@@ -18,7 +18,7 @@ from xlt_ray import corpora
 from xlt_ray.errors import UserError
 from xlt_ray.finetune import batch as batches
 from xlt_ray.finetune import examples as rows_of
-from xlt_ray.finetune import fisher, results, trainer
+from xlt_ray.finetune import exported, fisher, results, trainer
 from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.finetune.examples import Examples
 from xlt_ray.finetune.parameters import count_parameters
@@ -35,12 +35,26 @@ from xlt_ray.store.provenance import provenance
 
 
 def finetune(plan: FinetunePlan) -> Artifact:
-    """Train what is asked, from where a killed run was, and commit. Needs a running Ray."""
-    artifact, job = plan.artifact, plan.job
+    """Train what is asked, from where a killed run was, commit, and export the model. Needs a running Ray."""
+    artifact = plan.artifact
     if artifact.is_complete:
         print(f"finetune: {artifact.uri} is complete, nothing to train")
         artifact.remove("train")  # a run that was killed right after its manifest left it
-        return artifact
+    else:
+        _train(plan)
+    _export(artifact, plan.job.finetune.export)
+    return artifact
+
+
+def _export(artifact: Artifact, place: str) -> None:
+    if place == exported.CTRANSLATE2 and not artifact.has("ctranslate2/model.bin"):
+        ray.get(ray.remote(num_cpus=0.9)(exported.add_ctranslate2).remote(artifact))
+    if place.startswith(exported.HUB):
+        exported.upload(artifact, place.removeprefix(exported.HUB))
+
+
+def _train(plan: FinetunePlan) -> None:
+    artifact, job = plan.artifact, plan.job
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
     workers = pools.workers("finetune", job.finetune.num_workers, job.finetune.num_gpus)
@@ -56,7 +70,6 @@ def finetune(plan: FinetunePlan) -> Artifact:
         files, log, sha256 = ray.get(ray.remote(num_cpus=0.9)(_save).remote(checkpoint, work))
         figures = {**results.summarise(log, examples.table), "weights_sha256": sha256}
         _finish(plan, examples, files, log, figures, tracker, time.monotonic() - started)
-    return artifact
 
 
 class Collected:
@@ -125,14 +138,11 @@ def _save(checkpoint: ray.train.Checkpoint, work: Work) -> tuple[list[str], list
     with checkpoint.as_directory() as last:
         trained, log = read_trained(Path(last))
     weights = tuned_weights(model_dir, work.config, trained)
-    for kind in ("model", "ctranslate2"):  # a run that was killed here left parts of them
-        work.artifact.remove(kind)
+    work.artifact.remove("model")  # a run that was killed here left parts of it
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder, "model")
         export.save_model(model, model_dir, weights)
         (model / "README.md").write_text(export.model_card(_card(work, log), model_dir), encoding="utf-8")
-        if work.config.export == "ctranslate2":
-            export.to_ctranslate2(model, Path(folder, "ctranslate2"))
         files = sorted(path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file())
         for path in files:
             work.artifact.copy_file(str(path), Path(folder, path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from xlt_ray.embed import plan as embed
 from xlt_ray.embed.plan import Embeddings
 from xlt_ray.errors import UserError
+from xlt_ray.finetune import exported
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.job.settings import identity
 from xlt_ray.languages import Direction
@@ -57,7 +57,7 @@ def planned(job: FinetuneJob, embeddings: Embeddings) -> FinetunePlan:
     model_dir = whisper.resolve_model(job.model)
     embed.warn_of_loops(embeddings)
     _require_directions(job, model_dir, embeddings)
-    _require_exporter(config)
+    exported.require_possible(config.export)
     fisher = plan_fisher(job, config.keep, embeddings) if config.ewc_lambda else None
     return FinetunePlan(
         artifact=_artifact(job, embeddings, fisher),
@@ -78,11 +78,6 @@ def _require_directions(job: FinetuneJob, model_dir: Path, embeddings: Embedding
     shards.require_references(embeddings.rows(config.split), [*learn, *keep], config.split)
     if config.evaluate_every:
         shards.require_references(embeddings.rows(config.dev_split), [*learn, *measured], config.dev_split)
-
-
-def _require_exporter(config: FinetuneConfig) -> None:
-    if config.export == "ctranslate2" and importlib.util.find_spec("ctranslate2") is None:
-        raise UserError('--finetune.export ctranslate2 needs the package; pip install "xlt_ray[ctranslate2]"')
 
 
 def _artifact(job: FinetuneJob, embeddings: Embeddings, fisher: Artifact | None) -> Artifact:

@@ -25,7 +25,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -356,10 +356,21 @@ class Artifact:
         content = self.read_json(manifest.NAME)
         self.remove_file(manifest.NAME)  # until the new one is there, the file and the manifest don't agree
         self.write_json(name, value)
-        entries = [entry for entry in content["others"] if entry["path"] != name]
+        self._account_for(content, [name])
+
+    def add(self, files: Mapping[str, Path]) -> None:
+        """Copy files into a committed artifact, by their names in it; needs `begin`, and lets others write again."""
+        content = self.read_json(manifest.NAME)
+        for name, path in files.items():
+            self.copy_file(name, path)
+        self._account_for(content, list(files))
+
+    def _account_for(self, content: Mapping[str, Any], names: Sequence[str]) -> None:
+        """Write a manifest again, with other files than before under these names."""
+        entries = [entry for entry in content["others"] if entry["path"] not in names]
         known = sums.noted(self.uri)
-        entries += self._described({name: None}, storage.sizes(self.uri), known)
-        self._write_manifest(content | {"others": sorted(entries, key=lambda entry: str(entry["path"]))})
+        entries += self._described(dict.fromkeys(names), storage.sizes(self.uri), known)
+        self._write_manifest({**content, "others": sorted(entries, key=lambda entry: str(entry["path"]))})
         lease.give_back(self.uri)
 
     def _committed(self) -> dict[str, Any]:

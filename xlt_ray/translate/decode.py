@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,36 +25,10 @@ from xlt_ray.models.decoder import (
     set_weights,
 )
 from xlt_ray.models.prompts import Prompter, Scheme
-from xlt_ray.store import cache, shards, storage
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store import shards
 from xlt_ray.store.schema import DETECTED, HYPOTHESIS
 from xlt_ray.translate import unseen
 from xlt_ray.translate.config import TranslateConfig
-
-
-def local_model(checkpoint: Artifact) -> Path:
-    """The Hugging Face directory of a finetune artifact on this machine.
-
-    Files of a remote root are copied once to the user's cache, under the hash of the manifest: a checkpoint that was
-    trained again under its old name is another one.
-    """
-    if not storage.is_remote(checkpoint.uri):
-        return Path(checkpoint.path("model"))
-    manifest = storage.read_bytes(checkpoint.path("manifest.json"))
-    files = [entry["path"] for entry in json.loads(manifest)["others"] if entry["path"].startswith("model/")]
-
-    def copy(folder: Path) -> None:
-        for path in files:
-            _copy(checkpoint.path(path), folder / path.removeprefix("model/"))
-
-    return cache.made_once("checkpoints", manifest.decode(), copy)
-
-
-def _copy(uri: str, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    filesystem, place = storage.locate(uri)
-    with filesystem.open_input_stream(place, compression=None) as source, path.open("wb") as target:
-        shutil.copyfileobj(source, target, 1 << 24)  # 16 MB at a time: weights need not fit in memory
 
 
 def load(model_dir: Path, checkpoint_dir: Path | None, alpha: float, device: str) -> FrameDecoder:

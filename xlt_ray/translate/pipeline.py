@@ -21,6 +21,7 @@ import ray
 import ray.data
 
 from xlt_ray import metrics
+from xlt_ray.finetune import exported
 from xlt_ray.job import cluster, pools, progress, resume
 from xlt_ray.job.tracking import Model, Tracker, track
 from xlt_ray.models import whisper
@@ -161,7 +162,7 @@ class TranslateUnit:
         torch.set_num_threads(1)  # one thread an actor, as in the embed stage
         workers.note(setup.artifact.uri, device)
         config, model_dir = setup.config, whisper.resolve_model(setup.model)
-        tuned_dir = decode.local_model(setup.checkpoint) if setup.checkpoint else None
+        tuned_dir = exported.local_model(setup.checkpoint) if setup.checkpoint else None
         self._artifact = setup.artifact
         self._translator = decode.Translator(
             decoder=decode.load(model_dir, tuned_dir, config.alpha, device),
