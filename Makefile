@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/pip install --no-input --disable-pip-version-check -c constraints.txt
 PIP_WHEEL := $(BIN)/pip wheel --no-input --disable-pip-version-check -c constraints.txt
+BENCH ?=
 CHAOS_ROUNDS ?= 3
 JOB ?= jobs/retrieval.py
 PYTEST_ARGS ?=
@@ -99,11 +100,8 @@ wheelhouse: $(INSTALLED) ## every wheel of constraints.txt into wheelhouse/, for
 	$(PIP_WHEEL) --wheel-dir wheelhouse $(WHEELS)
 	rm -f wheelhouse/xlt_ray-*
 
-bench: $(VENV)/.installed-bench ## every benchmark, one after another, each against its peers
-	for script in benchmarks/*.py; do \
-	  echo "bench: $$script"; \
-	  $(BIN)/python "$$script" || exit 1; \
-	done
+bench: $(VENV)/.installed-bench ## benchmarks against their peers; all that need no GPU, or BENCH="seqsim shards"
+	$(BIN)/python -m benchmarks $(BENCH)
 
 $(VENV)/.installed-bench: $(INSTALLED)
 	echo "setup: the peers of the benchmarks"
