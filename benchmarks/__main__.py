@@ -46,11 +46,10 @@ def main() -> None:
 def _head() -> str:
     made = provenance()
     hardware, git = made["hardware"], made["git"]
-    dirty = ", with changes" if git["dirty"] else ""
-    return (
-        f"commit {git['sha']}{dirty}; {time.strftime('%Y-%m-%d %H:%M')}\n{hardware['cpu']}, {os.cpu_count()} CPUs, load "
-        f"{os.getloadavg()[0]:.1f}; GPUs: {', '.join(hardware['gpus']) or 'none'}; Python {platform.python_version()}\n"
-    )
+    when = f"commit {git['sha']}{', with changes' if git['dirty'] else ''}; {time.strftime('%Y-%m-%d %H:%M')}"
+    what = f"{hardware['cpu']}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
+    gpus = ", ".join(hardware["gpus"]) or "none"
+    return f"{when}\n{what}; GPUs: {gpus}; Python {platform.python_version()}\n"
 
 
 def _run(name: str, file: IO[str]) -> bool:

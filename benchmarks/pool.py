@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", default="wheels:whisper-base")
     options = parser.parse_args()
-    os.environ["RAY_worker_niceness"] = "0"  # else every other process of the machine goes before the pool
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - else every other process of the machine goes before the pool
     for actors in (1, 2):
         ratios = []
         for _ in range(options.rounds):
