@@ -13,7 +13,8 @@ from tiny import tiny_whisper
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.embed.cost import encoding_memory
 from xlt_ray.finetune.config import FinetuneConfig
-from xlt_ray.finetune.cost import fisher_memory
+from xlt_ray.finetune.cost import fisher_memory, training_memory
+from xlt_ray.finetune.parameters import count_parameters
 from xlt_ray.job.cost import PROCESS_BYTES
 from xlt_ray.models.size import ModelSize
 from xlt_ray.store import artifacts
@@ -106,6 +107,29 @@ def estimate(root, model):
     unit(pa.table({"unit": ["00000000"], "first": [0], "count": [2]}))
 
 
+def train(root, model, config, num_frames):
+    from xlt_ray.finetune.batch import collate
+    from xlt_ray.finetune.context import LocalContext
+    from xlt_ray.finetune.ewc import Consolidation
+    from xlt_ray.finetune.learner import Learner
+    from xlt_ray.finetune.loop import Step, Training
+    from xlt_ray.models.decoder import load_decoder
+
+    learner = Learner(load_decoder(model), config)
+    consolidation = None
+    if config.ewc_lambda:
+        anchor = {name: weight.detach().clone() for name, weight in learner.trained.items()}
+        fisher = {name: weight.clone() for name, weight in anchor.items()}
+        consolidation = Consolidation(learner.trained, anchor, fisher, config.ewc_lambda)
+    training = Training(learner, config, 10, LocalContext(root / "checkpoints"), consolidation)
+    num, num_tokens = config.batch_size, 4 * num_frames // 50
+    frames = [np.zeros((num_frames, 512), np.float16) + 1] * num
+    batch = collate([[258, 259, 260, 261]] * num, [[70] * num_tokens] * num, frames)
+    for _ in range(2):
+        training.take(Step([batch], 1.0, num * num_tokens, num))
+    training.save()
+
+
 def write(root, model):
     from xlt_ray.translate.pipeline import Setup, TranslateUnit
 
@@ -144,3 +168,12 @@ def test_a_translator_takes_what_it_asks_for(tmp_path, model):
 def test_an_estimator_of_the_fisher_takes_what_it_asks_for(tmp_path, model):
     declared = fisher_memory(ModelSize.read(model))
     assert taken_by(estimate, tmp_path, model) == pytest.approx(declared - PROCESS_BYTES, rel=0.3)
+
+
+@pytest.mark.parametrize(("batch_size", "ewc_lambda", "num_frames"), [(8, 0.0, 900), (2, 1.0, 300)])
+def test_a_training_worker_takes_what_it_asks_for(tmp_path, model, batch_size, ewc_lambda, num_frames):
+    keep = {"ewc_lambda": ewc_lambda, "keep": ("es-en",)} if ewc_lambda else {}
+    config = FinetuneConfig(batch_size=batch_size, **keep)
+    num_trained, _ = count_parameters(model, config)
+    declared = training_memory(ModelSize.read(model), config, num_trained, num_frames, "cpu")
+    assert taken_by(train, tmp_path, model, config, num_frames) == pytest.approx(declared - PROCESS_BYTES, rel=0.3)

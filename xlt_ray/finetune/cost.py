@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from xlt_ray.embed.config import EmbedConfig
+from xlt_ray.embed.cost import FRAMES_PER_SECOND, kept_frames
 from xlt_ray.embed.cost import costs as embed_costs
-from xlt_ray.embed.cost import kept_frames
 from xlt_ray.errors import UserError
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
+from xlt_ray.finetune.parameters import GROUP_WEIGHTS
 from xlt_ray.job import cost
 from xlt_ray.job.cost import Cost, Speech
 from xlt_ray.languages import Direction
@@ -18,6 +19,7 @@ NUM_PROMPT = 4
 """Tokens of a prompt."""
 
 _BACKWARD_BYTES = 150e6
+_LIBRARIES_BYTES = 46e6  # what training loads beside torch and transformers
 
 
 def finetune_cost(
@@ -52,6 +54,37 @@ def finetune_cost(
     num_measured = round(num_seen / config.batch_size / config.evaluate_every) * num_dev
     evaluated = cost.estimate("write", num_measured * text_flops(size, mean_seconds, embed), 0, 0.0, 0)
     return trained + evaluated
+
+
+def training_memory(size: ModelSize, config: FinetuneConfig, num_trained: int, num_frames: int, device: str) -> int:
+    """Bytes of memory that a worker takes, for batches of the longest recording.
+
+    It holds the decoder in fp32; of the weights that train their gradient and AdamW's two moments, with dev BLEU the
+    best of them, and with EWC their anchor, their Fisher and what is computed of a group at a time; and what the
+    backward pass needs of a batch. Measured on a CPU, for batches of 1 to 16 recordings of 2 to 30 s. On a GPU all of
+    it lies there but the best weights, and a checkpoint passes through the node's memory; no GPU has confirmed it.
+
+    Args:
+        size: of the model.
+        config: of the training.
+        num_trained: weights that train.
+        num_frames: of the longest recording.
+        device: `cpu` or `cuda`.
+    """
+    best = 4 * num_trained if config.evaluate_every else 0
+    if device != "cpu":
+        return round(cost.PROCESS_BYTES + _LIBRARIES_BYTES + best + 2 * 12 * num_trained)
+    held = 8 * num_trained + 8 * min(num_trained, GROUP_WEIGHTS) if config.ewc_lambda else 0
+    batch = (config.micro_batch_size or config.batch_size) * _activations(size, num_frames)
+    weights = 4 * size.decoder_parameters + 12 * num_trained
+    return round(cost.PROCESS_BYTES + _LIBRARIES_BYTES + weights + best + held + batch)
+
+
+def _activations(size: ModelSize, num_frames: int) -> float:
+    """Bytes of fp32 that the backward pass of one example needs: keys and values, the blocks' values, the logits."""
+    tokens = NUM_PROMPT + cost.TOKENS_PER_SECOND * num_frames / FRAMES_PER_SECOND
+    block = tokens * (14 * size.d_model + 6 * size.decoder_ffn_dim) + num_frames * 2 * size.d_model
+    return 4 * (size.decoder_layers * block + tokens * 3 * size.vocab_size)
 
 
 def fisher_memory(size: ModelSize) -> int:

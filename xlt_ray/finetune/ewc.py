@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-_GROUP_WEIGHTS = 1 << 25  # 268 MB of fp32 on the way
+from xlt_ray.finetune.parameters import GROUP_WEIGHTS
 
 _Part = tuple[Tensor, Tensor, Tensor]
 """A parameter, its anchor, its Fisher."""
@@ -109,7 +109,7 @@ def _grouped(parts: Sequence[_Part]) -> list[list[_Part]]:
     groups: list[list[_Part]] = [[]]
     size = 0
     for part in parts:
-        if groups[-1] and size + part[0].numel() > _GROUP_WEIGHTS:
+        if groups[-1] and size + part[0].numel() > GROUP_WEIGHTS:
             groups.append([])
             size = 0
         groups[-1].append(part)

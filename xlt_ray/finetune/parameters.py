@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 EMBEDDINGS = (EMBEDDING, OUTPUT)  # one and the same in most models
 ADAPTED = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 """Layers that LoRA adapts."""
+GROUP_WEIGHTS = 1 << 25
+"""Weights that EWC pulls at a time: 268 MB of fp32 are computed on the way."""
 
 
 def count_parameters(model_dir: Path, config: FinetuneConfig) -> tuple[int, int]:

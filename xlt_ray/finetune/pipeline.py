@@ -5,20 +5,22 @@ embedding shards -> examples -> (fisher) -> Ray Train -> model/: what transforme
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import ray
 import ray.train
 
 from xlt_ray import corpora
 from xlt_ray.errors import UserError
 from xlt_ray.finetune import batch as batches
+from xlt_ray.finetune import cost, exported, fisher, results, trainer
 from xlt_ray.finetune import examples as rows_of
-from xlt_ray.finetune import exported, fisher, results, trainer
 from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.finetune.examples import Examples
 from xlt_ray.finetune.parameters import count_parameters
@@ -29,6 +31,7 @@ from xlt_ray.job.settings import identity
 from xlt_ray.job.tracking import Model, Tracker, track
 from xlt_ray.models import export, whisper
 from xlt_ray.models.prompts import Prompter
+from xlt_ray.models.size import model_size
 from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.provenance import provenance
@@ -57,7 +60,8 @@ def _train(plan: FinetunePlan) -> None:
     artifact, job = plan.artifact, plan.job
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
-    workers = pools.workers("finetune", job.finetune.num_workers, job.finetune.num_gpus)
+    needed = memory_needed(plan, longest(plan))
+    workers = pools.workers("finetune", job.finetune.num_workers, job.finetune.num_gpus, needed)
     work, examples = begin(plan, Collected())
     _announce(plan, work, examples)
     if plan.fisher:
@@ -70,6 +74,19 @@ def _train(plan: FinetunePlan) -> None:
         files, log, sha256 = ray.get(ray.remote(num_cpus=0.9)(_save).remote(checkpoint, work))
         figures = {**results.summarise(log, examples.table), "weights_sha256": sha256}
         _finish(plan, examples, files, log, figures, tracker, time.monotonic() - started)
+
+
+def longest(plan: FinetunePlan) -> int:
+    """Frames of the longest recording that is read; the embeddings must be whole."""
+    lengths = [plan.embeddings.recordings(split)["num_frames"] for split in plan.job.finetune.splits]
+    return max((pc.max(each).as_py() for each in lengths if len(each)), default=0)
+
+
+def memory_needed(plan: FinetunePlan, num_frames: int) -> pools.Needed:
+    """The memory of a worker, by device, for recordings of so many frames."""
+    num_trained, _ = count_parameters(plan.model_dir, plan.job.finetune)
+    size = model_size(plan.job.model)
+    return functools.partial(cost.training_memory, size, plan.job.finetune, num_trained, num_frames)
 
 
 class Collected:

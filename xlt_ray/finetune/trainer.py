@@ -57,7 +57,7 @@ def trainer_of(
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.count,
             use_gpu=workers.num_gpus > 0,
-            resources_per_worker={"CPU": workers.num_cpus, **({"GPU": workers.num_gpus} if workers.num_gpus else {})},
+            resources_per_worker=workers.resources,
         ),
         run_config=ray.train.RunConfig(
             name=_RUN,  # inside the artifact, whose identity is fixed: the name can't meet other settings

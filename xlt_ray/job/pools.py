@@ -130,7 +130,7 @@ def _take(stage: str, bundles: Sequence[room.Bundle]) -> None:
 
 def _bundle(asked: Pool | Workers) -> room.Bundle:
     """What one actor or worker takes."""
-    more = {"GPU": asked.num_gpus, "memory": asked.memory if isinstance(asked, Pool) else 0}
+    more = {"GPU": asked.num_gpus, "memory": asked.memory}
     return {"CPU": asked.num_cpus, **{kind: amount for kind, amount in more.items() if amount}}
 
 
@@ -160,15 +160,22 @@ class Workers:
     count: int
     num_cpus: float
     num_gpus: float
+    memory: int = 0
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What one of them takes."""
+        return dict(_bundle(self))
 
 
-def workers(stage: str, count: int | None, num_gpus: int | None) -> Workers:
+def workers(stage: str, count: int | None, num_gpus: int | None, needed: Needed = _unknown) -> Workers:
     """One training process a GPU, or one where there is none. Says what it chose, and returns when there is room.
 
     Args:
         stage: what the workers do, for the line that is printed.
         count: how many; None: one a GPU that the cluster has now, else one.
         num_gpus: GPUs a worker takes; None: 1 if the cluster has a GPU now, else 0.
+        needed: memory that a worker takes, as far as that is known.
 
     Raises:
         NoResources: if there can never be room for so many; Ray would wait for ever.
@@ -182,7 +189,7 @@ def workers(stage: str, count: int | None, num_gpus: int | None) -> Workers:
     print(f"{stage}: {chosen} {'worker' if chosen == 1 else 'workers'} on {device}", flush=True)
     # A tenth of each CPU stays for the tasks that feed the workers.
     num_cpus = 0.9 if not gpus_each else min(1.0, round(0.5 * cpus / chosen, 2)) or 1.0
-    found = Workers(chosen, num_cpus, gpus_each)
+    found = Workers(chosen, num_cpus, gpus_each, memory(needed("cuda" if gpus_each else "cpu")))
     _take(stage, [_bundle(found)] * chosen)
     return found
 

@@ -87,7 +87,8 @@ def _run_missing(plan: TunePlan, before: Figures) -> None:
     halving = Halving(job.tune.grace, job.tune.reduction)
     for row in done:
         halving.record(row["trial"], [results.point(of, job.tune) for of in row["curve"]])
-    workers = pools.workers("finetune", job.finetune.num_workers, job.finetune.num_gpus)
+    needed = _memory_needed(plan, missing)
+    workers = pools.workers("finetune", job.finetune.num_workers, job.finetune.num_gpus, needed)
     at_once = int(min(job.tune.max_concurrent or pools.most_groups(workers), len(missing)))
     collected = finetune.Collected()  # trials share their examples
     works = [finetune.begin(plans.trial_plan(plan, number), collected)[0] for number in range(len(plan.trials))]
@@ -112,6 +113,14 @@ def _run_missing(plan: TunePlan, before: Figures) -> None:
             ),
         ).fit()
     artifact.remove(_SEARCH)
+
+
+def _memory_needed(plan: TunePlan, missing: Sequence[int]) -> pools.Needed:
+    """That of the trial that takes most: only some hold a Fisher."""
+    trials = [plans.trial_plan(plan, number) for number in missing]
+    num_frames = finetune.longest(trials[0])
+    each = [finetune.memory_needed(trial, num_frames) for trial in trials]
+    return lambda device: max(needed(device) for needed in each)
 
 
 def _point(plan: TunePlan, measured: Sequence[Mapping[str, float]]) -> tuple[float, ...]:
