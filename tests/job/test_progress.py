@@ -1,6 +1,8 @@
 """The lines of a bar in a log."""
 
 import pytest
+import ray
+import ray.util.metrics
 
 from xlt_ray.job import progress
 
@@ -41,3 +43,30 @@ def test_one_result_has_no_rate(clock, capsys):
         clock[0] += 300
         bar.advance(64)
     assert capsys.readouterr().out.splitlines() == ["translate: 0/125", "translate: 64/125"]
+
+
+def test_ray_is_told_the_same(clock, monkeypatch):
+    told = {}
+
+    class Gauge:
+        def __init__(self, name, description, tag_keys):
+            self.name, self.tags = name, dict.fromkeys(tag_keys)
+
+        def set_default_tags(self, tags):
+            assert tags.keys() == self.tags.keys()
+            self.tags = tags
+
+        def set(self, value):
+            told[self.name, self.tags["stage"]] = value
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray.util.metrics, "Gauge", Gauge)
+    with progress.Bar("embed", 100, 10) as bar:
+        for _ in range(3):
+            bar.advance(5)
+            clock[0] += 2
+    assert told == {
+        ("xlt_ray_rows_done", "embed"): 25,
+        ("xlt_ray_rows_total", "embed"): 100,
+        ("xlt_ray_rows_per_second", "embed"): 2.5,
+    }

@@ -34,6 +34,7 @@ class Bar:
             TextColumn("{task.description}"), *columns, console=console, speed_estimate_period=self._RATE_OF_S
         )
         self._task = self._progress.add_task(what, total=total, completed=done)
+        self._gauges = _gauges(what)
         self._ends = contextlib.ExitStack()
 
     def __enter__(self) -> Bar:
@@ -53,9 +54,20 @@ class Bar:
         while now - self._seen[0][0] > self._RATE_OF_S and len(self._seen) > 2:
             self._seen.popleft()
         self._progress.advance(self._task, rows)
+        self._measure()
         due = now - self._printed > self._LINE_EVERY_S or self._done >= self._total
         if due and not console.is_terminal:
             self._print()
+
+    def _measure(self) -> None:
+        for name, value in (("done", self._done), ("total", self._total), ("rate", self._rate(time.monotonic()))):
+            if name in self._gauges:
+                self._gauges[name].set(value)
+
+    def _rate(self, now: float) -> float:
+        """Rows a second, 0 where that is not known yet."""
+        started, count = self._seen[0] if self._seen else (now, self._done)
+        return (self._done - count) / (now - started) if self._done > count and now > started else 0.0
 
     def __exit__(self, *exception: Any) -> None:
         self._ends.__exit__(*exception)
@@ -64,10 +76,27 @@ class Bar:
 
     def _print(self) -> None:
         self._printed = time.monotonic()
-        started, count = self._seen[0] if self._seen else (self._printed, self._done)
-        rate = (self._done - count) / (self._printed - started) if self._done > count else 0.0
+        rate = self._rate(self._printed)
         left = f", {rate:.1f}/s, {(self._total - self._done) / rate:.0f} s left" if rate else ""
         print(f"{self._what}: {self._done}/{self._total}{left}", flush=True)
+
+
+def _gauges(stage: str) -> dict[str, Any]:
+    """Metrics of Ray, which its dashboard and Prometheus read: `xlt_ray_rows_done` and so on, by stage."""
+    import ray  # whoever only prints a table needs none
+
+    if not ray.is_initialized():
+        return {}
+    from ray.util.metrics import Gauge
+
+    told = {
+        "done": Gauge("xlt_ray_rows_done", "Rows of a stage that are done, with those of earlier runs.", ("stage",)),
+        "total": Gauge("xlt_ray_rows_total", "Rows of a stage in all.", ("stage",)),
+        "rate": Gauge("xlt_ray_rows_per_second", "Rows a second over the last minute.", ("stage",)),
+    }
+    for gauge in told.values():
+        gauge.set_default_tags({"stage": stage})
+    return told
 
 
 def show(table: Table) -> None:
