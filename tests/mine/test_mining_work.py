@@ -66,8 +66,8 @@ def run(mining):
             rows = [
                 row for table in worker(pa.Table.from_pylist([dataclasses.asdict(unit)])) for row in table.to_pylist()
             ]
-            assert [row["num_pairs"] for row in rows] == [unit.num_pairs]
-            num_scored += rows[0]["num_scored"]
+            assert sum(row["num_pairs"] for row in rows) == unit.num_pairs
+            num_scored += sum(row["num_scored"] for row in rows)
         assert work.missing(mining, folder, [PAIR]) == [] or mining.covers(PAIR)
     work.merge_pair(mining, PAIR)
     return work.choose(mining, PAIR, mining.config), num_scored

@@ -35,7 +35,7 @@ RATES = {
     "train": Rate(75e12, 0.50 * _CORE_FP32),  # batches of 32 with 350 frames, where launching kernels takes longest
     # Token by token, weights are read for few operations each. On the Open ASR leaderboard (A100) large-v3 in
     # transformers hears 145 s of speech a second: about 1 TFLOP/s.
-    "write": Rate(0.94e12, 0.10 * _CORE_FP32),
+    "write": Rate(0.936e12, 0.10 * _CORE_FP32),
 }
 """Rate of each kind of work, on a GPU and on a core. Those of an H100 (large-v2, benchmarks/gpu.py, 2026-11-26) and of
 the CPU's encoder and SeqSim were measured; writing, and training on a core, are assumed."""

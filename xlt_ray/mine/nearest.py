@@ -52,15 +52,15 @@ class UnitScorer:
         here = [places[slice(*np.searchsorted(places, part))] for places, part in zip(sampled, ends, strict=True)]
         self._exact = [Nearest(places, config.neighbours, device) for places in here]
 
-    def run(self) -> Iterator[int]:
-        """Score; after each tile, the pairs of recordings that were scored."""
+    def run(self) -> Iterator[tuple[int, int]]:
+        """Score; after each tile, how many pairs of recordings it has, and how many of them were scored."""
         for rows, columns, x, y in tiles(self._sides, self._unit, self._config.strip_utterances, self._device):
             candidates = self._wanted(rows, columns)
             everything = candidates | _sampled(self._sampled, rows, columns)
             matrix = scored(x, y, everything, self._config.mode)
             _add(self._nearest, rows, columns, matrix, candidates)
             _add(self._exact, rows, columns, matrix, everything)
-            yield int(everything.sum())
+            yield everything.size, int(everything.sum())
 
     def table(self) -> pa.Table:
         """The nearest, with the schema NEAREST."""

@@ -93,30 +93,33 @@ class Worker:
         self._candidates = functools.lru_cache(maxsize=1)(functools.partial(_candidates, mining))
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
-        """Write what is found in each unit; a row with the number of pairs of recordings that were compared."""
+        """Write what is found in each unit; rows with the pairs of recordings compared and scored, as it goes on."""
         for row in rows.to_pylist():
             unit = Unit.from_row(row)
-            table, num_pairs = self._find(unit) if self._folder == "found" else self._score(unit)
-            self._mining.artifact.write_table(f"{self._folder}/{unit.name}.parquet", table)
-            yield pa.table({"num_pairs": [unit.num_pairs], "num_scored": [num_pairs]})
+            for num_pairs, num_scored in self._find(unit) if self._folder == "found" else self._score(unit):
+                yield pa.table({"num_pairs": [num_pairs], "num_scored": [num_scored]})
 
-    def _find(self, unit: Unit) -> tuple[pa.Table, int]:
+    def _find(self, unit: Unit) -> Iterator[tuple[int, int]]:
         mining, config = self._mining, self._mining.config
         assert config.candidates != "all"  # `covers` is true then
         found = candidates.find(
             *(mining.sides(unit.pair), unit, config.candidates, config.pool_frames),
             *(config.mode, config.strip_utterances, mining.device),
         )
-        return found, 0
+        self._write(unit, found)
+        yield unit.num_pairs, 0
 
-    def _score(self, unit: Unit) -> tuple[pa.Table, int]:
+    def _score(self, unit: Unit) -> Iterator[tuple[int, int]]:
         mining = self._mining
         scorer = UnitScorer(
             *(mining.sides(unit.pair), unit, self._candidates(unit.pair), mining.sampled(unit.pair)),
             *(mining.config, mining.device),
         )
-        num = sum(scorer.run())
-        return scorer.table(), num
+        yield from scorer.run()
+        self._write(unit, scorer.table())
+
+    def _write(self, unit: Unit, table: pa.Table) -> None:
+        self._mining.artifact.write_table(f"{self._folder}/{unit.name}.parquet", table)
 
 
 def _candidates(mining: Mining, pair: Pair) -> Candidates | None:
