@@ -23,6 +23,9 @@ from xlt_ray.errors import NoResources, UserError
 from xlt_ray.job import address, orphans, stopping
 from xlt_ray.store import artifacts, storage
 
+_STARTS = 4
+"""How often a Ray of this machine is tried to start."""
+
 
 @contextlib.contextmanager
 def cluster(with_state_api: bool = False) -> Iterator[None]:
@@ -45,7 +48,7 @@ def cluster(with_state_api: bool = False) -> Iterator[None]:
         try:
             with _no_stderr():  # Ray's core tells at which level it logs
                 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-                _join(**quiet) if joins else _start_here(**_dashboard(with_state_api), **quiet)
+                _join(**quiet) if joins else _start_here(with_state_api, **quiet)
                 stopping.rearm()
             data = ray.data.DataContext.get_current()
             data.enable_progress_bars = False  # jobs draw their own, in rows of the corpus
@@ -84,14 +87,23 @@ def _join(**options: Any) -> None:
         raise address.no_answer(error) from error
 
 
-def _start_here(**options: Any) -> None:
+def _start_here(with_state_api: bool, **options: Any) -> None:
     """A Ray of this job's own, behind a token of its own.
 
     Left alone, Ray writes a token to the user's home, and a `ray start --head` after that asks every
-    `ray job submit` for it.
+    `ray job submit` for it. It gives up a start after 30 s, which a busy machine may need; what it has started by then
+    ends with the job.
     """
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    ray.init(address="local", **options)
+    for left in reversed(range(_STARTS)):
+        try:
+            ray.init(address="local", **_dashboard(with_state_api), **options)
+            return
+        except Exception as error:  # Ray raises no other kind
+            if not left or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            print("ray: not started in 30 s, so this machine is busy; trying again", flush=True)
 
 
 def _dashboard(is_wanted: bool) -> dict[str, Any]:
