@@ -37,25 +37,24 @@ GROUPS = (EmbedConfig, RetrievalConfig, MineConfig, FinetuneConfig, TranslateCon
 HEAD = """\
 # Settings
 
-Every setting of every job, written from the code by `docs/settings.py`. A job prints the same with `--help-all`; its
-`--help` has the basic ones. `--config FILE` reads settings from the `config.json` of an earlier run, or from YAML with
-the same nesting (`embed:`, below it `encoding: trimmed`); flags win over it.
-An unknown flag or a value out of range ends the job before any work, with exit code 2 and a line that names the valid
-ones.
+Every setting of every job, generated from the code by `docs/settings.py`. `--help-all` of a job prints the same,
+`--help` only the basic settings. `--config FILE` reads settings from the `config.json` of an earlier run, or from YAML with the
+same nesting (`embed:`, below it `encoding: trimmed`). Flags override it.
+An unknown flag or a value out of range stops the job before any work, with exit code 2 and one line that names the
+valid values.
 
-**Defaults** are those of the code. `--preset` starts from other values, and flags change them further. Without
-`--preset` a job starts from `demo`, or from `plain` where `--corpus` is given.
+**Defaults** are those of the code. `--preset` starts from other values, and flags override them. Without `--preset` a
+job starts from `demo`, or from `plain` if `--corpus` is given.
 
-**Result** says whether a setting is part of what identifies an artifact.
+**Result** shows whether a setting is part of the identity of an artifact.
 
-- *yes*: a name that is there with another value of it stops the job, with the fields that differ. Splits count by the
-  rows that they choose.
-- *no*: it says where or how fast the work is done, or which rows are worked on, and can change between two runs of the
-  same name. What `--corpus`, `--model` and the names of other artifacts lead to counts by its content instead.
-- *shown*: it chooses among what a finished run of retrieval or of mining has kept, so another value only makes the
-  figures anew.
+- *yes*: if an artifact of this name exists with another value, the job stops and lists the fields that differ. Splits
+  count by the rows that they select.
+- *no*: the setting controls where or how fast the work is done, or which rows are processed. It can change between two
+  runs of the same name. `--corpus`, `--model` and names of other artifacts count by the content that they refer to.
+- *shown*: the setting selects from the stored results of retrieval or mining. Another value only updates the metrics.
 
-A switch that is on is turned off by `no-` before its name: `--translate.no-transcribe`.
+`no-` before the name turns a switch off: `--translate.no-transcribe`.
 """
 
 
@@ -80,9 +79,9 @@ def own_fields(config: type, base: type = object) -> list[dataclasses.Field[Any]
 def written_values(hint: Any) -> str:
     """What a user may write for a type."""
     if hint == Codes:
-        return "codes with commas between"
+        return "comma-separated codes"
     if hint == Searched:
-        return "values with commas between, or `LOW..HIGH`"
+        return "comma-separated values, or `LOW..HIGH`"
     return values(hint, "`")
 
 

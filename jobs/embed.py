@@ -1,6 +1,6 @@
-"""Encode a corpus once: speech in, shards of encoder frames out.
+"""Encode a corpus once: from speech to shards of encoder frames.
 
-`--help` says how it is used; xlt_ray/console/embed.py is what it runs.
+`--help` explains the usage. The code is in xlt_ray/console/embed.py.
 """
 
 from xlt_ray import console

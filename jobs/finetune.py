@@ -1,6 +1,6 @@
-"""Teach the decoder a new direction from one language: en-zh alone also improves the other languages into zh.
+"""Fine-tune the decoder on a new direction: training on en-zh alone also improves other languages into zh.
 
-`--help` says how it is used; xlt_ray/console/finetune.py is what it runs.
+`--help` explains the usage. The code is in xlt_ray/console/finetune.py.
 """
 
 from xlt_ray import console

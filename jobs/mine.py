@@ -1,6 +1,6 @@
-"""Which recordings of two languages translate each other, in speech that is not parallel? Pairs, and a corpus of them.
+"""Mine translation pairs from speech that is not parallel, and write them as a corpus.
 
-`--help` says how it is used; xlt_ray/console/mine.py is what it runs.
+`--help` explains the usage. The code is in xlt_ray/console/mine.py.
 """
 
 from xlt_ray import console

@@ -1,6 +1,6 @@
-"""One HTML page of all runs under a root: tables beside their chance level, plots, best and worst retrievals.
+"""Write one HTML page of all runs under a root: tables with chance levels, plots, best and worst examples.
 
-`--help` says how it is used; xlt_ray/console/report.py is what it runs.
+`--help` explains the usage. The code is in xlt_ray/console/report.py.
 """
 
 from xlt_ray import console

@@ -1,6 +1,6 @@
-"""How well does speech find its spoken translation? R@1, R@5, R@10 and MRR for every ordered pair of languages.
+"""Retrieve the spoken translation of speech: R@1, R@5, R@10 and MRR for every ordered pair of languages.
 
-`--help` says how it is used; xlt_ray/console/retrieval.py is what it runs.
+`--help` explains the usage. The code is in xlt_ray/console/retrieval.py.
 """
 
 from xlt_ray import console

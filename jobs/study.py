@@ -1,6 +1,6 @@
-"""Which source language is best to fine-tune on? One run for each, scored on all: a transfer matrix.
+"""Compare source languages for fine-tuning: one run for each, tested on all, as a transfer matrix.
 
-`--help` says how it is used; xlt_ray/console/study.py is what it runs.
+`--help` explains the usage. The code is in xlt_ray/console/study.py.
 """
 
 from xlt_ray import console

@@ -1,6 +1,6 @@
-"""What does speech become in writing? Translations and transcripts with BLEU, chrF, WER and, where asked for, COMET.
+"""Translate and transcribe speech, scored by BLEU, chrF, WER and optionally COMET.
 
-`--help` says how it is used; xlt_ray/console/translate.py is what it runs.
+`--help` explains the usage. The code is in xlt_ray/console/translate.py.
 """
 
 from xlt_ray import console

@@ -1,6 +1,6 @@
-"""Which settings gain most and keep most? Trials of fine-tuning side by side, the worst of them stopped early.
+"""Search for the fine-tuning settings with the best gain and retention; poor trials are stopped early.
 
-`--help` says how it is used; xlt_ray/console/tune.py is what it runs.
+`--help` explains the usage. The code is in xlt_ray/console/tune.py.
 """
 
 from xlt_ray import console

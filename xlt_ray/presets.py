@@ -1,4 +1,4 @@
-"""Named starting points for a job. A preset is a function that returns settings; flags change them further."""
+"""Named starting points for a job. A preset is a function that returns settings; flags override them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Settings = dict[str, Any]
 
 
 def plain() -> Settings:
-    """No limits and no layers: what a run on your own --corpus starts from when it names no preset."""
+    """The defaults of the code: all sentences, no extra layers. Used if --corpus is given without a preset."""
     return {}
 
 
@@ -25,17 +25,17 @@ def demo() -> Settings:
 
 
 def asterisk() -> Settings:
-    """All 190 sentences of the demo's speech: what the fine-tuning figures of docs/results.md were made with."""
+    """All 190 sentences of the demo's speech. The fine-tuning results in docs/results.md use it."""
     return {"retrieval": RetrievalConfig(split="all")}
 
 
 def asterisk_100() -> Settings:
-    """The retrieval figures of docs/results.md: the first 100 sentences, encoded as the model was trained."""
+    """The first 100 sentences of the demo's speech. The retrieval results in docs/results.md use it."""
     return {"embed": EmbedConfig(num_sentences=100), "retrieval": RetrievalConfig(split="all")}
 
 
 def layers() -> Settings:
-    """R@1 by encoder layer: the demo, with the input of each of the six blocks of Whisper base scored too."""
+    """R@1 by encoder layer: the demo, scored also on the input of each of the six blocks of Whisper base."""
     hidden = tuple(range(6))
     return {
         "embed": EmbedConfig(num_sentences=50, layers=hidden),
@@ -54,7 +54,7 @@ def fleurs_large_v2() -> Settings:
 
 
 def mass_large_v2() -> Settings:
-    """The paper's third corpus, all 56 pairs of its eight languages, on the user's own copy: add --corpus mass:PATH."""
+    """The paper's third corpus: all 56 pairs of eight languages. Add --corpus mass:PATH with your own copy."""
     return {
         "corpus": "mass",
         "languages": ("en", "es", "eu", "fi", "fr", "hu", "ro", "ru"),
@@ -63,12 +63,12 @@ def mass_large_v2() -> Settings:
 
 
 def mine_large_v2() -> Settings:
-    """Mining with the answer known: FLEURS train, en fr de zh ja, as if it were not parallel, Whisper large-v2."""
+    """Mining with known pairs for evaluation: FLEURS train, en fr de zh ja, Whisper large-v2."""
     return fleurs_large_v2() | {"splits": ("train",), "mine": MineConfig(split="train")}
 
 
 def mine_exact() -> Settings:
-    """The demo's speech as if it were not parallel, every pair scored exactly: what candidates are compared with."""
+    """Mining on the demo's speech with every pair scored exactly, as a reference for candidate search."""
     return {"mine": MineConfig(candidates="all")}
 
 
@@ -96,7 +96,7 @@ def transfer_test_large_v2() -> Settings:
 
 
 def transfer_test_wide_large_v2() -> Settings:
-    """The paper's transfer to languages farther away: transfer_test_large_v2 with ru, ar and hi as well.
+    """The paper's transfer to more distant languages: transfer_test_large_v2 plus ru, ar and hi.
 
     X-en beside it shows what was forgotten. The untouched model: --name before --translate.checkpoint None.
     """
@@ -137,7 +137,7 @@ def _test_of(checkpoint: str) -> Settings:
 
 
 def unseen() -> Settings:
-    """Languages that Whisper never saw, into English by four prompts: FLEURS test, Whisper large-v2.
+    """Unseen languages into English with four prompts: FLEURS test, Whisper large-v2.
 
     The paper's six (kea ast ceb ky ckb ga), and as controls sw tr vi en, which have tokens. English is also there for
     its sentences: they are the references of the others, and FLEURS is read for the chosen languages only.
@@ -152,7 +152,7 @@ def unseen() -> Settings:
 
 
 def unseen_wide() -> Settings:
-    """All 19 languages of FLEURS that Whisper has no token for, into English by four prompts: test, Whisper large-v2.
+    """All 19 FLEURS languages without a Whisper token, into English with four prompts: FLEURS test, Whisper large-v2.
 
     They are of seven families and of all distances to the nearest language with a token (`xlt_ray.languages`), against
     which the report shows their BLEU. The paper's six and the controls are those of `unseen`.

@@ -74,7 +74,7 @@ EWC = ["--finetune.ewc-lambda", "5"]
     [
         (["--finetune.directions", "en-xx"], "no token for language 'xx'"),
         (["--finetune.directions", "en-de"], "no en recording of split 'train' has a de text"),
-        (["--finetune.directions", "de-zh"], "hears de, which is not in --languages en,fr"),
+        (["--finetune.directions", "de-zh"], "has source de, which is not in --languages en,fr"),
         (["--finetune.directions", "zh"], "'zh' is not two language codes"),
         (["--finetune.directions", "en-zh,en-zh"], "names a direction twice"),
         (["--finetune.directions", ""], "--finetune.directions is empty"),
@@ -85,7 +85,7 @@ EWC = ["--finetune.ewc-lambda", "5"]
         (["--finetune.evaluate-every", "2", "--finetune.dev-split", "nowhere"], "is of split 'nowhere'"),
         (["--finetune.embeddings", "none"], "no finished embed artifact 'none'"),
         (["--finetune.ewc-lambda", "-1"], "--finetune.ewc-lambda is -1"),
-        (EWC, "needs a Fisher of what to keep; add --finetune.keep"),
+        (EWC, "needs directions to preserve; add --finetune.keep"),
         ([*EWC, "--finetune.keep", "fr-en", "--finetune.lora-rank", "2"], "--finetune.lora-rank does not train"),
         ([*EWC, "--finetune.keep", "fr-en", "--finetune.fisher", "none"], "finished ones: kept"),
         (

@@ -79,11 +79,11 @@ def test_names_of_what_a_study_makes():
     ("flags", "message"),
     [
         (["--study.sources", "en,zh"], "zh is among --study.sources"),
-        (["--study.sources", "en"], "two sources or more; there is en"),
+        (["--study.sources", "en"], "two sources or more; given: en"),
         (["--study.sources", "en,de"], "names de, which is not in --languages"),
         (["--study.sources", "en,en"], "names a language twice"),
         (["--study.seed", "-1"], "--study.seed is -1"),
-        (["--finetune.keep", "es-en", "--finetune.ewc-lambda", "1"], "a study trains without it"),
+        (["--finetune.keep", "es-en", "--finetune.ewc-lambda", "1"], "a study does not support --finetune.keep"),
     ],
 )
 def test_a_mistake_is_one_line(flags, message):

@@ -90,7 +90,7 @@ def test_the_command_line_says_lists_and_ranges():
         (["--tune.reduction", "0"], "--tune.reduction is 0"),
         (["--tune.learning-rate", "fast"], "fast"),
         (["--finetune.evaluate-every", "0"], "compares trials by dev BLEU"),
-        (["--languages", "en"], "nothing can be kept"),
+        (["--languages", "en"], "no direction to preserve"),
     ],
 )
 def test_a_mistake_is_one_line(flags, message):

@@ -1,15 +1,15 @@
-r"""Encode a corpus once: speech in, shards of encoder frames out.
+r"""Encode a corpus once: from speech to shards of encoder frames.
 
   on this machine    python jobs/embed.py --corpus manifest:corpus.tsv --languages en,fr --root runs --name mine
   look first         python jobs/embed.py --corpus manifest:corpus.tsv --languages en,fr --check
-  what it will cost  python jobs/embed.py --preset fleurs_large_v2 --dry-run
+  estimated cost     python jobs/embed.py --preset fleurs_large_v2 --dry-run
   on a cluster       ray job submit --working-dir . -- python jobs/embed.py \
                          --preset fleurs_large_v2 --root s3://bucket/runs --embed.num-gpus 1
 
-Reads the corpus. Writes ROOT/embed/NAME: data/*.parquet (frames), index.parquet (which recordings, and where),
-rejected.parquet (what could not be used, and why), metrics.json, manifest.json. Where embeddings of the same corpus,
-model and encoding are there under another name, it adds to them what they lack. Run it again after a crash: it goes on
-from what is there.
+Reads the corpus. Writes ROOT/embed/NAME: data/*.parquet (frames), index.parquet (recordings and their shards),
+rejected.parquet (rejected recordings with reasons), metrics.json, manifest.json. If embeddings of the same corpus,
+model and encoding exist under another name, missing recordings are added to them. After a crash, run it again: it
+resumes from the finished shards.
 """
 
 from xlt_ray.embed.config import EmbedJob
@@ -22,7 +22,7 @@ BASIC = (
     "embed.num-gpus",
     "embed.max-actors",
 )
-"""Settings of its groups that `--help` shows; `--help-all` shows every one."""
+"""Group settings that `--help` shows. `--help-all` shows all."""
 
 
 def main(job: EmbedJob) -> None:

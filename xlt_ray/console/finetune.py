@@ -1,17 +1,16 @@
-r"""Teach the decoder a new direction from one language: en-zh alone also improves the other languages into zh.
+r"""Fine-tune the decoder on a new direction: training on en-zh alone also improves other languages into zh.
 
-  on this machine    python jobs/finetune.py                                   (the demo's sentences, en-zh)
-  keep the rest      python jobs/finetune.py --finetune.keep es-en,fr-en --finetune.ewc-lambda 10 --name kept
-  the paper's        python jobs/finetune.py --preset transfer_large_v2 --dry-run  (what it will cost)
+  on this machine    python jobs/finetune.py                                   (the demo's speech, en-zh)
+  preserve X-en      python jobs/finetune.py --finetune.keep es-en,fr-en --finetune.ewc-lambda 10 --name kept
+  the paper's        python jobs/finetune.py --preset transfer_large_v2 --dry-run  (estimated cost)
                      python jobs/finetune.py --preset ja_zh_large_v2
   on a cluster       ray job submit --working-dir . -- python jobs/finetune.py \
                          --preset transfer_large_v2 --corpus covost2:PATH --root s3://bucket/runs \
                          --embed.num-gpus 1 --finetune.num-gpus 1 --finetune.num-workers 8
 
-Reads the embeddings of this corpus, model and encoding under ROOT/embed, whatever their name, and encodes what they
-lack; with EWC also ROOT/fisher/NAME. Writes ROOT/finetune/NAME: model/ (for transformers), log.json,
-data/examples.parquet, rejected.parquet, metrics.json, manifest.json. Run it again after a crash: it goes on from the
-last checkpoint.
+Reads the embeddings of this corpus, model and encoding under ROOT/embed, under any name, and encodes missing rows;
+with EWC also ROOT/fisher/NAME. Writes ROOT/finetune/NAME: model/ (for transformers), log.json, data/examples.parquet,
+rejected.parquet, metrics.json, manifest.json. After a crash, run it again: it resumes from the last checkpoint.
 """
 
 from xlt_ray.finetune.config import FinetuneJob
@@ -33,7 +32,7 @@ BASIC = (
     "finetune.num-gpus",
     "finetune.export",
 )
-"""Settings of its groups that `--help` shows; `--help-all` shows every one."""
+"""Group settings that `--help` shows. `--help-all` shows all."""
 
 
 def main(job: FinetuneJob) -> None:

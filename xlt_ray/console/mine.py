@@ -1,20 +1,20 @@
-r"""Which recordings of two languages translate each other, in speech that is not parallel? Pairs, and a corpus of them.
+r"""Mine translation pairs from speech that is not parallel, and write them as a corpus.
 
-  on this machine    python jobs/mine.py                        (the demo, as if its sentence_ids were not known)
+  on this machine    python jobs/mine.py                        (the demo; its sentence_ids are not used)
   your own speech    python jobs/mine.py --corpus manifest:corpus.tsv --languages en,fr --root runs --name mine \
                          --mine.threshold 1.02
   exact, no stages   python jobs/mine.py --corpus manifest:corpus.tsv --languages en,fr --mine.candidates all
   on a cluster       ray job submit --working-dir . -- python jobs/mine.py \
                          --preset mine_large_v2 --root s3://bucket/runs --embed.num-gpus 1 --mine.num-gpus 1
 
-Reads the embeddings of this corpus, model and encoding under ROOT/embed, whatever their name, and encodes what they
-lack. Every recording of one language is compared with every one of the other: by frames pooled in time, then the best
---mine.candidates of each side on all frames (SeqSim). The margin of a pair is its score over the mean of the nearest of
-both. Writes ROOT/mine/NAME: data/*.parquet (who is among the nearest of whom), mined/*.parquet and mined.tsv (the pairs
-that are taken: `--corpus manifest:ROOT/mine/NAME/mined.tsv`), metrics.json, manifest.json. Run it again after a crash:
-it goes on from what is there. Run it again with another --mine.margin, --mine.threshold, --mine.top-n or
---mine.no-one-to-one: only the choice is made anew. Where both languages share sentence_ids, metrics.json has precision,
-recall and F1 by threshold, from which a threshold can be chosen for speech of which nothing is known.
+Reads the embeddings of this corpus, model and encoding under ROOT/embed, under any name, and encodes missing rows.
+Every recording is compared with every recording of the other language: first by frames pooled in time, then the best
+--mine.candidates by all frames (SeqSim). The margin of a pair is its score over the mean score of the nearest
+neighbours of both recordings. Writes ROOT/mine/NAME: data/*.parquet (nearest neighbours), mined/*.parquet and mined.tsv
+(the mined pairs: `--corpus manifest:ROOT/mine/NAME/mined.tsv`), metrics.json, manifest.json. After a crash, run it
+again: it resumes. To select other pairs, run it again with another --mine.margin, --mine.threshold, --mine.top-n or
+--mine.no-one-to-one: nothing is scored again. If both languages share sentence_ids, metrics.json has precision, recall
+and F1 by threshold. Use them to choose a threshold for speech without labels.
 """
 
 from xlt_ray.mine.config import MineJob
@@ -30,7 +30,7 @@ BASIC = (
     "mine.top-n",
     "mine.num-gpus",
 )
-"""Settings of its groups that `--help` shows; `--help-all` shows every one."""
+"""Group settings that `--help` shows. `--help-all` shows all."""
 
 
 def main(job: MineJob) -> None:

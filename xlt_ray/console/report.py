@@ -1,17 +1,17 @@
-"""One HTML page of all runs under a root: tables beside their chance level, plots, best and worst retrievals.
+"""Write one HTML page of all runs under a root: tables with chance levels, plots, best and worst examples.
 
   python jobs/report.py --root runs --name demo
-  python jobs/report.py --root runs --log          (also logs what MLflow has no run of)
+  python jobs/report.py --root runs --log          (also logs artifacts without an MLflow run)
   python jobs/report.py --root runs --verify       (also compares the checksum of every file)
 
-Reads the finished artifacts under ROOT. Writes ROOT/report/NAME/index.html, one file that needs nothing else. Names
-artifacts of which a file is missing or damaged, with the command that makes it again, and shows the others.
+Reads the finished artifacts under ROOT. Writes ROOT/report/NAME/index.html, a single self-contained file. Artifacts
+with a missing or damaged file are listed with the command that makes them again; the others are shown.
 """
 
 from xlt_ray.report.config import ReportJob
 
 BASIC = ()
-"""Settings of its groups that `--help` shows; `--help-all` shows every one."""
+"""Group settings that `--help` shows. `--help-all` shows all."""
 
 
 def main(job: ReportJob) -> None:

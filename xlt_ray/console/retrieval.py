@@ -1,17 +1,16 @@
-r"""How well does speech find its spoken translation? R@1, R@5, R@10 and MRR for every ordered pair of languages.
+r"""Retrieve the spoken translation of speech: R@1, R@5, R@10 and MRR for every ordered pair of languages.
 
-  on this machine    python jobs/retrieval.py                                  (the demo: real speech, five languages)
+  on this machine    python jobs/retrieval.py                                  (the demo: speech in five languages)
   your own speech    python jobs/retrieval.py --corpus manifest:corpus.tsv --languages en,fr --root runs --name mine
-  the paper's pairs  python jobs/retrieval.py --preset fleurs_large_v2 --dry-run         (what it will cost)
+  the paper's pairs  python jobs/retrieval.py --preset fleurs_large_v2 --dry-run         (estimated cost)
                      python jobs/retrieval.py --preset mass_large_v2 --corpus mass:PATH
   on a cluster       ray job submit --working-dir . -- python jobs/retrieval.py \
                          --preset fleurs_large_v2 --root s3://bucket/runs --embed.num-gpus 1 --retrieval.num-gpus 1
 
-Reads the embeddings of this corpus, model and encoding under ROOT/embed, whatever their name, and encodes what they
-lack. Writes ROOT/retrieval/NAME: data/*.parquet (rankings), metrics.json, plots/, rejected.parquet, manifest.json. Run
-it again after a crash: it goes on from what is there. Run it again with another --retrieval.mode or
---retrieval.protocol: the rankings hold them all, and only the figures are made anew. `xlt_ray.retrieval.rankings`
-reads them.
+Reads the embeddings of this corpus, model and encoding under ROOT/embed, under any name, and encodes missing rows.
+Writes ROOT/retrieval/NAME: data/*.parquet (rankings), metrics.json, plots/, rejected.parquet, manifest.json. After a
+crash, run it again: it resumes. To show another --retrieval.mode or --retrieval.protocol, run it again with that
+value: the rankings contain all of them, and nothing is scored again. `xlt_ray.retrieval.rankings` reads them.
 """
 
 from xlt_ray.retrieval.config import RetrievalJob
@@ -26,7 +25,7 @@ BASIC = (
     "retrieval.candidates",
     "retrieval.num-gpus",
 )
-"""Settings of its groups that `--help` shows; `--help-all` shows every one."""
+"""Group settings that `--help` shows. `--help-all` shows all."""
 
 
 def main(job: RetrievalJob) -> None:

@@ -1,17 +1,17 @@
-r"""Which source language is best to fine-tune on? One run for each, scored on all: a transfer matrix.
+r"""Compare source languages for fine-tuning: one run for each, tested on all, as a transfer matrix.
 
   on this machine    python jobs/study.py                                      (the demo: five languages into zh)
-  more of it         python jobs/study.py --preset asterisk --name study \
+  all its speech     python jobs/study.py --preset asterisk --name study \
                          --finetune.epochs 6 --study.sources en,es,fr
   on a cluster       ray job submit --working-dir . -- python jobs/study.py --corpus fleurs --languages en,fr,de,ja,zh \
                          --model openai/whisper-large-v2 --root s3://bucket/runs --name study \
                          --embed.num-gpus 1 --finetune.num-gpus 1 --finetune.num-workers 8
 
-Reads the embeddings of this corpus, model and encoding under ROOT/embed, whatever their name, and encodes what they
-lack; makes ROOT/retrieval/NAME-test too. For each source it makes ROOT/fisher, ROOT/finetune and ROOT/translate of
-NAME-SOURCE-TARGET: ordinary artifacts, so what is done is not done again after a crash. Writes ROOT/study/NAME:
-data/cells.parquet, metrics.json (the matrix with intervals, R@1 and Fisher distance, their rank correlation with the
-transfer), plots/, manifest.json.
+Reads the embeddings of this corpus, model and encoding under ROOT/embed, under any name, and encodes missing rows.
+Also makes ROOT/retrieval/NAME-test and, for each source, NAME-SOURCE-TARGET under ROOT/fisher, ROOT/finetune and
+ROOT/translate. Finished artifacts are not made again after a crash. Writes ROOT/study/NAME: data/cells.parquet,
+metrics.json (the matrix with intervals; R@1 and Fisher distance; their rank correlation with the transfer), plots/,
+manifest.json.
 """
 
 from xlt_ray.study.config import StudyJob
@@ -25,7 +25,7 @@ BASIC = (
     "study.target",
     "study.sources",
 )
-"""Settings of its groups that `--help` shows; `--help-all` shows every one."""
+"""Group settings that `--help` shows. `--help-all` shows all."""
 
 
 def main(job: StudyJob) -> None:

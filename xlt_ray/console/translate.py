@@ -1,22 +1,22 @@
-r"""What does speech become in writing? Translations and transcripts with BLEU, chrF, WER and, where asked for, COMET.
+r"""Translate and transcribe speech, scored by BLEU, chrF, WER and optionally COMET.
 
-  on this machine    python jobs/translate.py                                  (the demo: real speech, five languages)
-  a tuned decoder    python jobs/translate.py --name zh --translate.checkpoint zh --translate.baseline demo
-  between the two    python jobs/translate.py --name half --translate.checkpoint zh --translate.alpha 0.5
+  on this machine    python jobs/translate.py                                  (the demo: speech in five languages)
+  a checkpoint       python jobs/translate.py --name zh --translate.checkpoint zh --translate.baseline demo
+  interpolation      python jobs/translate.py --name half --translate.checkpoint zh --translate.alpha 0.5
   your own speech    python jobs/translate.py --corpus manifest:corpus.tsv --languages en,fr --root runs --name mine
-  languages that     python jobs/translate.py --preset unseen             (FLEURS: one run for each of four prompts,
-  Whisper never saw                                                        compared in one table; unseen_wide: all 19)
-  the paper's        python jobs/translate.py --preset transfer_test_large_v2 --dry-run    (what it will cost; then
+  unseen languages   python jobs/translate.py --preset unseen             (FLEURS: one run for each of four prompts,
+                                                                           compared in one table; unseen_wide: all 19)
+  the paper's        python jobs/translate.py --preset transfer_test_large_v2 --dry-run    (estimated cost; then
                      without --dry-run, after jobs/finetune.py --preset transfer_large_v2; ja_zh_test_large_v2 and
                      transfer_test_wide_large_v2 alike)
   on a cluster       ray job submit --working-dir . -- python jobs/translate.py \
                          --preset fleurs_large_v2 --root s3://bucket/runs --embed.num-gpus 1 --translate.num-gpus 1
 
-Reads the embeddings of this corpus, model and encoding under ROOT/embed, whatever their name, and encodes what they
-lack; ROOT/finetune of the checkpoint. Writes ROOT/translate/NAME: data/*.parquet (hypotheses), metrics.json,
-rejected.parquet (what has no reference), manifest.json. With --source-prompts there is one such artifact for each
-prompt, NAME-PROMPT, and one table for all. Run it again after a crash: it goes on from what is there. Run it again
-with --translate.comet or --translate.baseline: the texts are scored, not translated again.
+Reads the embeddings of this corpus, model and encoding under ROOT/embed, under any name, and encodes missing rows;
+also ROOT/finetune of the checkpoint. Writes ROOT/translate/NAME: data/*.parquet (hypotheses), metrics.json,
+rejected.parquet (recordings without a reference), manifest.json. --source-prompts writes one artifact for each prompt,
+NAME-PROMPT, and prints one table. After a crash, run it again: it resumes. To add --translate.comet or
+--translate.baseline, run it again with the flag: nothing is translated again.
 """
 
 from xlt_ray.translate.config import TranslateJob
@@ -33,7 +33,7 @@ BASIC = (
     "translate.comet",
     "translate.num-gpus",
 )
-"""Settings of its groups that `--help` shows; `--help-all` shows every one."""
+"""Group settings that `--help` shows. `--help-all` shows all."""
 
 
 def main(job: TranslateJob) -> None:

@@ -1,18 +1,18 @@
-r"""Which settings gain most and keep most? Trials of fine-tuning side by side, the worst of them stopped early.
+r"""Search for the fine-tuning settings with the best gain and retention; poor trials are stopped early.
 
   on this machine    python jobs/tune.py                            (the demo: 12 trials, learning rate x EWC lambda)
-  your own space     python jobs/tune.py --preset asterisk --name search \
+  your search space  python jobs/tune.py --preset asterisk --name search \
                          --tune.learning-rate 1e-5..1e-4 --tune.ewc-lambda 0,1,10,100 --tune.num-trials 24
-  one number         python jobs/tune.py --name mixed --tune.objective mix --tune.gain-weight 0.7
+  one objective      python jobs/tune.py --name mixed --tune.objective mix --tune.gain-weight 0.7
   on a cluster       ray job submit --working-dir . -- python jobs/tune.py --corpus covost2:PATH --languages en,fr \
                          --model openai/whisper-large-v2 --root s3://bucket/runs --name search \
                          --embed.num-gpus 1 --finetune.num-gpus 1 --tune.max-concurrent 8
 
-Reads the embeddings of this corpus, model and encoding under ROOT/embed, whatever their name, and encodes what they
-lack. All trials share the frames and one Fisher (ROOT/fisher/NAME), and see the dev split only. The best become
-ROOT/finetune/NAME-000, and so on, and are scored on the test split, once. Writes ROOT/tune/NAME: data/*.parquet (a
-trial each), metrics.json, plots/pareto.png, rejected.parquet (trials that failed, and why), manifest.json. Run it
-again after a crash: trials that are over are not run again.
+Reads the embeddings of this corpus, model and encoding under ROOT/embed, under any name, and encodes missing rows.
+All trials share the frames and one Fisher (ROOT/fisher/NAME). They are compared on the dev split only. The best become
+ROOT/finetune/NAME-000 and so on, and are scored once on the test split. Writes ROOT/tune/NAME: data/*.parquet (one file
+per trial), metrics.json, plots/pareto.png, rejected.parquet (failed trials with reasons), manifest.json. After a crash,
+run it again: finished trials are not repeated.
 """
 
 from xlt_ray.tune.config import TuneJob
@@ -31,7 +31,7 @@ BASIC = (
     "tune.num-chosen",
     "tune.max-concurrent",
 )
-"""Settings of its groups that `--help` shows; `--help-all` shows every one."""
+"""Group settings that `--help` shows. `--help-all` shows all."""
 
 
 def main(job: TuneJob) -> None:

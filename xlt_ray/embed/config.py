@@ -15,27 +15,27 @@ class EmbedConfig:
     """How speech becomes frames: which recordings, which encoding, what a shard keeps."""
 
     num_sentences: int | None = field(default=None, metadata=EXECUTION)
-    """Only the first N sentences of each split, sorted by id, that every chosen language has."""
+    """Use only the first N sentences of each split, sorted by id, that all languages share."""
     encoding: Literal["exact", "trimmed"] = "exact"
-    """exact: padded to 30 s, as the model was trained. trimmed: the speech and context-margin only, cheaper."""
+    """exact: pad to 30 s, as in Whisper's training. trimmed: encode only the speech and context-margin; faster."""
     context_margin: int = 100
-    """trimmed: frames of silence (20 ms each) behind the speech that the encoder sees."""
+    """trimmed: frames of silence (20 ms each) to encode after the speech."""
     keep_margin: int | Literal["all"] = 200
-    """Frames of silence kept behind the speech for the decoder, as far as they were encoded; all keeps all of them."""
+    """Frames of silence to keep after the speech for the decoder, if they were encoded; all: keep every frame."""
     layers: tuple[int, ...] = ()
-    """Hidden layers kept beside the final one: 0 is the input of the first block."""
+    """Hidden layers to keep in addition to the final one; 0 is the input of the first block."""
     split_long: bool = False
-    """Encode recordings longer than 30 s in pieces cut at pauses, rather than reject them."""
+    """Split recordings longer than 30 s at pauses instead of rejecting them."""
     refresh: bool = field(default=False, metadata=EXECUTION)
-    """Encode recordings again whose file has changed since."""
+    """Encode recordings again if their file has changed."""
     max_rejected: float = field(default=0.05, metadata=EXECUTION)
-    """Share of the recordings that may be rejected; with more of them nothing is committed."""
+    """Maximum fraction of recordings that may be rejected. Above it, nothing is committed."""
     rows_per_shard: int = field(default=32, metadata=EXECUTION)
-    """Recordings in one Parquet shard: what a killed run may have to do again."""
+    """Recordings per Parquet shard. A killed run repeats at most the shards in progress."""
     num_gpus: float | None = field(default=None, metadata=EXECUTION)
-    """GPUs an encoder actor takes; none: 1 where the cluster has a GPU now. Say 1 where GPUs scale up from zero."""
+    """GPUs per encoder actor; none: 1 if the cluster has a GPU now. Set 1 if GPU nodes scale up from zero."""
     max_actors: int | None = field(default=None, metadata=EXECUTION)
-    """Most encoder actors at a time; none: one a GPU, else one a CPU; on a cluster as many as its nodes can hold."""
+    """Maximum number of encoder actors; none: one per GPU or CPU; on a cluster, as many as its nodes can hold."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -66,7 +66,7 @@ class EmbedJob(Job):
     """Settings of jobs/embed.py."""
 
     splits: Codes = field(default=(), metadata=EXECUTION)
-    """Splits to encode, with commas between: train,dev; none: every row of the corpus."""
+    """Comma-separated splits to encode, such as train,dev; none: every row of the corpus."""
     check: bool = field(default=False, metadata=EXECUTION)
-    """Only look the corpus over (missing, undecodable, silent, too long, duplicate, mis-paired), encode nothing."""
+    """Check the corpus (missing, undecodable, silent, too long, duplicate, mis-paired) and exit without encoding."""
     embed: EmbedConfig = field(default_factory=EmbedConfig)

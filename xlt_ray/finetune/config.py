@@ -1,4 +1,4 @@
-"""Settings of fine-tuning: what is learned, how, and what is kept."""
+"""Settings of fine-tuning: directions to learn, training, directions to preserve."""
 
 from __future__ import annotations
 
@@ -14,72 +14,72 @@ from xlt_ray.job.settings import EXECUTION, Codes, Job, at_least, flag, read_dir
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class FinetuneConfig:
-    """How the decoder learns a new direction, and what it should keep."""
+    """How the decoder learns a new direction, and which ones it should preserve."""
 
     embeddings: str | None = field(default=None, metadata=EXECUTION)
     """Name of the embed artifact to train on; none: the one with this corpus, model and encoding."""
     directions: Codes = ("en-zh",)
-    """What is learned, source-target, with commas between: en-zh."""
+    """Comma-separated directions to learn, as source-target: en-zh."""
     prompt: Literal["src_translate", "tgt_transcribe", "tgt_translate"] = "tgt_transcribe"
-    """Language and task of the prompt for new targets. X-en and X-X always keep the prompt of Whisper's training;
-    tgt_transcribe leaves them best in peace, because it gives the task token translate no second meaning."""
+    """Language and task token of the prompt for new targets. X-en and X-X always use the prompt of Whisper's training.
+    tgt_transcribe best preserves X-en, because it does not give the token translate a second meaning."""
     split: str = "train"
-    """Split to train on, or all for every row."""
+    """Split to train on; all: every row."""
     dev_split: str = "dev"
-    """Split on which dev BLEU is measured, where --finetune.evaluate-every asks for it."""
+    """Split for dev BLEU, used with --finetune.evaluate-every."""
     learning_rate: float = 3e-5
-    """Highest learning rate of AdamW: reached after the warm-up, then falling in a line to 0."""
+    """Peak learning rate of AdamW, reached after the warm-up; then linear decay to 0."""
     warmup: float = 0.1
-    """Share of the steps in which the learning rate rises."""
+    """Fraction of the steps in which the learning rate rises."""
     batch_size: int = 10
-    """Examples in one step, over all workers."""
+    """Examples per step, over all workers."""
     epochs: int = 3
-    """How often every example of --finetune.directions is seen."""
+    """Number of passes over the examples of --finetune.directions."""
     clip: float = 1.0
-    """Longest gradient, as its L2 norm over all weights."""
+    """Maximum L2 norm of the gradient, over all weights."""
     seed: int = 0
-    """Of the order of the examples, of LoRA's first weights and of the sampled Fisher."""
+    """Seed for example order, LoRA initialisation and the sampled Fisher."""
     train_embeddings: bool = False
-    """Also train the token embeddings, which are the output layer too: half of the decoder of Whisper base."""
+    """Also train the token embeddings, which are tied to the output layer: half of the decoder of Whisper base."""
     lora_rank: int | None = None
-    """Train adapters of this rank instead of the decoder's own weights; they are merged at the end."""
+    """Train LoRA adapters of this rank instead of the decoder's own weights. They are merged at the end."""
     keep: Codes = ()
-    """Directions not to forget, for EWC and replay: es-en,fr-en."""
+    """Directions to preserve with EWC and replay: es-en,fr-en."""
     replay_fraction: float = 0.0
-    """Share of every batch taken from --finetune.keep."""
+    """Fraction of every batch taken from --finetune.keep."""
     ewc_lambda: float = 0.0
-    """Strength of elastic weight consolidation on --finetune.keep: loss + lambda/2 sum F (theta - theta0)^2."""
+    """Strength of elastic weight consolidation (EWC) on --finetune.keep: loss + lambda/2 sum F (theta - theta0)^2."""
     fisher: str | None = field(default=None, metadata=EXECUTION)
-    """Name of the fisher artifact that EWC uses; none: the job's own name, estimated first where it is missing."""
+    """Name of the Fisher artifact for EWC; none: NAME, estimated first if it is missing."""
     fisher_labels: Literal["empirical", "sampled"] = "empirical"
-    """Gradients of the references, or of texts drawn token by token from the model itself."""
+    """Gradients of the references (empirical), or of texts sampled token by token from the model (sampled)."""
     fisher_examples: int = 200
-    """Most examples of each kept direction that the Fisher is estimated on."""
+    """Maximum number of examples per preserved direction for the Fisher estimate."""
     fisher_dtype: Literal["float32", "bfloat16"] = "float32"
-    """How EWC holds the Fisher: bfloat16 takes half the memory."""
+    """Precision of the Fisher in memory. bfloat16 halves it."""
     ewc_on_cpu: bool = field(default=False, metadata=EXECUTION)
-    """Hold Fisher and anchor in the memory of the CPU, at the price of copying them to the GPU in each step."""
+    """Keep Fisher and anchor in CPU memory and copy them to the GPU in each step: slower, less GPU memory."""
     evaluate_every: int = 0
-    """Steps between two measurements of dev BLEU; the best weights are kept. 0: none, the last weights are kept."""
+    """Steps between evaluations of dev BLEU; the best weights are kept. 0: no evaluation, the last weights are kept."""
     evaluate: Codes = ()
-    """Directions measured beside --finetune.directions, such as es-en: to see what is forgotten, and when."""
+    """Directions to evaluate besides --finetune.directions, such as es-en, to track forgetting."""
     patience: int | None = None
-    """Stop after so many measurements without a better dev BLEU."""
+    """Stop after this many evaluations without a better dev BLEU."""
     micro_batch_size: int | None = field(default=None, metadata=EXECUTION)
-    """Examples a worker computes at a time, for less memory; none: all of its share of a batch."""
+    """Examples per forward pass of a worker, to save memory; none: its whole share of a batch."""
     gradient_checkpointing: bool = field(default=False, metadata=EXECUTION)
-    """Compute activations twice rather than keep them."""
+    """Recompute activations in the backward pass to save memory."""
     checkpoint_every: int = field(default=200, metadata=EXECUTION)
-    """Steps between two checkpoints: what a killed run may have to do again."""
+    """Steps between checkpoints. A killed run repeats at most this many."""
     num_workers: int | None = field(default=None, metadata=EXECUTION)
-    """Training processes (DDP); none: one a GPU, else one."""
+    """Training processes (DDP); none: one per GPU, or one without GPUs."""
     num_gpus: Literal[0, 1] | None = field(default=None, metadata=EXECUTION)
-    """GPUs a worker takes; none: 1 where the cluster has a GPU now. Say 1 where GPUs scale up from zero."""
+    """GPUs per worker; none: 1 if the cluster has a GPU now. Set 1 if GPU nodes scale up from zero."""
     max_failures: int = field(default=3, metadata=EXECUTION)
-    """Lost workers or nodes after which the job gives up; each time it goes on from the last checkpoint."""
+    """Lost workers or nodes before the job fails. After each it resumes from the last checkpoint."""
     export: str = field(default="none", metadata=EXECUTION)
-    """Where else the model goes: none; ctranslate2, as faster-whisper reads it; hub:USER/NAME, a repository of the
-    Hugging Face Hub. A finished run is exported too, by the same command."""
+    """Also export the model: none; ctranslate2, for faster-whisper; hub:USER/NAME, a repository of the Hugging Face
+    Hub. The same command also exports a finished run."""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -111,19 +111,19 @@ class FinetuneConfig:
         if self.patience is not None and not self.evaluate_every:
             raise UserError("--finetune.patience needs dev BLEU; add --finetune.evaluate-every STEPS")
         if self.evaluate and not self.evaluate_every:
-            raise UserError("--finetune.evaluate says what is measured, not when; add --finetune.evaluate-every STEPS")
+            raise UserError("--finetune.evaluate has no effect without --finetune.evaluate-every STEPS; add it")
         if both := sorted(set(self.directions) & set(self.evaluate)):
             raise UserError(f"{both[0]} of --finetune.evaluate is in --finetune.directions, so it is measured anyway")
 
     def _check_keeping(self) -> None:
         if self.ewc_lambda and self.lora_rank:
             raise UserError(
-                "--finetune.ewc-lambda holds the weights that --finetune.lora-rank does not train; drop one"
+                "--finetune.ewc-lambda penalises weights that --finetune.lora-rank does not train; drop one"
             )
         if self.ewc_lambda and not self.keep:
-            raise UserError("--finetune.ewc-lambda needs a Fisher of what to keep; add --finetune.keep es-en,fr-en")
+            raise UserError("--finetune.ewc-lambda needs directions to preserve; add --finetune.keep es-en,fr-en")
         if self.replay_fraction and not self.keep:
-            raise UserError("--finetune.replay-fraction needs --finetune.keep, such as es-en,fr-en")
+            raise UserError("--finetune.replay-fraction needs directions to replay; add --finetune.keep es-en,fr-en")
         if self.replay_fraction and not 0 < round(self.replay_fraction * self.batch_size) < self.batch_size:
             raise UserError(
                 f"--finetune.replay-fraction {self.replay_fraction} of a batch of {self.batch_size} is "
@@ -136,7 +136,7 @@ class FinetuneConfig:
         if self.fisher and not self.ewc_lambda:
             raise UserError("--finetune.fisher has no effect without --finetune.ewc-lambda")
         if both := sorted(set(self.directions) & set(self.keep)):
-            raise UserError(f"{both[0]} is in --finetune.directions and in --finetune.keep; it can only be in one")
+            raise UserError(f"{both[0]} is in --finetune.directions and in --finetune.keep; keep it in one")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,10 +147,10 @@ class FinetuneJob(Job):
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 
     def __post_init__(self) -> None:
-        """What is heard in training must be among the languages."""
+        """Check that the sources of all directions are among the languages."""
         Job.__post_init__(self)
         for name in ("directions", "keep", "evaluate"):
             sources = {direction.split("-")[0] for direction in getattr(self.finetune, name)}
             if beyond := sorted(sources - set(self.languages)):
-                there = ",".join(self.languages)
-                raise UserError(f"--finetune.{name} hears {beyond[0]}, which is not in --languages {there}")
+                listed = ",".join(self.languages)
+                raise UserError(f"--finetune.{name} has source {beyond[0]}, which is not in --languages {listed}")

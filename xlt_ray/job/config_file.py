@@ -83,7 +83,7 @@ def _words(place: str, name: str, value: Any, flags: Mapping[str, Any]) -> list[
 
 
 def _joined(value: Any) -> str:
-    """A list with commas between, or the range of a search."""
+    """A comma-separated list, or the range of a search."""
     if isinstance(value, Mapping):
         low_high, several = value["bounds"], value["values"]
         return "..".join(map(str, low_high)) if low_high else _joined(several)

@@ -21,7 +21,7 @@ JobT = TypeVar("JobT")
 Presets = Mapping[str, Callable[[], dict[str, Any]]]
 
 _HELP = {"-h", "--help", "--help-all"}
-_MORE = "--help-all shows every setting. --config FILE takes those of an earlier run; other flags change them."
+_MORE = "--help-all shows every setting. --config FILE reads the settings of an earlier run; other flags override them."
 _RARE = ("columns",)
 _HIDDEN: Any = tyro.conf.Suppress
 

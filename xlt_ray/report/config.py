@@ -12,18 +12,18 @@ class ReportJob:
     """Settings of jobs/report.py."""
 
     preset: str = "demo"
-    """A named set of settings to start from; other flags change it."""
+    """Named set of settings to start from; other flags override it."""
     config: str | None = None
-    """File of settings in YAML. Other flags win over it."""
+    """Settings file in YAML. Other flags override it."""
     root: str = "runs"
-    """Where the artifacts are; the page is written to ROOT/report/NAME/index.html."""
+    """Where the artifacts are. The page is written to ROOT/report/NAME/index.html."""
     name: str = "demo"
     """Name of the page."""
     log: bool = False
-    """Also log the finished artifacts that have no run in MLflow, such as those made while its server was down."""
+    """Also log finished artifacts that have no MLflow run, for example because the server was down."""
 
     verify: bool = False
-    """Also read every byte of the artifacts and compare checksums; where one is damaged, the exit code is 1."""
+    """Also read all artifacts and compare checksums. The exit code is 1 if one is damaged."""
 
     def __post_init__(self) -> None:
         """Refuse names that would leave the root."""

@@ -13,7 +13,7 @@ from xlt_ray.job.settings import EXECUTION, Job, at_least
 MODES = ("f1", "mean", "recall", "precision")
 
 POOL_FRAMES = 10
-"""Frames (20 ms each) that become one where candidates are found, unless somebody says another number."""
+"""Default number of frames (20 ms each) pooled into one to find candidates."""
 
 PROTOCOLS = ("multi_positive", "one_per_sentence")
 
@@ -23,36 +23,36 @@ class RetrievalConfig:
     """How translations are found: the score, its baselines, the protocol."""
 
     split: str = "test"
-    """Rows that are queries and candidates: a split of the corpus, or all. A corpus without splits is taken whole."""
+    """Rows used as queries and candidates: a split, or all. A corpus without splits is used whole."""
     embeddings: str | None = field(default=None, metadata=EXECUTION)
     """Name of the embed artifact to read; none: the one with this corpus, model and encoding."""
     mode: Literal["f1", "mean", "recall", "precision"] = field(default="f1", metadata=EXECUTION)
-    """Which SeqSim leads the tables; the other three are kept beside it."""
+    """SeqSim mode shown in the tables. The other three are stored too."""
     baselines: tuple[Literal["mean_pool", "max_pool", "dtw", "random"], ...] = ("mean_pool", "max_pool", "random")
-    """Simpler scores computed beside it. dtw takes several times as long as all others together."""
+    """Baseline scores to compute as well. dtw takes several times as long as all others together."""
     protocol: Literal["multi_positive", "one_per_sentence"] = field(default="multi_positive", metadata=EXECUTION)
-    """multi_positive: a hit is any recording of the sentence, or of the same words under another sentence_id.
-    one_per_sentence: one recording of each sentence is drawn by the seed, and only that one is a hit."""
+    """multi_positive: any recording of the sentence, or of the same words under another sentence_id, is a hit.
+    one_per_sentence: one recording of each sentence is sampled with the seed, and only that one is a hit."""
     layers: tuple[int, ...] = ()
-    """Hidden layers to score as well; the embeddings must keep them (--embed.layers)."""
+    """Hidden layers to score as well. The embeddings must contain them (--embed.layers)."""
     candidates: int | None = None
-    """Score only this many candidates of each recording, found by frames pooled in time, both ways; none: every pair.
-    A query whose hits are none of them ranks last. It is for large sets; jobs/mine.py says more."""
+    """For large sets: score only this many candidates per recording, found by frames pooled in time, in both
+    directions; none: score every pair. A query without a hit among its candidates ranks last."""
     top_k: int = field(default=10, metadata=EXECUTION)
-    """Candidates written down for each query. A finished run shows fewer without scoring again, but not more."""
+    """Candidates to store per query. A finished run can show fewer without scoring again, but not more."""
     seed: int = 0
-    """Of the bootstrap, of the random baseline and of one_per_sentence."""
+    """Seed for the bootstrap, the random baseline and one_per_sentence."""
     strip_utterances: int = field(default=256, metadata=EXECUTION)
-    """Utterances that are read and scored at a time; a unit of work is a block of some such strips on each side."""
+    """Utterances to read and score at a time. A unit of work is a block of such strips."""
     keep_scores: bool = field(default=False, metadata=EXECUTION)
-    """Keep every score of every pair of recordings (scores/*.parquet): 4 bytes each, thousands of GB for large sets."""
+    """Store the full score matrices (scores/*.parquet): 4 bytes per score and pair, thousands of GB for large sets."""
     num_gpus: float | None = field(default=None, metadata=EXECUTION)
-    """GPUs a scoring actor takes; none: 1 where the cluster has a GPU now."""
+    """GPUs per scoring actor; none: 1 if the cluster has a GPU now."""
     max_actors: int | None = field(default=None, metadata=EXECUTION)
-    """Most scoring actors at a time; none: as for the encoder."""
+    """Maximum number of scoring actors; none: as for the encoder."""
 
     SHOWN: ClassVar[tuple[str, ...]] = ("mode", "protocol", "top_k")
-    """Settings that choose among what a run has kept: a finished run takes other values of them without scoring."""
+    """Settings that select from stored results. A finished run accepts other values without scoring again."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -64,7 +64,7 @@ class RetrievalConfig:
         at_least("--retrieval.max-actors", self.max_actors, 1)
 
     def covers(self, sizes: tuple[int, int]) -> bool:
-        """Whether every pair of so many recordings is scored, so that no candidates have to be found."""
+        """Whether every pair of two sets of these sizes is scored, so that no candidate search is needed."""
         return self.candidates is None or self.candidates >= min(sizes)
 
 
@@ -76,7 +76,7 @@ class RetrievalJob(Job):
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
 
     def __post_init__(self) -> None:
-        """Retrieval is between two languages, over layers that are kept."""
+        """Check that there are two languages, and that the layers to score are kept."""
         Job.__post_init__(self)
         if len(self.languages) < 2:
             raise UserError(f"retrieval needs two languages or more; --languages is {self.languages[0]!r}")

@@ -13,17 +13,17 @@ from xlt_ray.job.settings import Codes, at_least, read_distinct_codes
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class StudyConfig:
-    """Which languages are compared as sources of training, and what is held against the outcome."""
+    """Which source languages are compared, and which predictors of transfer are tested."""
 
     target: str = "zh"
-    """Language that every run learns to write."""
+    """Target language of every run."""
     sources: Codes = ()
-    """Languages to train on, each in a run of its own, and each scored in all runs; none: all --languages."""
+    """Source languages. Each is trained on in its own run, and tested in all runs; none: all --languages."""
     retrieval: str | None = None
-    """Name of the retrieval artifact whose R@1 may predict the transfer; none: NAME-test, made where it is
+    """Name of the retrieval artifact whose R@1 is tested as a predictor of transfer; none: NAME-test, made if it is
     missing."""
     seed: int = 0
-    """Of the bootstrap, and of the permutations where there are too many languages to try all."""
+    """Seed for the bootstrap, and for sampling permutations if there are too many to try all."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -31,28 +31,26 @@ class StudyConfig:
         object.__setattr__(self, "target", languages.read_as(self.target))
         read_distinct_codes(self, "sources", "--study.sources")
         if self.target in self.sources:
-            raise UserError(
-                f"--study.target {self.target} is among --study.sources; it can't be translated into itself"
-            )
+            raise UserError(f"--study.target {self.target} is among --study.sources; drop it there")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class StudyJob(FinetuneJob):
-    """Settings of jobs/study.py: --finetune is what all runs share but the direction that they learn."""
+    """Settings of jobs/study.py. --finetune holds what all runs share except their direction."""
 
     study: StudyConfig = field(default_factory=StudyConfig)
 
     def __post_init__(self) -> None:
-        """A comparison needs two languages."""
+        """Check that there are two sources, and that no direction is preserved."""
         FinetuneJob.__post_init__(self)
         if beyond := sorted(set(self.study.sources) - set(self.languages)):
             raise UserError(
                 f"--study.sources names {beyond[0]}, which is not in --languages {','.join(self.languages)}"
             )
         if len(self.sources) < 2:
-            raise UserError(f"a study compares two sources or more; there is {','.join(self.sources) or 'none'}")
+            raise UserError(f"a study compares two sources or more; given: {','.join(self.sources) or 'none'}")
         if self.finetune.keep:
-            raise UserError("--finetune.keep could hold what another run learns; a study trains without it")
+            raise UserError("a study does not support --finetune.keep: another run could learn that direction; drop it")
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -21,39 +21,39 @@ class TranslateConfig:
     checkpoint: str | None = field(default=None, metadata=EXECUTION)
     """Name of the finetune artifact whose decoder translates; none: the decoder of --model."""
     alpha: float = 1.0
-    """Weights between --model (0) and the checkpoint (1): theta0 + alpha (theta1 - theta0). No training is needed."""
+    """Interpolate weights between --model (0) and the checkpoint (1): theta0 + alpha (theta1 - theta0). No training."""
     targets: Codes = ()
-    """Languages to translate every other one into; none: en, and what the checkpoint has learned."""
+    """Target languages; none: en and the targets that the checkpoint was trained on."""
     transcribe: bool = True
-    """Also transcribe every language, for the error rate."""
+    """Also transcribe every language, for WER or CER."""
     prompt: Literal["src_translate", "tgt_transcribe", "tgt_translate"] | None = None
-    """As in finetune; none: that of the checkpoint, else tgt_transcribe."""
+    """As --finetune.prompt; none: that of the checkpoint, else tgt_transcribe."""
     source_prompt: str | None = None
-    """What the prompt says is spoken, in X-en and X-X, for languages without a token: auto (what Whisper detects in
-    the recording), soft (all languages, weighted by how probable they are), related (a neighbour, from a table) or
-    any language code; none: the language itself."""
+    """Source language in the prompt of X-en and X-X, for languages without a token: auto (detected by Whisper), soft
+    (mean of all language embeddings, weighted by detection), related (a related language, from a table) or a
+    language code; none: the source itself."""
     hide: Codes = ()
-    """Languages that auto and soft may not detect, as if the model had never seen them: it,es."""
+    """Languages excluded from detection by auto and soft, to simulate unseen languages: it,es."""
     split: str = "test"
-    """Split to translate, or all for every row. Of a corpus without splits, all rows; with --translate.checkpoint those
-    that fine-tuning sets aside for the test."""
+    """Split to translate; all: every row. A corpus without splits is translated whole, or with --translate.checkpoint
+    only its held-out test rows."""
     num_beams: int = 1
-    """Beams of the search; 1 is greedy."""
+    """Beam size; 1 is greedy."""
     max_tokens: int = 224
-    """Most tokens of one text."""
+    """Maximum number of tokens per hypothesis."""
     baseline: str | None = field(default=None, metadata=EXECUTION)
-    """Name of the translate artifact to compare with: what is kept of it, what is gained, and how sure that is."""
+    """Name of the translate artifact to compare with: gain, retention and significance."""
     comet: str | None = field(default=None, metadata=EXECUTION)
-    """COMET model, a Hub id such as Unbabel/wmt22-comet-da or a checkpoint file; none: no COMET. It changes no text,
-    so it can be asked for later under the same name."""
+    """COMET model: a Hub id such as Unbabel/wmt22-comet-da, or a checkpoint file; none: no COMET. It can be added to a
+    finished run without translating again."""
     rows_per_unit: int = field(default=64, metadata=EXECUTION)
-    """Texts in one file: what a killed run may have to do again."""
+    """Hypotheses per output file. A killed run repeats at most the files in progress."""
     batch_size: int = field(default=16, metadata=EXECUTION)
-    """Texts written at a time."""
+    """Recordings to decode at a time."""
     num_gpus: float | None = field(default=None, metadata=EXECUTION)
-    """GPUs a translating actor takes; none: 1 where the cluster has a GPU now."""
+    """GPUs per translation actor; none: 1 if the cluster has a GPU now."""
     max_actors: int | None = field(default=None, metadata=EXECUTION)
-    """Most translating actors at a time; none: as for the encoder."""
+    """Maximum number of translation actors; none: as for the encoder."""
 
     DETECTED: ClassVar[tuple[str, ...]] = ("auto", "soft")
     """Values of source_prompt that follow what Whisper detects."""
@@ -64,7 +64,7 @@ class TranslateConfig:
             at_least(f"--translate.{flag(name)}", getattr(self, name), 1)
         at_least("--translate.num-gpus", self.num_gpus, 0)
         if self.alpha != 1.0 and self.checkpoint is None:
-            raise UserError("--translate.alpha lies between --model and a checkpoint; add --translate.checkpoint NAME")
+            raise UserError("--translate.alpha needs a checkpoint to interpolate; add --translate.checkpoint NAME")
         read_codes(self, "targets")
         read_codes(self, "hide")
         if self.source_prompt is not None:
@@ -91,7 +91,7 @@ class TranslateJob(Job):
     translate: TranslateConfig = field(default_factory=TranslateConfig)
 
     def __post_init__(self) -> None:
-        """Refuse prompts named twice, and languages hidden from a detection that does not happen."""
+        """Refuse prompts named twice, and hidden languages without detection."""
         Job.__post_init__(self)
         object.__setattr__(self, "source_prompts", tuple(_read_prompt(prompt) for prompt in self.source_prompts))
         asked, single = self.source_prompts, self.translate.source_prompt

@@ -1,4 +1,4 @@
-"""Settings of a search: what is tried, what it looks for, when a trial is stopped."""
+"""Settings of a search: search space, objective, early stopping."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xlt_ray.job.settings import EXECUTION, at_least, flag
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Axis:
-    """What a search tries of one setting: some values, or a range to draw from.
+    """The search space of one setting: a list of values, or a range to sample from.
 
     Attributes:
         values: each is tried; empty for a range.
@@ -68,62 +68,62 @@ SCALES: dict[str, Literal["log", "linear"]] = {
     "epochs": "linear",
     "lora_rank": "log",
 }
-"""The settings that a search can vary, and how it draws from a range of them."""
+"""The settings that a search can vary, and the scale on which it samples from a range."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TuneConfig:
-    """What a search tries, what it looks for, and how soon it gives up on a trial."""
+    """Search space, objective and early stopping."""
 
     learning_rate: Searched = Axis(values=(1e-5, 3e-5, 1e-4))
-    """Values of --finetune.learning-rate with commas between, or a range LOW..HIGH to draw from. Of lists, every
-    combination is a trial. An empty value searches nothing: all trials have that of --finetune."""
+    """Comma-separated values of --finetune.learning-rate, or a range LOW..HIGH to sample from. Every combination of
+    lists is a trial. An empty value does not search it: all trials use that of --finetune."""
     ewc_lambda: Searched = Axis(values=(0.0, 1.0, 10.0, 100.0))
-    """Values of --finetune.ewc-lambda; one Fisher serves all trials."""
+    """Values of --finetune.ewc-lambda. All trials share one Fisher."""
     replay_fraction: Searched = Axis()
     """Values of --finetune.replay-fraction."""
     epochs: Searched = Axis()
-    """Values of --finetune.epochs: more of them are more steps."""
+    """Values of --finetune.epochs. More epochs take more steps."""
     lora_rank: Searched = Axis()
-    """Values of --finetune.lora-rank; 0 is the whole decoder."""
+    """Values of --finetune.lora-rank; 0: train the whole decoder."""
     num_trials: int | None = None
-    """How many are drawn; none: every combination of the lists, and 12 where a range is among them."""
+    """Number of trials; none: every combination of the lists, or 12 if there is a range."""
     objective: Literal["pareto", "gain", "kept", "mix"] = "pareto"
-    """gain: dev BLEU of --finetune.directions. kept: of what should be kept (--finetune.evaluate, else into English).
-    mix: both, weighted. pareto: every trial that none beats in both."""
+    """gain: dev BLEU of --finetune.directions. kept: dev BLEU of the directions to preserve (--finetune.evaluate, else
+    X-en). mix: a weighted mean. pareto: the Pareto front of both."""
     gain_weight: float = 0.5
-    """mix: the weight of gain, 0 to 1; kept has the rest."""
+    """mix: the weight of gain, 0 to 1. The rest is the weight of kept."""
     grace: int = 1
-    """Measurements of dev BLEU before a trial may be stopped."""
+    """Evaluations of dev BLEU before a trial may be stopped."""
     reduction: int = 3
-    """At its 1st, 3rd, 9th measurement a trial goes on if it is in the best third of those that came there before
-    (successive halving); 1: every trial runs to its end."""
+    """Reduction factor of successive halving. With 3, a rung is at the 1st, 3rd and 9th evaluation, and a trial goes on
+    if it is in the best third of those that have reached the rung; 1: no early stopping."""
     num_chosen: int = 3
-    """Most trials that are scored on the test split, after the search."""
+    """Maximum number of trials to score on the test split after the search."""
     seed: int = 0
-    """Of what is drawn, and in which order it is tried."""
+    """Seed for sampling and for the order of trials."""
     max_concurrent: int | None = field(default=None, metadata=EXECUTION)
-    """Most trials at a time; none: as many as the cluster can hold once it has grown."""
+    """Maximum number of concurrent trials; none: as many as the cluster can hold at its maximum size."""
     register: str | None = field(default=None, metadata=EXECUTION)
-    """Name in MLflow's model registry under which the best trial is registered."""
+    """Name under which to register the best trial in MLflow's model registry."""
 
     def __post_init__(self) -> None:
-        """Refuse values out of range, and searches of nothing."""
+        """Refuse values out of range, and an empty search space."""
         for name in ("num_trials", "grace", "reduction", "num_chosen", "max_concurrent"):
             at_least(f"--tune.{flag(name)}", getattr(self, name), 1)
         at_least("--tune.seed", self.seed, 0)
         if not 0 <= self.gain_weight <= 1:
             raise UserError(f"--tune.gain-weight is {self.gain_weight}; give 0 to 1")
         if self.objective != "mix" and self.gain_weight != 0.5:
-            raise UserError("--tune.gain-weight has an effect in --tune.objective mix alone; add that, or drop it")
+            raise UserError("--tune.gain-weight has an effect only with --tune.objective mix; add that, or drop it")
         if not self.space:
-            raise UserError("nothing is searched; give --tune.learning-rate 1e-5,3e-5 or another setting its values")
+            raise UserError("nothing is searched; give values, such as --tune.learning-rate 1e-5,3e-5")
         for name, axis in self.space.items():
             _check_axis(f"--tune.{flag(name)}", axis, SCALES[name])
 
     @property
     def size(self) -> int:
-        """How many trials are drawn; unless it is said, all combinations of lists, or 12 with a range among them."""
+        """Number of trials. By default all combinations of the lists, or 12 if there is a range."""
         if any(axis.bounds for axis in self.space.values()):
             return self.num_trials or 12
         num_combinations = math.prod(len(axis.values) for axis in self.space.values())
@@ -140,29 +140,29 @@ def _check_axis(flag: str, axis: Axis, scale: str) -> None:
     if low >= high:
         raise UserError(f"{flag} {axis} is no range; give LOW..HIGH with LOW below HIGH")
     if axis.bounds and scale == "log" and low <= 0:
-        raise UserError(f"{flag} {axis} is drawn on a log scale, which has no {low:g}; begin above 0, or list values")
+        raise UserError(f"{flag} {axis} is drawn on a log scale, which has no {low:g}; start above 0, or list values")
     if len(set(axis.values)) < len(axis.values):
         raise UserError(f"{flag} {axis} names a value twice")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TuneJob(FinetuneJob):
-    """Settings of jobs/tune.py: --finetune is what all trials share, --tune what they differ in."""
+    """Settings of jobs/tune.py. --finetune holds what all trials share, --tune what they vary."""
 
     finetune: FinetuneConfig = field(default_factory=lambda: FinetuneConfig(evaluate_every=10))
     tune: TuneConfig = field(default_factory=TuneConfig)
 
     def __post_init__(self) -> None:
-        """A search sees nothing but dev BLEU."""
+        """Check that dev BLEU is measured, and that there is a direction to preserve."""
         FinetuneJob.__post_init__(self)
         if not self.finetune.evaluate_every:
             raise UserError("a search compares trials by dev BLEU; give --finetune.evaluate-every 1 or more")
         if not self.kept:
-            raise UserError("nothing can be kept: --languages has none but en; add one, or give --finetune.evaluate")
+            raise UserError("no direction to preserve: --languages is en; add another, or give --finetune.evaluate")
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Directions of which a trial should keep its BLEU: those that are measured; none: all into English."""
+        """Directions whose BLEU a trial should preserve: those evaluated, else those to keep, else all into English."""
         native = tuple(f"{code}-en" for code in sorted(self.languages) if code != "en")
         not_learned = tuple(direction for direction in native if direction not in self.finetune.directions)
         return self.finetune.evaluate or self.finetune.keep or not_learned
