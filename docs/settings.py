@@ -38,8 +38,8 @@ HEAD = """\
 # Settings
 
 Every setting of every job, generated from the code by `docs/settings.py`. `--help-all` of a job prints the same,
-`--help` only the basic settings. `--config FILE` reads settings from the `config.json` of an earlier run, or from YAML with the
-same nesting (`embed:`, below it `encoding: trimmed`). Flags override it.
+`--help` only the basic settings. `--config FILE` reads settings from the `config.json` of an earlier run, or from YAML
+with the same nesting (`embed:`, below it `encoding: trimmed`). Flags override it.
 An unknown flag or a value out of range stops the job before any work, with exit code 2 and one line that names the
 valid values.
 

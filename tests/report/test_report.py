@@ -662,7 +662,7 @@ def test_translations_by_direction(tuned_page: Page, tuned_source: str) -> None:
 @pytest.mark.parametrize(
     ("comet", "said"),
     [
-        (None, "COMET: not scored, because no model was asked for (--translate.comet)."),
+        (None, "COMET: not scored, because no model was given (--translate.comet)."),
         (
             {"model": "m", "version": "2.2.7", "reason": "<b>no room", "num_without_text": 0},
             "COMET: not scored: <b>no room.",

@@ -61,9 +61,9 @@ def test_the_matrix_has_the_trained_language_in_the_row_below_the_untouched_mode
         assert [" ".join(cell.split()) for cell in row[1:]] == [
             f"{of['bleu']:.1f}{of['gain']:+.1f} ±0.8".replace("-", "−") for of in cells
         ]
-    assert 'title="trained on ru, heard it: not available"' in source
+    assert 'title="trained on ru, tested on it: not available"' in source
     assert (
-        'title="trained on it, heard ru: BLEU 5.00, 95% interval 3.8 to 6.3; gain +4.00, +3.4 to +5.0, p = 0.002; 40'
+        'title="trained on it, tested on ru: BLEU 5.00, 95% interval 3.8 to 6.3; gain +4.00, +3.4 to +5.0, p = 0.002; 40'
         in source
     )
 
@@ -86,7 +86,7 @@ def test_shade_own_language_and_doubt_of_a_cell(tmp_path: Path) -> None:
 
 def test_a_clear_loss_is_no_doubt() -> None:
     figures = cell_of("en", "es") | {"gain": -2.0, "gain_ci95": [-3.0, -1.0]}
-    cell = transfer.Cell(trained="en", heard="es", figures=figures)
+    cell = transfer.Cell(trained="en", tested="es", figures=figures)
     assert cell.is_clear
     study = transfer.read_study(study_figures() | {"transfer": {"en": {"es": figures}}})
     assert (study.largest, study.shade(cell)) == (0.0, 0.0)
@@ -124,7 +124,7 @@ def test_the_scatter_has_a_dot_a_cell_of_another_language(predictor: str, scale:
     assert len(laid.dots) == len(pairs) == 19
     for (trained, heard), dot in zip(pairs, laid.dots, strict=True):
         of = cell_of(trained, heard)
-        assert dot.title.startswith(f"trained on {trained}, heard {heard}: ")
+        assert dot.title.startswith(f"trained on {trained}, tested on {heard}: ")
         assert dot.x == pytest.approx(laid.x.place(scale * figures["predictors"][predictor][trained][heard]))
         assert dot.y == pytest.approx(laid.y.place(of["gain"]))
         assert (dot.low, dot.high) == pytest.approx(tuple(laid.y.place(end) for end in of["gain_ci95"]))

@@ -84,7 +84,7 @@ def test_the_command_line_says_lists_and_ranges():
         (["--tune.ewc-lambda", "0..10"], "log scale, which has no 0"),
         (["--tune.ewc-lambda", "1,1"], "names a value twice"),
         (["--tune.learning-rate", "", "--tune.ewc-lambda", ""], "nothing is searched"),
-        (["--tune.gain-weight", "0.7"], "--tune.objective mix alone"),
+        (["--tune.gain-weight", "0.7"], "only with --tune.objective mix"),
         (["--tune.objective", "mix", "--tune.gain-weight", "2"], "give 0 to 1"),
         (["--tune.objective", "speed"], "speed"),
         (["--tune.reduction", "0"], "--tune.reduction is 0"),

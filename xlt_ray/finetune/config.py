@@ -123,7 +123,7 @@ class FinetuneConfig:
         if self.ewc_lambda and not self.keep:
             raise UserError("--finetune.ewc-lambda needs directions to preserve; add --finetune.keep es-en,fr-en")
         if self.replay_fraction and not self.keep:
-            raise UserError("--finetune.replay-fraction needs directions to replay; add --finetune.keep es-en,fr-en")
+            raise UserError("--finetune.replay-fraction needs --finetune.keep, such as es-en,fr-en")
         if self.replay_fraction and not 0 < round(self.replay_fraction * self.batch_size) < self.batch_size:
             raise UserError(
                 f"--finetune.replay-fraction {self.replay_fraction} of a batch of {self.batch_size} is "

@@ -1,7 +1,7 @@
-"""The transfer matrix: what training on one language gains on another, how sure that is, and what predicts it. Pure.
+"""The transfer matrix: gains by language trained on and tested on, their intervals and predictors. Pure.
 
-All intervals come from one bootstrap over sentences: a draw takes the same sentences in every cell, because the cells
-are of the same sentences, and so their errors go together.
+All intervals come from one bootstrap over sentences. A draw takes the same sentences in every cell, because the cells
+share sentences and their errors are correlated.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from xlt_ray.metrics import bleu_of, rank_correlation
 
 Cell = tuple[str, str]
-"""(trained, heard)."""
+"""Language trained on, language tested on."""
 
 _DRAWS = 1000
 _ALL_PERMUTATIONS = 7  # 5040; with more languages so many are drawn
@@ -28,12 +28,12 @@ _Gains = Mapping[Cell, float]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Texts:
-    """The texts of one cell, as BLEU sees them.
+    """The BLEU statistics of one cell.
 
     Attributes:
-        sentences: (num,) the sentence of each.
-        after: (num, 10) counts of `metrics.sentence_counts`, of the tuned model.
-        before: (num, 10) of the untouched model.
+        sentences: (num,) sentence_id of each text.
+        after: (num, 10) counts of the tuned model, from `metrics.sentence_counts`.
+        before: (num, 10) counts of the untouched model.
     """
 
     sentences: Sequence[str]
@@ -42,29 +42,30 @@ class Texts:
 
 
 def gains(cells: Mapping[Cell, Texts]) -> dict[Cell, float]:
-    """BLEU after less BLEU before."""
-    return {pair: bleu_of(of.after.sum(axis=0)) - bleu_of(of.before.sum(axis=0)) for pair, of in cells.items()}
+    """BLEU after minus BLEU before, by cell."""
+    return {pair: bleu_of(texts.after.sum(axis=0)) - bleu_of(texts.before.sum(axis=0)) for pair, texts in cells.items()}
 
 
 def resampled(cells: Mapping[Cell, Texts], seed: int, num_draws: int = _DRAWS) -> list[dict[Cell, float]]:
     """The gains of every draw of sentences with replacement."""
-    known = sorted({sentence for of in cells.values() for sentence in of.sentences})
+    known = sorted({sentence for texts in cells.values() for sentence in texts.sentences})
     number = {sentence: i for i, sentence in enumerate(known)}
-    places = {pair: [number[sentence] for sentence in of.sentences] for pair, of in cells.items()}
+    places = {pair: [number[sentence] for sentence in texts.sentences] for pair, texts in cells.items()}
     rng = np.random.default_rng(seed)
     draws = []
     for _ in range(num_draws):
         times = rng.multinomial(len(known), np.full(len(known), 1 / len(known)))
-        weights = {pair: times[at] for pair, at in places.items()}
-        # Where no text of a cell was drawn, nothing was gained.
-        draws.append(
-            {pair: bleu_of(weights[pair] @ of.after) - bleu_of(weights[pair] @ of.before) for pair, of in cells.items()}
-        )
+        # If no text of a cell was drawn, its gain is 0.
+        draws.append({pair: _gain(texts, times[places[pair]]) for pair, texts in cells.items()})
     return draws
 
 
+def _gain(texts: Texts, weights: npt.NDArray[np.int64]) -> float:
+    return bleu_of(weights @ texts.after) - bleu_of(weights @ texts.before)
+
+
 def ranking(found: _Gains, draws: Sequence[_Gains]) -> list[dict[str, Any]]:
-    """The sources by their mean gain over the languages that were not heard in training, the best first.
+    """The sources by their mean gain over the languages not trained on, best first.
 
     `behind_ci95` is the interval of how much less a source gains than the best one, on the same draws of sentences;
     None for the best.
@@ -93,7 +94,7 @@ def ranking(found: _Gains, draws: Sequence[_Gains]) -> list[dict[str, Any]]:
 def correlation(
     predictor: Mapping[Cell, float], found: _Gains, draws: Sequence[_Gains], seed: int
 ) -> dict[str, float | int | list[float] | None]:
-    """Whether a predictor orders the cells off the diagonal as their gains do.
+    """Rank correlation of a predictor with the gains, over the cells off the diagonal.
 
     Cells share languages, so they are no independent sample: p is the share of the ways to name the languages anew,
     in rows and columns alike, under which the predictor does as well (a Mantel test; all ways for up to 7 languages,
@@ -102,8 +103,8 @@ def correlation(
     Args:
         predictor: a value for each cell off the diagonal.
         found: gains by cell.
-        draws: of the bootstrap.
-        seed: of the permutations.
+        draws: gains by cell, for each draw of the bootstrap.
+        seed: for the permutations.
 
     Returns:
         `spearman`, its `ci95`, `p_permutation` (two-sided), `num_cells`, `num_permutations`; null where one side is
@@ -115,19 +116,19 @@ def correlation(
     if not predictor:
         return nothing
 
-    def of(gains: _Gains, names: Mapping[str, str]) -> float | None:
-        values = [predictor[names[trained], names[heard]] for trained, heard in cells]
+    def rank(gains: _Gains, names: Mapping[str, str]) -> float | None:
+        values = [predictor[names[trained], names[tested]] for trained, tested in cells]
         return rank_correlation(values, [gains[pair] for pair in cells])
 
     languages = sorted({language for pair in cells for language in pair})
     same = {language: language for language in languages}
-    rho = of(found, same)
+    rho = rank(found, same)
     if rho is None:
         return nothing
-    others = [of(found, dict(zip(languages, names, strict=True))) for names in _permutations(languages, seed)]
+    others = [rank(found, dict(zip(languages, names, strict=True))) for names in _permutations(languages, seed)]
     # A tie up to rounding is a tie.
     num_as_good = sum(abs(other or 0.0) >= abs(rho) - 1e-9 for other in others)
-    known = [drawn for draw in draws if (drawn := of(draw, same)) is not None]
+    known = [drawn for draw in draws if (drawn := rank(draw, same)) is not None]
     return {
         "spearman": rho,
         "ci95": _interval(known),

@@ -69,27 +69,27 @@ def _run(plan: StudyPlan, source: str) -> Artifact:
 
 
 def _retrieval(plan: StudyPlan) -> Artifact | None:
-    """The finished retrieval artifact whose R@1 is held against the transfer; None where there can be none."""
+    """The finished retrieval artifact whose R@1 is compared with the transfer; None if there can be none."""
     found = plan.retrieval
     return retrieve(found) if isinstance(found, RetrievalPlan) else found
 
 
 def _predictors(plan: StudyPlan, retrieval: Artifact | None) -> dict[str, dict[Cell, float]]:
-    """What is known of each ordered pair of languages before any training.
+    """The predictors of each ordered pair of languages, known before training.
 
-    R@1 is that of the heard language looking for its translation in the one that is trained on: the way that the
+    R@1 is that of the language tested on looking for its translation in the one that is trained on: the way that the
     decoder goes, from speech that is new to it to speech that it knows.
     """
     pairs = retrieval.read_json("metrics.json")["pairs"] if retrieval else {}
     ordered = list(itertools.permutations(plan.job.sources, 2)) if retrieval else []
     return {
-        "r1": {(trained, heard): pairs[f"{heard}-{trained}"]["r1"] for trained, heard in ordered},
+        "r1": {(trained, tested): pairs[f"{tested}-{trained}"]["r1"] for trained, tested in ordered},
         "fisher_distance": _distances(plan),
     }
 
 
 def _distances(plan: StudyPlan) -> dict[Cell, float]:
-    """Of the tasks of every two sources; the same both ways."""
+    """Fisher distances of the tasks of every two sources; symmetric."""
     task = ray.remote(num_cpus=0.9)(_distance)
     pairs = list(itertools.combinations(plan.job.sources, 2))
     model_dir = str(next(iter(plan.runs.values())).model_dir)
@@ -104,7 +104,7 @@ def _distance(first: Artifact, second: Artifact, model_dir: str, config: Finetun
 
     # Adapters have no Fisher: they act on the weights that would train without them.
     names = Learner(decoder.empty_decoder(model_dir), dataclasses.replace(config, lora_rank=None)).trained
-    return fisher.distance(*(fisher.read(of, names, torch.float32) for of in (first, second)))
+    return fisher.distance(*(fisher.read(artifact, names, torch.float32) for artifact in (first, second)))
 
 
 def _compare(
@@ -113,17 +113,17 @@ def _compare(
     translated: Mapping[str, Artifact],
     predictors: Mapping[str, Mapping[Cell, float]],
 ) -> _Figures:
-    """The content of metrics.json but for the names of what was read."""
+    """The content of metrics.json except the names of its inputs."""
     job = plan.job
     untouched = by_direction(before.tables())
     cells = {
-        (trained, heard): _texts(after[f"{heard}-{job.study.target}"], untouched[f"{heard}-{job.study.target}"], job)
-        for trained, of in translated.items()
-        for after in [by_direction(of.tables())]
-        for heard in job.sources
+        (trained, tested): _texts(after[f"{tested}-{job.study.target}"], untouched[f"{tested}-{job.study.target}"], job)
+        for trained, artifact in translated.items()
+        for after in [by_direction(artifact.tables())]
+        for tested in job.sources
     }
     found, draws = matrix.gains(cells), matrix.resampled(cells, job.study.seed)
-    scores = {trained: of.read_json("metrics.json") for trained, of in translated.items()}
+    scores = {trained: artifact.read_json("metrics.json") for trained, artifact in translated.items()}
     base = before.read_json("metrics.json")["directions"]
     return {
         "target": job.study.target,
@@ -131,8 +131,8 @@ def _compare(
         "split": before.settings["translate"]["split"],
         "prompt": job.finetune.prompt,
         "before": {
-            heard: {key: base[f"{heard}-{job.study.target}"][key] for key in ("bleu", "bleu_ci95")}
-            for heard in job.sources
+            tested: {key: base[f"{tested}-{job.study.target}"][key] for key in ("bleu", "bleu_ci95")}
+            for tested in job.sources
         },
         "transfer": results.transfer(scores, job.sources, job.study.target),
         "ranking": matrix.ranking(found, draws),
@@ -141,7 +141,8 @@ def _compare(
             name: matrix.correlation(values, found, draws, job.study.seed) for name, values in predictors.items()
         },
         "runs": {
-            source: dict.fromkeys(("finetune", "translate", "fisher"), of.name) for source, of in translated.items()
+            source: dict.fromkeys(("finetune", "translate", "fisher"), artifact.name)
+            for source, artifact in translated.items()
         },
     }
 
@@ -149,11 +150,11 @@ def _compare(
 def _texts(after: pa.Table, before: pa.Table, job: Any) -> Texts:
     earlier = dict(zip(before["utterance_id"].to_pylist(), before["hypothesis"].to_pylist(), strict=True))
     wanted = after["reference"].to_pylist()
-    said_before = [earlier[name] for name in after["utterance_id"].to_pylist()]
+    hypotheses_before = [earlier[name] for name in after["utterance_id"].to_pylist()]
     return Texts(
         after["sentence_id"].to_pylist(),
         metrics.sentence_counts(after["hypothesis"].to_pylist(), wanted, job.study.target),
-        metrics.sentence_counts(said_before, wanted, job.study.target),
+        metrics.sentence_counts(hypotheses_before, wanted, job.study.target),
     )
 
 

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 def transfer(figures: Mapping[str, Any]) -> Figure:
-    """Gains in BLEU: a row for each language trained on, a column for each heard; italics where 0 is in the interval.
+    """Gains in BLEU: a row per language trained on, a column per language tested on; italics if 0 is in the interval.
 
     Args:
         figures: metrics.json of a study.
     """
     sources = figures["sources"]
-    values = np.array([[figures["transfer"][trained][heard]["gain"] for heard in sources] for trained in sources])
+    values = np.array([[figures["transfer"][trained][tested]["gain"] for tested in sources] for trained in sources])
     side = max(3.2, 0.72 * len(sources))
     figure, axes = new_figure(side + 2.0, side + 1.1, f"Gain into {figures['target']}, BLEU")
     image = axes.imshow(values, cmap=SHADES, vmin=0)
-    axes.set(xlabel="Heard in the test", ylabel="Trained on")
+    axes.set(xlabel="Tested on", ylabel="Trained on")
     axes.set_xticks(range(len(sources)), sources)
     axes.set_yticks(range(len(sources)), sources)
     for (row, column), value in np.ndenumerate(values):

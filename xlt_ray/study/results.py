@@ -1,4 +1,4 @@
-"""How the outcome of a study is written down and shown. Pure."""
+"""The results of a study: metrics.json, tables, MLflow. Pure."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ PREDICTORS = {"r1": "R@1", "fisher_distance": "Fisher distance"}
 
 def transfer(scores: Mapping[str, Figures], sources: Sequence[str], target: str) -> dict[str, Any]:
     """The cells of the matrix, from the metrics.json of each source's translations."""
-    return {trained: {heard: _cell(of, f"{heard}-{target}") for heard in sources} for trained, of in scores.items()}
+    return {
+        trained: {tested: _cell(run, f"{tested}-{target}") for tested in sources} for trained, run in scores.items()
+    }
 
 
 def _cell(scores: Figures, direction: str) -> dict[str, Any]:
-    of, compared = scores["directions"][direction], scores["kept"]["directions"][direction]
+    score, compared = scores["directions"][direction], scores["kept"]["directions"][direction]
     return {
-        "bleu": of["bleu"],
-        "bleu_ci95": of["bleu_ci95"],
+        "bleu": score["bleu"],
+        "bleu_ci95": score["bleu_ci95"],
         "gain": compared["difference"],
         "gain_ci95": compared["difference_ci95"],
         "p_value": compared["p_value"],
@@ -35,10 +37,10 @@ def _cell(scores: Figures, direction: str) -> dict[str, Any]:
 
 
 def nested(values: Mapping[Cell, float]) -> dict[str, dict[str, float]]:
-    """Values by trained, then by heard language."""
+    """Values by language trained on, then by language tested on."""
     found: dict[str, dict[str, float]] = {}
-    for (trained, heard), value in values.items():
-        found.setdefault(trained, {})[heard] = value
+    for (trained, tested), value in values.items():
+        found.setdefault(trained, {})[tested] = value
     return found
 
 
@@ -48,11 +50,11 @@ def rows(figures: Figures) -> list[dict[str, Any]]:
     return [
         {
             "trained": trained,
-            "heard": heard,
-            **{key: figures["transfer"][trained][heard][key] for key in ("bleu", "gain", "p_value", "num")},
-            **{name: figures["predictors"][name].get(trained, {}).get(heard) for name in PREDICTORS},
+            "heard": tested,
+            **{key: figures["transfer"][trained][tested][key] for key in ("bleu", "gain", "p_value", "num")},
+            **{name: figures["predictors"][name].get(trained, {}).get(tested) for name in PREDICTORS},
         }
-        for trained, heard in pairs
+        for trained, tested in pairs
     ]
 
 
@@ -80,33 +82,33 @@ def sentence(figures: Figures) -> str:
     """The outcome in one sentence or two."""
     best = figures["ranking"][0]
     low, high = best["mean_gain_ci95"]
-    found = [
-        f"{PREDICTORS[name]} {of['spearman']:+.2f} (p {of['p_permutation']:.2f})"
-        for name, of in figures["correlations"].items()
-        if of["spearman"] is not None
+    correlations = [
+        f"{PREDICTORS[name]} {found['spearman']:+.2f} (p {found['p_permutation']:.2f})"
+        for name, found in figures["correlations"].items()
+        if found["spearman"] is not None
     ]
     gain = f"{best['mean_gain']:+.1f} BLEU ({low:+.1f} to {high:+.1f})"
     return (
         f"Into {figures['target']}, training on {best['source']} gains most on the others: {gain}. "
-        f"Rank correlation with the gains: {', '.join(found) or 'none'}."
+        f"Rank correlation with the gains: {', '.join(correlations) or 'none'}."
     )
 
 
 def as_table(figures: Figures) -> Table:
-    """The transfer matrix: gains in BLEU, with the untouched model above and the mean over the others behind."""
+    """The transfer matrix: gains in BLEU, the BLEU of the untouched model, and the mean over other languages."""
     sources = figures["sources"]
-    table = Table(title=f"BLEU into {figures['target']} over the untouched model", title_justify="left")
-    table.caption = "* the 95% interval leaves out 0. " + _caption(figures)
+    table = Table(title=f"Gain in BLEU into {figures['target']} over the untouched model", title_justify="left")
+    table.caption = "Rows: trained on; columns: tested on. *: the 95% interval excludes 0. " + _caption(figures)
     table.caption_justify = "left"
     table.add_column("trained on")
-    for heard in sources:
-        table.add_column(f"heard {heard}", justify="right")
+    for tested in sources:
+        table.add_column(f"on {tested}", justify="right")
     table.add_column("mean of the others", justify="right")
-    before = [f"{figures['before'][heard]['bleu']:.1f}" for heard in sources]
+    before = [f"{figures['before'][tested]['bleu']:.1f}" for tested in sources]
     table.add_row("(BLEU before)", *before, "", end_section=True)
     for row in figures["ranking"]:
         low, high = row["mean_gain_ci95"]
-        cells = [_text(figures["transfer"][row["source"]][heard]) for heard in sources]
+        cells = [_text(figures["transfer"][row["source"]][tested]) for tested in sources]
         table.add_row(row["source"], *cells, f"{row['mean_gain']:+.1f} ({low:+.1f} to {high:+.1f})")
     return table
 
@@ -118,11 +120,11 @@ def _text(cell: Figures) -> str:
 
 def _caption(figures: Figures) -> str:
     lines = []
-    for name, of in figures["correlations"].items():
-        if of["spearman"] is not None:
-            low, high = of["ci95"]
+    for name, found in figures["correlations"].items():
+        if found["spearman"] is not None:
+            low, high = found["ci95"]
             lines.append(
-                f"{PREDICTORS[name]}: Spearman {of['spearman']:+.2f} ({low:+.2f} to {high:+.2f}), permutation p "
-                f"{of['p_permutation']:.2f}, {of['num_cells']} cells of {len(figures['sources'])} languages."
+                f"{PREDICTORS[name]}: Spearman {found['spearman']:+.2f} ({low:+.2f} to {high:+.2f}), permutation p "
+                f"{found['p_permutation']:.2f}, {found['num_cells']} cells of {len(figures['sources'])} languages."
             )
     return " ".join(lines)

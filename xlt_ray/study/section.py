@@ -14,7 +14,7 @@ Figures = Mapping[str, Any]
 
 PREDICTORS = {"r1": "R@1 of retrieval", "fisher_distance": "Fisher distance"}
 _AXES = {
-    "r1": "R@1 of retrieval between trained and heard, %",
+    "r1": "R@1 of retrieval between the two languages, %",
     "fisher_distance": "Fisher distance: 0 is the same task, 1 a disjoint one",
 }
 _SCALES = {"r1": 100.0}
@@ -22,20 +22,20 @@ _SCALES = {"r1": 100.0}
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """What training on one language did to another, or to itself.
+    """The effect of training on one language, tested on another or on itself.
 
     Attributes:
         figures: `bleu`, `gain` over the untouched model, their 95% intervals, `p_value` and `num`.
     """
 
     trained: str
-    heard: str
+    tested: str
     figures: Figures
 
     @property
     def is_own(self) -> bool:
-        """Whether the language was heard in training."""
-        return self.trained == self.heard
+        """Whether the language tested on is the one trained on."""
+        return self.trained == self.tested
 
     @property
     def is_clear(self) -> bool:
@@ -45,7 +45,7 @@ class Cell:
 
     @property
     def half_width(self) -> float:
-        """Of the interval of the gain, BLEU."""
+        """Half the width of the interval of the gain, BLEU."""
         low, high = self.figures["gain_ci95"]
         return float(high - low) / 2
 
@@ -56,7 +56,7 @@ class Study:
 
     Attributes:
         figures: metrics.json.
-        cells: of the transfer matrix, row by row, by (trained, heard); a cell may be missing.
+        cells: the transfer matrix, row by row, by language trained on and tested on; a cell may be missing.
     """
 
     figures: Figures
@@ -64,7 +64,7 @@ class Study:
 
     @property
     def others(self) -> list[Cell]:
-        """Cells whose language was not heard in training."""
+        """Cells tested on a language that was not trained on."""
         return [cell for cell in self.cells.values() if not cell.is_own]
 
     @property
@@ -97,8 +97,8 @@ class Study:
 
     def mean_before(self, source: str) -> float | None:
         """Mean BLEU of the untouched model over the languages that the mean gain of `source` is over."""
-        heard = [cell.heard for cell in self.others if cell.trained == source]
-        scores = [self.figures["before"][language]["bleu"] for language in heard if language in self.figures["before"]]
+        tested = [cell.tested for cell in self.others if cell.trained == source]
+        scores = [self.figures["before"][language]["bleu"] for language in tested if language in self.figures["before"]]
         return fmean(scores) if scores else None
 
     def strip(self, width: float) -> Axis:
@@ -111,20 +111,20 @@ class Study:
 
 def read_study(figures: Figures) -> Study:
     """The study whose metrics.json this is."""
-    return Study(figures=figures, cells={(cell.trained, cell.heard): cell for cell in _cells(figures)})
+    return Study(figures=figures, cells={(cell.trained, cell.tested): cell for cell in _cells(figures)})
 
 
 def _cells(figures: Figures) -> Iterator[Cell]:
     for trained, row in figures["transfer"].items():
-        for heard, of in row.items():
-            if of is not None:
-                yield Cell(trained=trained, heard=heard, figures=of)
+        for tested, scores in row.items():
+            if scores is not None:
+                yield Cell(trained=trained, tested=tested, figures=scores)
 
 
 def scatter(study: Study, predictor: str) -> Scatter | None:
     """Lay out the cells of other languages for which the predictor has a value; None where there is none."""
     values = study.figures["predictors"][predictor]
-    known = [(cell, values.get(cell.trained, {}).get(cell.heard)) for cell in study.others]
+    known = [(cell, values.get(cell.trained, {}).get(cell.tested)) for cell in study.others]
     scale = _SCALES.get(predictor, 1.0)
     points = [(cell, scale * value) for cell, value in known if value is not None]
     if not points:
@@ -136,7 +136,7 @@ def scatter(study: Study, predictor: str) -> Scatter | None:
         [(at[0], y.place(end)) for end in cell.figures["gain_ci95"]]
         for (cell, _), at in zip(points, placed, strict=True)
     ]
-    labels = place_labels(placed, [f"{cell.trained}→{cell.heard}" for cell, _ in points], (), bars, SCATTER)
+    labels = place_labels(placed, [f"{cell.trained}→{cell.tested}" for cell, _ in points], (), bars, SCATTER)
     dots = [
         Dot(x=at[0], y=at[1], low=bar[0][1], high=bar[1][1], title=_title(cell, value, predictor), label=label)
         for (cell, value), at, bar, label in zip(points, placed, bars, labels, strict=True)
@@ -147,9 +147,9 @@ def scatter(study: Study, predictor: str) -> Scatter | None:
 def _title(cell: Cell, value: float, predictor: str) -> str:
     low, high = cell.figures["gain_ci95"]
     gain = f"gain {cell.figures['gain']:+.2f} BLEU, 95% interval {low:+.2f} to {high:+.2f}"
-    return f"trained on {cell.trained}, heard {cell.heard}: {predictor_name(predictor)} {value:.3g}; {gain}"
+    return f"trained on {cell.trained}, tested on {cell.tested}: {predictor_name(predictor)} {value:.3g}; {gain}"
 
 
 def predictor_name(predictor: str) -> str:
-    """A predictor as a reader says it."""
+    """The display name of a predictor."""
     return PREDICTORS.get(predictor, predictor)
