@@ -74,13 +74,13 @@ def read_examples() -> tuple[list[Example], dict[str, float]]:
         started = time.perf_counter()
         encoded = SpeechEncoder(model_dir, keep_margin=margin).encode(sound)
         seconds[kind] = time.perf_counter() - started
-        frames[kind] = [of.final for of in encoded]
+        frames[kind] = [recording.final for recording in encoded]
     extractor, prompter = WhisperFeatureExtractor.from_pretrained(model_dir), Prompter(model_dir)
     prompt = prompter.prompt(Direction("en", "zh"), "tgt_translate")
     examples = [
         Example(
             mel=extractor(wave, sampling_rate=16_000, return_tensors="np").input_features[0],
-            frames={kind: of[i] for kind, of in frames.items()},
+            frames={kind: encoded_frames[i] for kind, encoded_frames in frames.items()},
             prompt=prompt,
             target=prompter.target(row.translations["zh"], "zh"),
         )
@@ -108,13 +108,13 @@ class Rows(Dataset):
 
 def collate_mels(examples: list[Example]) -> dict[str, torch.Tensor]:
     """What the usual recipe feeds: mels of 30 s, labels padded to the longest, prompt and padding without loss."""
-    longest = max(len(of.prompt) + len(of.target) - 1 for of in examples)
+    longest = max(len(example.prompt) + len(example.target) - 1 for example in examples)
     tokens, labels = torch.zeros(len(examples), longest, dtype=torch.long), torch.full((len(examples), longest), -100)
-    for i, of in enumerate(examples):
-        given = [*of.prompt, *of.target[:-1]]
+    for i, example in enumerate(examples):
+        given = [*example.prompt, *example.target[:-1]]
         tokens[i, : len(given)] = torch.tensor(given)
-        labels[i, len(of.prompt) - 1 : len(given)] = torch.tensor(of.target)
-    mels = torch.from_numpy(np.stack([of.mel for of in examples]))
+        labels[i, len(example.prompt) - 1 : len(given)] = torch.tensor(example.target)
+    mels = torch.from_numpy(np.stack([example.mel for example in examples]))
     return {"input_features": mels, "decoder_input_ids": tokens, "labels": labels}
 
 
@@ -179,7 +179,7 @@ def ours(
         learner = Learner(load_decoder(whisper.resolve_model(MODEL)), config)
         consolidation = None
         if ewc:
-            anchor = {name: of.detach().clone() for name, of in learner.trained.items()}
+            anchor = {name: weight.detach().clone() for name, weight in learner.trained.items()}
             consolidation = Consolidation(learner.trained, anchor, anchor, 1.0)
         with tempfile.TemporaryDirectory() as folder:
             training = Training(learner, config, STEPS, LocalContext(Path(folder)), consolidation)
@@ -192,7 +192,11 @@ def ours(
 def steps(examples: list[Example], kind: str) -> Iterator[Step]:
     for first in range(0, len(examples), BATCH):
         part = examples[first : first + BATCH]
-        batch = collate([of.prompt for of in part], [of.target for of in part], [of.frames[kind] for of in part])
+        batch = collate(
+            [example.prompt for example in part],
+            [example.target for example in part],
+            [example.frames[kind] for example in part],
+        )
         yield Step([batch], 1.0, len(batch.targets), len(part))
 
 
@@ -220,7 +224,7 @@ def main() -> None:
 def show(
     times: dict[str, list[float]], losses: dict[str, list[float]], seconds: dict[str, float], num_examples: int
 ) -> None:
-    middle = {name: statistics.median(of) for name, of in times.items()}
+    middle = {name: statistics.median(values) for name, values in times.items()}
     peer = next(iter(RUNS))
     table = Table(title=f"fine-tuning Whisper base, batch {BATCH}, 1 thread, medians of {len(times[peer])} steps")
     for column in ("", "samples/s", "times the peer", "loss by step", "largest difference"):
@@ -232,7 +236,10 @@ def show(
     Console(width=140).print(table)
     *_, plain, consolidated = middle.values()
     print(f"EWC adds {100 * (consolidated / plain - 1):.1f} % to a step")
-    print("encoded once: " + ", ".join(f"{1000 * of / num_examples:.0f} ms a recording" for of in seconds.values()))
+    print(
+        "encoded once: "
+        + ", ".join(f"{1000 * duration / num_examples:.0f} ms a recording" for duration in seconds.values())
+    )
 
 
 if __name__ == "__main__":

@@ -85,7 +85,9 @@ def measure(frames: np.ndarray, layout: Layout) -> tuple[float, float, float]:
 
 
 def show(num_bytes: int, figures: dict[str, list[tuple[float, float, float]]]) -> None:
-    middle = {name: [statistics.median(of) for of in zip(*rounds, strict=True)] for name, rounds in figures.items()}
+    middle = {
+        name: [statistics.median(values) for values in zip(*rounds, strict=True)] for name, rounds in figures.items()
+    }
     ours = middle[next(iter(middle))]
     table = Table(title=f"frames to Parquet and back, {platform.processor() or platform.machine()}, 1 core, medians")
     for column in ("layout", "write MB/s", "read MB/s", "size", "ours writes", "ours reads"):

@@ -115,8 +115,8 @@ def paired_bootstrap(
         ValueError: as `score`.
     """
     counts = [sentence_counts(translations, references, target) for translations in (hypotheses, baseline)]
-    system, other = (bleu_of(of.sum(axis=0)) for of in counts)
-    differences = np.subtract(*(_resampled(of, num_samples, seed) for of in counts))
+    system, other = (bleu_of(count.sum(axis=0)) for count in counts)
+    differences = np.subtract(*(_resampled(count, num_samples, seed) for count in counts))
     sizes = np.abs(differences)
     num_larger = int(np.sum(sizes - sizes.mean() >= abs(system - other)))
     metric = BLEU(tokenize=_tokenizer(target), references=[references])

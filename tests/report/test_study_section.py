@@ -63,8 +63,8 @@ def test_the_matrix_has_the_trained_language_in_the_row_below_the_untouched_mode
         ]
     assert 'title="trained on ru, tested on it: not available"' in source
     assert (
-        'title="trained on it, tested on ru: BLEU 5.00, 95% interval 3.8 to 6.3; gain +4.00, +3.4 to +5.0, p = 0.002; 40'
-        in source
+        'title="trained on it, tested on ru: BLEU 5.00, 95% interval 3.8 to 6.3; gain +4.00, +3.4 to +5.0, '
+        "p = 0.002; 40" in source
     )
 
 

@@ -36,7 +36,7 @@ def squared_gradients(parameters: Mapping[str, Tensor], losses: Iterable[Tensor]
     >>> sums["w"] / count
     tensor([5.])
     """
-    sums = {name: torch.zeros_like(of, dtype=torch.float32) for name, of in parameters.items()}
+    sums = {name: torch.zeros_like(parameter, dtype=torch.float32) for name, parameter in parameters.items()}
     count = 0
     for loss in losses:
         gradients = torch.autograd.grad(loss, list(parameters.values()))

@@ -120,7 +120,7 @@ class EstimateUnit:
         for unit in units.to_pylist():
             losses = self._losses(range(unit["first"], unit["first"] + unit["count"]))
             sums, _ = squared_gradients(self._learner.trained, losses)
-            data = save({name: of.cpu() for name, of in sums.items()})
+            data = save({name: total.cpu() for name, total in sums.items()})
             self._artifact.write_bytes(f"partial/{unit['unit']}.safetensors", data)
         return units.select(["unit", "count"])
 
@@ -142,12 +142,12 @@ def _reduce(artifact: Artifact, num_examples: int) -> dict[str, float]:
     for uri in sorted(files):
         for name, part in load(storage.read_bytes(uri)).items():
             fisher[name] = fisher[name] + part if name in fisher else part
-    fisher = {name: of / num_examples for name, of in fisher.items()}
+    fisher = {name: total / num_examples for name, total in fisher.items()}
     artifact.write_bytes(_WEIGHTS, save(fisher))
     return {
         "num_examples": num_examples,
-        "trace": sum(float(of.sum()) for of in fisher.values()),
-        "largest": max(float(of.max()) for of in fisher.values()),
+        "trace": sum(float(values.sum()) for values in fisher.values()),
+        "largest": max(float(values.max()) for values in fisher.values()),
     }
 
 
@@ -174,8 +174,8 @@ def distance(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float
     Raises:
         ValueError: if one of them is 0 everywhere.
     """
-    totals = [sum(float(of.double().sum()) for of in fisher.values()) for fisher in (first, second)]
+    totals = [sum(float(values.double().sum()) for values in fisher.values()) for fisher in (first, second)]
     if not all(totals):
         raise ValueError("a Fisher that is 0 everywhere has no distance")
-    shared = sum(float((of.double() * second[name].double()).sqrt().sum()) for name, of in first.items())
+    shared = sum(float((values.double() * second[name].double()).sqrt().sum()) for name, values in first.items())
     return 1.0 - shared / math.sqrt(totals[0] * totals[1])

@@ -49,7 +49,7 @@ class Learner(nn.Module):
     @property
     def trained(self) -> dict[str, nn.Parameter]:
         """The weights that move, by name."""
-        return {name: of for name, of in self.decoder.named_parameters() if of.requires_grad}
+        return {name: parameter for name, parameter in self.decoder.named_parameters() if parameter.requires_grad}
 
     def forward(self, batch: Batch) -> Tensor:
         """The cross entropy of the target tokens, summed: a scalar.

@@ -157,7 +157,7 @@ class Training:
         bleu = fmean(scores[direction] for direction in self._config.directions)
         is_best = all(bleu > before.get("dev_bleu", -1.0) for before in self.log)
         if is_best and self._context.rank == 0:  # the only one that saves
-            self._best = {name: of.detach().cpu().clone() for name, of in self._trained.items()}
+            self._best = {name: parameter.detach().cpu().clone() for name, parameter in self._trained.items()}
         row["dev_bleu"] = bleu
         row.update({f"dev_bleu/{direction}": score for direction, score in scores.items()})
 
@@ -178,10 +178,14 @@ class Training:
 
     def _state(self) -> dict[str, Tensor]:
         moments = self._optimizer.state
-        state = {f"weights/{name}": of.detach() for name, of in self._trained.items()}
+        state = {f"weights/{name}": parameter.detach() for name, parameter in self._trained.items()}
         for moment in ("exp_avg", "exp_avg_sq"):
-            state |= {f"{moment}/{name}": moments[of][moment] for name, of in self._trained.items() if of in moments}
-        return {name: of.cpu().contiguous() for name, of in state.items()}
+            state |= {
+                f"{moment}/{name}": moments[parameter][moment]
+                for name, parameter in self._trained.items()
+                if parameter in moments
+            }
+        return {name: tensor.cpu().contiguous() for name, tensor in state.items()}
 
     def restore(self, folder: Path) -> None:
         """Go back to a checkpoint."""
@@ -207,5 +211,7 @@ def read_trained(folder: Path) -> tuple[dict[str, Tensor], list[dict[str, float]
         weights = load_file(best)
     else:
         state = load_file(folder / _STATE)
-        weights = {name.removeprefix("weights/"): of for name, of in state.items() if name.startswith("weights/")}
+        weights = {
+            name.removeprefix("weights/"): weight for name, weight in state.items() if name.startswith("weights/")
+        }
     return weights, json.loads((folder / _PROGRESS).read_text())["log"]

@@ -38,7 +38,7 @@ def _read(item: dict[str, Any]) -> dict[str, Any]:
     frames = shards.read_frames(list(zip(item["shards"], (int(row) for row in item["rows"]), strict=True)))
     return {
         "examples": item["examples"],
-        "num_frames": [len(of) for of in frames],
+        "num_frames": [len(recording) for recording in frames],
         "frames": np.concatenate(frames).tobytes(),
     }
 

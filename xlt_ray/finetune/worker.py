@@ -98,7 +98,7 @@ def train_share(work: Work, board: Any) -> None:
     workers.note(work.artifact.uri, context.device.type)
     model_dir = whisper.resolve_model(work.model)
     learner = Learner(decoder.load_decoder(model_dir, context.device), work.config)
-    num_trained = sum(of.numel() for of in learner.trained.values())
+    num_trained = sum(parameter.numel() for parameter in learner.trained.values())
     if num_trained != work.num_trained:
         raise RuntimeError(f"{num_trained} weights train, but {work.num_trained} were announced")
     table = artifacts.read_table(work.artifact.path("data/examples.parquet"))
@@ -117,7 +117,7 @@ def _consolidation(work: Work, learner: Learner) -> Consolidation | None:
     """EWC around the weights that the model has now, before any checkpoint is restored."""
     if work.fisher is None:
         return None
-    anchor = {name: of.detach().clone() for name, of in learner.trained.items()}
+    anchor = {name: parameter.detach().clone() for name, parameter in learner.trained.items()}
     weights = fisher.read(work.fisher, learner.trained, getattr(torch, work.config.fisher_dtype))
     device = "cpu" if work.config.ewc_on_cpu else None
     return Consolidation(learner.trained, anchor, weights, work.config.ewc_lambda, device)
@@ -177,7 +177,7 @@ class _Evaluation:
         references = [self._prompter.text(target) for target in self._dev["target"].to_pylist()]
         scores = {}
         for direction in sorted(set(directions)):
-            at = [i for i, of in enumerate(directions) if of == direction]
+            at = [i for i, given in enumerate(directions) if given == direction]
             target = Direction.parse(direction).target
             scores[direction] = metrics.bleu([texts[i] for i in at], [references[i] for i in at], target)
         return scores

@@ -68,7 +68,11 @@ class Speech:
 
     def count(self, language: str, split: str | None = None) -> int:
         """Recordings of a language in a split; None: in all."""
-        return sum(num for (code, of), num in self.num_recordings.items() if code == language and split in (None, of))
+        return sum(
+            num
+            for (code, its_split), num in self.num_recordings.items()
+            if code == language and split in (None, its_split)
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

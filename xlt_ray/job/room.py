@@ -55,8 +55,8 @@ def require(what: str, bundles: Sequence[Bundle], advice: str) -> None:
         return
     place = "this cluster" if address.is_given() else "this machine"
     kinds = [kind for kind in _KINDS if kind != "memory" or any(kind in bundle for bundle in bundles)]
-    largest = {kind: max(of.resources.get(kind, 0) for of in types) for kind in kinds}
-    total = {kind: sum(of.most * of.resources.get(kind, 0) for of in types if of.most) for kind in kinds}
+    largest = {kind: max(node.resources.get(kind, 0) for node in types) for kind in kinds}
+    total = {kind: sum(node.most * node.resources.get(kind, 0) for node in types if node.most) for kind in kinds}
     nodes = f", at most {_words(largest)} on one node" if total != largest else ""
     raise NoResources(f"{what} needs {_needed(bundles)}, and {place} has no more than {_words(total)}{nodes}; {advice}")
 
@@ -67,8 +67,8 @@ def most(bundle: Bundle) -> float:
     Where it is not known what can come, the nodes that are there are all that counts.
     """
     types = list(_node_types()) or [NodeType(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
-    held = [(min(of.resources.get(kind, 0) // need for kind, need in bundle.items() if need), of) for of in types]
-    return sum(num * of.most for num, of in held if num)
+    held = [(min(node.resources.get(kind, 0) // need for kind, need in bundle.items() if need), node) for node in types]
+    return sum(num * node.most for num, node in held if num)
 
 
 def tells_memory() -> bool:
@@ -119,18 +119,18 @@ def _of_file(path: Path) -> Iterator[NodeType]:
         return
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     types = config.get("available_node_types", {})
-    if not all(of.get("resources") for of in types.values()):
+    if not all(node.get("resources") for node in types.values()):
         return  # the cloud knows what its machines have, and the file does not
-    for name, of in types.items():
+    for name, node in types.items():
         most = 0 if name == config.get("head_node_type") else config.get("max_workers", math.inf)
-        yield NodeType(of["resources"], of.get("max_workers", most))
+        yield NodeType(node["resources"], node.get("max_workers", most))
 
 
 def _fit(bundles: Sequence[Bundle], types: Sequence[NodeType]) -> bool:
     """Whether every bundle fits a node, and all of them what all nodes have."""
-    each = all(any(of.most and _is_within(bundle, of.resources) for of in types) for bundle in bundles)
+    each = all(any(node.most and _is_within(bundle, node.resources) for node in types) for bundle in bundles)
     return each and all(
-        amount <= sum(of.most * of.resources.get(kind, 0) for of in types if of.resources.get(kind)) + 1e-9
+        amount <= sum(node.most * node.resources.get(kind, 0) for node in types if node.resources.get(kind)) + 1e-9
         for kind, amount in _sum(bundles).items()
     )
 

@@ -92,8 +92,10 @@ def sentence(metrics: Mapping[str, Any]) -> str:
     pairs = metrics["pairs"]
     how = f"{metrics['score']} {metrics['mode']}, margin {metrics['margin']}, {metrics['neighbours']} neighbours"
     known = [figures["against_corpus"] for figures in pairs.values() if figures["against_corpus"]]
-    beside = f"; F1 by the corpus {_percent(sum(of['f1'] for of in known) / len(known))} %" if known else ""
-    return f"{sum(of['num_mined'] for of in pairs.values())} pairs of {len(pairs)} pairs of languages{beside}, {how}."
+    beside = f"; F1 by the corpus {_percent(sum(pair['f1'] for pair in known) / len(known))} %" if known else ""
+    return (
+        f"{sum(pair['num_mined'] for pair in pairs.values())} pairs of {len(pairs)} pairs of languages{beside}, {how}."
+    )
 
 
 def as_table(metrics: Mapping[str, Any]) -> Table:
@@ -126,7 +128,7 @@ def _cells(figures: Mapping[str, Any]) -> list[str]:
 
 def _held(recall: Mapping[str, Any]) -> str:
     """Share of the nearest that are candidates, the mean of both ways."""
-    found = [of["first"] for of in recall.values() if of]
+    found = [sampled["first"] for sampled in recall.values() if sampled]
     return f"{_percent(sum(found) / len(found))} %" if found else "all"
 
 

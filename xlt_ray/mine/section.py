@@ -40,7 +40,7 @@ class Mining:
 
 def read_mining(metrics: Mapping[str, Any]) -> Mining:
     """The run whose metrics.json this is."""
-    return Mining(figures=metrics, pairs=tuple(_pair(name, of) for name, of in metrics["pairs"].items()))
+    return Mining(figures=metrics, pairs=tuple(_pair(name, pair) for name, pair in metrics["pairs"].items()))
 
 
 def _pair(name: str, figures: Mapping[str, Any]) -> Pair:

@@ -55,7 +55,7 @@ def finish(plan: RetrievalPlan, scoring: Scoring, tracker: Tracker, started: flo
     pairs = ["-".join(pair) for pair in itertools.combinations(sorted(job.languages), 2)]
     recalls = [f"recall/{pair}.json" for pair in pairs if artifact.has(f"recall/{pair}.json")]
     if job.retrieval.candidates:
-        found = {way: of for recall in recalls for way, of in artifact.read_json(recall).items()}
+        found = {way: share for recall in recalls for way, share in artifact.read_json(recall).items()}
         metrics["candidates"] = {"num": job.retrieval.candidates, "recall": found}
     artifact.write_json("metrics.json", metrics)
     tracker.metrics(keys(metrics))

@@ -128,7 +128,7 @@ class Translator:
         self, directions: Sequence[Direction], frames: Sequence[npt.NDArray[np.float16]]
     ) -> tuple[list[list[int]], list[tuple[Direction, str]]]:
         """Write with prompts that say beforehand what is spoken; nothing is detected."""
-        named = [(of, unseen.spoken(of.source, self.source_prompt)) for of in directions]
+        named = [(direction, unseen.spoken(direction.source, self.source_prompt)) for direction in directions]
         prompts = [self.prompter.prompt(direction, self.scheme, language) for direction, language in named]
         return self._generate(frames, prompts, None), []
 

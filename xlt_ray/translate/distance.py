@@ -57,7 +57,7 @@ def _unseen(name: str, distance: Distance, runs: Sequence[Figures]) -> Unseen:
         language=LANGUAGES[language_of(Direction.parse(name).source)],
         distance=distance,
         nearest=LANGUAGES[distance.nearest],
-        bleu=tuple(of and of["bleu"] for of in scores),
+        bleu=tuple(score and score["bleu"] for score in scores),
     )
 
 
@@ -65,7 +65,7 @@ def distance_correlation(figures: Figures) -> float | None:
     """Spearman's rank correlation of distance and BLEU over the languages without a token; None for fewer than 3."""
     found = by_distance(_translated(figures))
     bleu = [figures["directions"][name]["bleu"] for name in found]
-    return metrics.rank_correlation([of.distance for of in found.values()], bleu) if len(bleu) > 2 else None
+    return metrics.rank_correlation([nearest.distance for nearest in found.values()], bleu) if len(bleu) > 2 else None
 
 
 def distance_scatter(figures: Figures) -> Scatter:
@@ -77,14 +77,14 @@ def distance_scatter(figures: Figures) -> Scatter:
     found = by_distance(_translated(figures))
     scores = [figures["directions"][name] for name in found]
     distances = [distance.distance for distance in found.values()]
-    x, y = axes(SCATTER, [0.0, *distances], [0.0, *(end for of in scores for end in of["bleu_ci95"])])
-    marks = [(x.place(distance), y.place(of["bleu"])) for distance, of in zip(distances, scores, strict=True)]
-    bars = [[(mark[0], y.place(end)) for end in of["bleu_ci95"]] for mark, of in zip(marks, scores, strict=True)]
+    x, y = axes(SCATTER, [0.0, *distances], [0.0, *(end for score in scores for end in score["bleu_ci95"])])
+    marks = [(x.place(distance), y.place(score["bleu"])) for distance, score in zip(distances, scores, strict=True)]
+    bars = [[(mark[0], y.place(end)) for end in score["bleu_ci95"]] for mark, score in zip(marks, scores, strict=True)]
     sources = [Direction.parse(name).source for name in found]
     labels = place_labels(marks, sources, (), bars, SCATTER)
     dots = [
-        Dot(x=mark[0], y=mark[1], low=bar[0][1], high=bar[1][1], title=_title(name, distance, of), label=label)
-        for name, distance, of, mark, bar, label in zip(found, distances, scores, marks, bars, labels, strict=True)
+        Dot(x=mark[0], y=mark[1], low=bar[0][1], high=bar[1][1], title=_title(name, distance, score), label=label)
+        for name, distance, score, mark, bar, label in zip(found, distances, scores, marks, bars, labels, strict=True)
     ]
     return Scatter(frame=SCATTER, x=x, y=y, dots=dots, across="distance to the nearest language with a token")
 

@@ -39,8 +39,8 @@ def log(
 def sentence(figures: Figures) -> str:
     """The outcome in one sentence."""
     parts = [
-        f"BLEU {of['bleu']:.1f} into {target} over {of['num_directions']} directions"
-        for target, of in figures["means"].items()
+        f"BLEU {mean['bleu']:.1f} into {target} over {mean['num_directions']} directions"
+        for target, mean in figures["means"].items()
         if target != "transcription"
     ]
     rates = figures["means"].get("transcription", {})
@@ -65,29 +65,29 @@ def closing(runs: Sequence[Figures]) -> list[Table]:
 
 def as_table(figures: Figures) -> Table:
     """Scores of every direction with the interval of BLEU; error rates and empty hypotheses in percent."""
-    has_comet = any(of.get("comet") is not None for of in figures["directions"].values())
+    has_comet = any(score.get("comet") is not None for score in figures["directions"].values())
     table = Table(title=f"translations by direction, {_prompt(figures)}", title_justify="left")
     table.add_column("direction")
     for column in ("BLEU", "95% interval", "chrF", *["COMET"] * has_comet, "WER or CER %", "empty %", "texts"):
         table.add_column(column, justify="right")
     target = None
-    for name, of in figures["directions"].items():
-        group = "transcription" if "measure" in of else Direction.parse(name).target
+    for name, score in figures["directions"].items():
+        group = "transcription" if "measure" in score else Direction.parse(name).target
         if target not in (None, group):
             table.add_section()
         target = group
-        table.add_row(name, *_cells(of, has_comet), f"{100 * of['empty_rate']:.1f}", str(of["num"]))
+        table.add_row(name, *_cells(score, has_comet), f"{100 * score['empty_rate']:.1f}", str(score["num"]))
     return table
 
 
-def _cells(of: Figures, has_comet: bool) -> list[str]:
-    if "measure" in of:
-        rate = of[of["measure"]]
-        shown = "" if rate is None else f"{of['measure'].upper()} {100 * rate:.1f}"
+def _cells(score: Figures, has_comet: bool) -> list[str]:
+    if "measure" in score:
+        rate = score[score["measure"]]
+        shown = "" if rate is None else f"{score['measure'].upper()} {100 * rate:.1f}"
         return ["", "", "", *[""] * has_comet, shown]
-    low, high = of["bleu_ci95"]
-    comet = ["" if of["comet"] is None else f"{of['comet']:.3f}"] if has_comet else []
-    return [f"{of['bleu']:.1f}", f"{low:.1f} to {high:.1f}", f"{of['chrf']:.1f}", *comet, ""]
+    low, high = score["bleu_ci95"]
+    comet = ["" if score["comet"] is None else f"{score['comet']:.3f}"] if has_comet else []
+    return [f"{score['bleu']:.1f}", f"{low:.1f} to {high:.1f}", f"{score['chrf']:.1f}", *comet, ""]
 
 
 def kept_table(figures: Figures) -> Table:
@@ -102,19 +102,19 @@ def kept_table(figures: Figures) -> Table:
     table.add_column("direction")
     for column in ("score", "before", "after", "difference", "95% interval", "p", "kept %", "texts"):
         table.add_column(column, justify="right")
-    for name, of in kept["directions"].items():
-        table.add_row(name, of["measure"].upper(), *_compared_cells(of), str(of["num"]))
+    for name, score in kept["directions"].items():
+        table.add_row(name, score["measure"].upper(), *_compared_cells(score), str(score["num"]))
     return table
 
 
-def _compared_cells(of: Figures) -> list[str]:
-    if of["measure"] != "bleu":
-        rates = [of[key] for key in ("before", "after", "difference")]
+def _compared_cells(score: Figures) -> list[str]:
+    if score["measure"] != "bleu":
+        rates = [score[key] for key in ("before", "after", "difference")]
         return [*("" if rate is None else f"{100 * rate:.1f}" for rate in rates), "", "", ""]
-    low, high = of["difference_ci95"]
-    kept = "" if of["retained"] is None else f"{100 * of['retained']:.0f}"
-    scores = [f"{of['before']:.1f}", f"{of['after']:.1f}", f"{of['difference']:+.1f}"]
-    return [*scores, f"{low:+.1f} to {high:+.1f}", f"{of['p_value']:.3f}", kept]
+    low, high = score["difference_ci95"]
+    kept = "" if score["retained"] is None else f"{100 * score['retained']:.0f}"
+    scores = [f"{score['before']:.1f}", f"{score['after']:.1f}", f"{score['difference']:+.1f}"]
+    return [*scores, f"{low:+.1f} to {high:+.1f}", f"{score['p_value']:.3f}", kept]
 
 
 def prompts_table(runs: Sequence[Figures]) -> Table:
@@ -128,7 +128,7 @@ def prompts_table(runs: Sequence[Figures]) -> Table:
     for figures in runs:
         table.add_column(f"{figures['source_prompt']}\nBLEU (95%)", justify="right")
         table.add_column("\nWER %", justify="right")
-    directions = [name for name, of in runs[0]["directions"].items() if "measure" not in of]
+    directions = [name for name, score in runs[0]["directions"].items() if "measure" not in score]
     for name in directions:
         if Direction.parse(name).is_native:
             table.add_row(name, *(cell for figures in runs for cell in _prompt_cells(figures["directions"], name)))
@@ -136,10 +136,10 @@ def prompts_table(runs: Sequence[Figures]) -> Table:
 
 
 def _prompt_cells(directions: Mapping[str, Figures], name: str) -> list[str]:
-    source, of = Direction.parse(name).source, directions[name]
-    low, high = of["bleu_ci95"]
+    source, score = Direction.parse(name).source, directions[name]
+    low, high = score["bleu_ci95"]
     transcribed = directions.get(f"{source}-{source}")
-    return [f"{of['bleu']:.1f} ({low:.1f} to {high:.1f})", _rate_cell(transcribed) if transcribed else ""]
+    return [f"{score['bleu']:.1f} ({low:.1f} to {high:.1f})", _rate_cell(transcribed) if transcribed else ""]
 
 
 def _rate_cell(transcribed: Figures) -> str:

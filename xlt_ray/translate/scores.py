@@ -83,7 +83,10 @@ def _means(directions: Mapping[str, Figures]) -> Figures:
         elif scores[scores["measure"]] is not None:
             rates[scores["measure"]].append(scores[scores["measure"]])
     means: Figures = {
-        target: {**{key: fmean(of[key] for of in all_of) for key in ("bleu", "chrf")}, "num_directions": len(all_of)}
+        target: {
+            **{key: fmean(score[key] for score in all_of) for key in ("bleu", "chrf")},
+            "num_directions": len(all_of),
+        }
         for target, all_of in targets.items()
     }
     if rates:
@@ -112,9 +115,9 @@ def add_comet(figures: Figures, directions: Sequence[str], scores: CometScores, 
     segments = defaultdict(list)
     for direction, segment in zip(directions, scores.segments or (), strict=scores.segments is not None):
         segments[direction].append(segment)
-    for name, of in figures["directions"].items():
-        if "measure" not in of:
-            of["comet"] = fmean(segments[name]) if name in segments else None
+    for name, score in figures["directions"].items():
+        if "measure" not in score:
+            score["comet"] = fmean(segments[name]) if name in segments else None
     described = {key: getattr(scores, key) for key in ("model", "version", "reason")}
     figures["comet"] = {**described, "num_without_text": num_without_text}
 
@@ -136,9 +139,9 @@ def compare(after: Mapping[str, pa.Table], before: Mapping[str, pa.Table], spell
         if name in before and (shared := _shared(after[name], before[name])).num_rows:
             directions[name] = _compare(Direction.parse(name), shared, spellings)
     differences = defaultdict(list)
-    for name, of in directions.items():
-        if of["measure"] == "bleu":
-            differences[Direction.parse(name).is_native].append(of["difference"])
+    for name, score in directions.items():
+        if score["measure"] == "bleu":
+            differences[Direction.parse(name).is_native].append(score["difference"])
     return {
         "directions": directions,
         "backward_transfer": fmean(differences[True]) if differences[True] else None,
@@ -157,7 +160,7 @@ def _shared(after: pa.Table, before: pa.Table) -> pa.Table:
 def _compare(direction: Direction, rows: pa.Table, spellings: Mapping[str, str]) -> Figures:
     said, said_before, wanted = (rows[name].to_pylist() for name in ("hypothesis", "before", "reference"))
     if not _is_translation(direction):
-        now, then = (metrics.error_rate(of, wanted, direction.target, spellings) for of in (said, said_before))
+        now, then = (metrics.error_rate(texts, wanted, direction.target, spellings) for texts in (said, said_before))
         measure = now["measure"]
         known = now[measure] is not None
         difference = now[measure] - then[measure] if known else None

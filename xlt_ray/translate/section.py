@@ -58,7 +58,7 @@ class Run:
     @property
     def yardstick(self) -> tuple[Any, ...]:
         """Equal for runs whose figures may stand in one plot: same baseline, same directions, as many texts each."""
-        directions = sorted((name, of["num"]) for name, of in self.compared.items() if of["measure"] == "bleu")
+        directions = sorted((name, score["num"]) for name, score in self.compared.items() if score["measure"] == "bleu")
         return self.baseline["name"], self.baseline["fingerprint"], tuple(directions)
 
 
@@ -145,16 +145,16 @@ def read_outcome(compared: Mapping[str, Any]) -> Outcome | None:
 
 def _split(compared: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Directions of translation: those into English, and the others."""
-    names = [name for name, of in compared.items() if of["measure"] == "bleu"]
+    names = [name for name, score in compared.items() if score["measure"] == "bleu"]
     native = [name for name in names if Direction.parse(name).is_native]
     return native, [name for name in names if name not in native]
 
 
 def _mean_rates(figures: Iterable[Mapping[str, Any]]) -> Rates:
     rates: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for of in figures:
-        if of["measure"] != "bleu" and of["before"] is not None and of["after"] is not None:
-            rates[of["measure"]].append((of["before"], of["after"]))
+    for score in figures:
+        if score["measure"] != "bleu" and score["before"] is not None and score["after"] is not None:
+            rates[score["measure"]].append((score["before"], score["after"]))
     return {measure: _means(pairs) for measure, pairs in rates.items()}
 
 
@@ -200,8 +200,9 @@ def _points(members: Sequence[tuple[Run, Outcome]]) -> list[Point]:
 
 def _point(same: Sequence[tuple[Run, Outcome]]) -> Point:
     outcomes = [outcome for _, outcome in same]
-    kept, gain = [of.kept for of in outcomes], [of.gain for of in outcomes]
-    measures = dict.fromkeys(measure for of in outcomes for measure in of.rates)  # one seed may transcribe, another not
+    kept, gain = [outcome.kept for outcome in outcomes], [outcome.gain for outcome in outcomes]
+    # One seed may transcribe, another not.
+    measures = dict.fromkeys(measure for outcome in outcomes for measure in outcome.rates)
     return Point(
         names=tuple(run.name for run, _ in same),
         num_seeds=len({run.seed for run, _ in same}),
@@ -210,7 +211,10 @@ def _point(same: Sequence[tuple[Run, Outcome]]) -> Point:
         gain=fmean(gain),
         kept_range=(min(kept), max(kept)),
         gain_range=(min(gain), max(gain)),
-        rates={measure: _means([of.rates[measure] for of in outcomes if measure in of.rates]) for measure in measures},
+        rates={
+            measure: _means([outcome.rates[measure] for outcome in outcomes if measure in outcome.rates])
+            for measure in measures
+        },
     )
 
 

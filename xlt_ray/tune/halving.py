@@ -70,7 +70,7 @@ class Halving:
         rung = self._rungs.setdefault(count, {})
         rung[trial] = point
         depth = dict(zip(rung, depths(list(rung.values())), strict=True))
-        num_better = sum(of < depth[trial] for of in depth.values())
+        num_better = sum(reached < depth[trial] for reached in depth.values())
         return num_better < -(-len(rung) // self._reduction)
 
     def _is_rung(self, count: int) -> bool:
@@ -82,4 +82,4 @@ class Halving:
 
 def front(points: Mapping[int, Point]) -> list[int]:
     """Those that none of the others dominates, by their keys."""
-    return [key for key, of in points.items() if not any(dominates(other, of) for other in points.values())]
+    return [key for key, point in points.items() if not any(dominates(other, point) for other in points.values())]

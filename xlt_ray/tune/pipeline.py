@@ -86,7 +86,7 @@ def _run_missing(plan: TunePlan, before: Figures) -> None:
     cluster.require_state_api()
     halving = Halving(job.tune.grace, job.tune.reduction)
     for row in done:
-        halving.record(row["trial"], [results.point(of, job.tune) for of in row["curve"]])
+        halving.record(row["trial"], [results.point(measured, job.tune) for measured in row["curve"]])
     needed = _memory_needed(plan, missing)
     workers = pools.workers("finetune", job.finetune.num_workers, job.finetune.num_gpus, needed)
     at_once = int(min(job.tune.max_concurrent or pools.most_groups(workers), len(missing)))
@@ -154,12 +154,11 @@ class _Watch(ray.tune.Callback):  # type: ignore[misc]
         cells = {**row, "settings": as_values(row["settings"]), "bleu": as_values(row["bleu"])}
         self._plan.artifact.write_table(f"data/{number:03d}.parquet", pa.Table.from_pylist([cells], schema=TRIAL))
         _log(self._plan, row, self._before)
-        of = results.against(row, self._before)
-        kept = "" if of["kept"] is None else f", kept {100 * of['kept']:.0f} %"
+        gained = results.against(row, self._before)
+        kept = "" if gained["kept"] is None else f", kept {100 * gained['kept']:.0f} %"
         settings = results.words(row["settings"])
-        print(
-            f"tune: {row['name']} {row['status']} at step {row['num_steps']}: {settings}: gain {of['gain']:+.1f}{kept}"
-        )
+        outcome = f"gain {gained['gain']:+.1f}{kept}"
+        print(f"tune: {row['name']} {row['status']} at step {row['num_steps']}: {settings}: {outcome}")
         self._bar.advance(1)
 
     def _row(self, number: int) -> dict[str, Any]:
@@ -214,7 +213,7 @@ def _log(plan: TunePlan, row: Mapping[str, Any], before: Figures) -> None:
         tracker.metrics(totals | {"finetune/num_steps": row["num_steps"]})
         tracker.table({"direction": list(row["bleu"]), "bleu": list(row["bleu"].values())}, "bleu.json")
         for key in ("new_bleu", "old_bleu"):
-            tracker.curve(f"dev/{key}", [(of["step"], of[key]) for of in row["curve"]])
+            tracker.curve(f"dev/{key}", [(measured["step"], measured[key]) for measured in row["curve"]])
         tracker.describe(f"{row['status']} at step {row['num_steps']}: {results.words(row['settings'])}")
 
 
@@ -225,13 +224,15 @@ def _figures(plan: TunePlan, before: Figures) -> Figures:
         _judged(_read(plan, number), before) if f"{number:03d}" in done else _failed(plan, number)
         for number in range(len(plan.trials))
     ]
-    finished = {of["trial"]: (of["new_bleu"], of["old_bleu"]) for of in trials if of["status"] == "finished"}
+    finished = {
+        trial["trial"]: (trial["new_bleu"], trial["old_bleu"]) for trial in trials if trial["status"] == "finished"
+    }
     if not finished:
-        reasons = sorted({str(of["reason"]) for of in trials if of["reason"]})
+        reasons = sorted({str(trial["reason"]) for trial in trials if trial["reason"]})
         raise RuntimeError(f"no trial of {plan.artifact.uri} came to its end: {'; '.join(reasons)}")
     best, chosen = front(finished), results.choose(trials, job.tune)
-    for of in trials:
-        of |= {"on_front": of["trial"] in best, "chosen": of["trial"] in chosen, "test": None}
+    for trial in trials:
+        trial |= {"on_front": trial["trial"] in best, "chosen": trial["trial"] in chosen, "test": None}
     return {
         "objective": job.tune.objective,
         "gain_weight": job.tune.gain_weight if job.tune.objective == "mix" else None,
@@ -269,13 +270,13 @@ def _score_chosen(plan: TunePlan, figures: Figures) -> None:
     """Make models of the chosen trials, and score them on the test split: once, after the search."""
     before = _scores(plan, translate.translate(plan.before["test"]))
     figures["baseline"]["test"] = before
-    for of in figures["trials"]:
-        if of["chosen"]:
-            print(f"tune: {of['name']} is among the best: its model, and its scores on test")
-            finetune.finetune(plans.trial_plan(plan, of["trial"]))
-            translated = translate.translate(plans.test_plan(plan, of["trial"]))
+    for trial in figures["trials"]:
+        if trial["chosen"]:
+            print(f"tune: {trial['name']} is among the best: its model, and its scores on test")
+            finetune.finetune(plans.trial_plan(plan, trial["trial"]))
+            translated = translate.translate(plans.test_plan(plan, trial["trial"]))
             scores = _scores(plan, translated)
-            of["test"] = {"translate": scores.pop("name"), **scores, **results.against(scores, before)}
+            trial["test"] = {"translate": scores.pop("name"), **scores, **results.against(scores, before)}
 
 
 def _finish(plan: TunePlan, figures: Figures, tracker: Tracker, seconds: float) -> None:

@@ -21,18 +21,18 @@ def pareto(figures: Mapping[str, Any]) -> Figure:
     """
     figure, axes = new_figure(7.0, 4.6, f"Trials on the {figures['split']} split")
     for status, (colour, marker) in _MARKS.items():
-        trials = [of for of in figures["trials"] if of["status"] == status]
+        trials = [trial for trial in figures["trials"] if trial["status"] == status]
         if trials:
-            places = [of["old_bleu"] for of in trials], [of["new_bleu"] for of in trials]
+            places = [trial["old_bleu"] for trial in trials], [trial["new_bleu"] for trial in trials]
             axes.scatter(*places, color=colour, marker=marker, s=32, label=status.capitalize(), zorder=3)
-    best = sorted((of["old_bleu"], of["new_bleu"]) for of in figures["trials"] if of["on_front"])
+    best = sorted((trial["old_bleu"], trial["new_bleu"]) for trial in figures["trials"] if trial["on_front"])
     axes.plot(*zip(*best, strict=True), color=BLUE, linewidth=1, label="Front")
     before = figures["baseline"]["dev"]
     axes.scatter(before["old_bleu"], before["new_bleu"], color=ORANGE, marker="D", s=40, label="Before", zorder=3)
-    for of in figures["trials"]:
-        if of["chosen"]:
-            place = of["old_bleu"], of["new_bleu"]
-            axes.annotate(of["name"], place, xytext=(5, 5), textcoords="offset points", fontsize=8.5, color=INK)
+    for trial in figures["trials"]:
+        if trial["chosen"]:
+            place = trial["old_bleu"], trial["new_bleu"]
+            axes.annotate(trial["name"], place, xytext=(5, 5), textcoords="offset points", fontsize=8.5, color=INK)
     axes.set(xlabel=f"BLEU of {', '.join(figures['kept_directions'])}, mean (kept)")
     axes.set(ylabel=f"BLEU of {', '.join(figures['gain_directions'])}, mean (new)")
     for axis in ("x", "y"):

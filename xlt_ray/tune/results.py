@@ -47,8 +47,8 @@ def curve(measured: Sequence[Row], kept: Sequence[str]) -> list[Figures]:
     outcomes = [outcome(measured[: count + 1], kept) for count in range(len(measured))]
     steps = [int(row["step"]) for row in measured]
     return [
-        {"step": step, "new_bleu": of["new_bleu"], "old_bleu": of["old_bleu"]}
-        for step, of in zip(steps, outcomes, strict=True)
+        {"step": step, "new_bleu": outcome["new_bleu"], "old_bleu": outcome["old_bleu"]}
+        for step, outcome in zip(steps, outcomes, strict=True)
     ]
 
 
@@ -82,8 +82,11 @@ def choose(trials: Iterable[Row], config: TuneConfig) -> list[int]:
 
 def scores_of(figures: Row, learned: Sequence[str], kept: Sequence[str]) -> Figures:
     """Mean BLEU of what was learned and of what should be kept, from the metrics.json of a translate artifact."""
-    bleu = {name: of["bleu"] for name, of in figures["directions"].items() if "bleu" in of}
-    return {"new_bleu": fmean(bleu[of] for of in learned), "old_bleu": fmean(bleu[of] for of in kept)}
+    bleu = {name: score["bleu"] for name, score in figures["directions"].items() if "bleu" in score}
+    return {
+        "new_bleu": fmean(bleu[direction] for direction in learned),
+        "old_bleu": fmean(bleu[direction] for direction in kept),
+    }
 
 
 def against(scores: Row, before: Row) -> Figures:
@@ -125,11 +128,15 @@ def words(settings: Mapping[str, float]) -> str:
 
 def sentence(figures: Row) -> str:
     """The outcome in one sentence."""
-    counts = {status: sum(of["status"] == status for of in figures["trials"]) for status in ("finished", "stopped")}
-    num_failed = sum(of["status"] == "failed" for of in figures["trials"])
+    counts = {
+        status: sum(trial["status"] == status for trial in figures["trials"]) for status in ("finished", "stopped")
+    }
+    num_failed = sum(trial["status"] == "failed" for trial in figures["trials"])
     failed = f", {num_failed} failed" if num_failed else ""
-    chosen = [of for of in figures["trials"] if of["chosen"]]
-    best = "; ".join(f"{words(of['settings'])}: gain {of['gain']:+.1f}, kept {_percent(of['kept'])}" for of in chosen)
+    chosen = [trial for trial in figures["trials"] if trial["chosen"]]
+    best = "; ".join(
+        f"{words(trial['settings'])}: gain {trial['gain']:+.1f}, kept {_percent(trial['kept'])}" for trial in chosen
+    )
     return (
         f"{len(figures['trials'])} trials, {counts['finished']} finished, {counts['stopped']} stopped{failed}. "
         f"Best on dev by {figures['objective']}: {best}."
@@ -155,25 +162,27 @@ def as_table(figures: Row) -> Table:
     table.add_column("status")
     for column in ("steps", "new BLEU", "gain", "old BLEU", "kept %", "test gain", "test kept %"):
         table.add_column(column, justify="right")
-    for of in sorted(figures["trials"], key=lambda of: of["gain"] if of["gain"] is not None else -np.inf, reverse=True):
-        mark = ">" if of["chosen"] else "*" if of["on_front"] else ""
-        settings = [f"{of['settings'][name]:g}" for name in figures["space"]]
-        table.add_row(mark, of["name"], *settings, of["status"], *_cells(of))
+    for trial in sorted(
+        figures["trials"], key=lambda trial: trial["gain"] if trial["gain"] is not None else -np.inf, reverse=True
+    ):
+        mark = ">" if trial["chosen"] else "*" if trial["on_front"] else ""
+        settings = [f"{trial['settings'][name]:g}" for name in figures["space"]]
+        table.add_row(mark, trial["name"], *settings, trial["status"], *_cells(trial))
     return table
 
 
-def _cells(of: Row) -> list[str]:
-    if of["status"] == "failed":
+def _cells(trial: Row) -> list[str]:
+    if trial["status"] == "failed":
         return [""] * 7
-    test = of["test"] or {"gain": None, "kept": None}
-    numbers = (of["new_bleu"], of["gain"], of["old_bleu"])
-    scores = [str(of["num_steps"]), *(f"{number:.1f}" for number in numbers), _percent(of["kept"])]
+    test = trial["test"] or {"gain": None, "kept": None}
+    numbers = (trial["new_bleu"], trial["gain"], trial["old_bleu"])
+    scores = [str(trial["num_steps"]), *(f"{number:.1f}" for number in numbers), _percent(trial["kept"])]
     return [*scores, "" if test["gain"] is None else f"{test['gain']:+.1f}", _percent(test["kept"])]
 
 
 def keys(figures: Row) -> dict[str, float]:
     """Numbers for MLflow: how many trials, and what the best of them gains and keeps on the test split."""
-    test = next(of["test"] for of in figures["trials"] if of["name"] == figures["best"])
+    test = next(trial["test"] for trial in figures["trials"] if trial["name"] == figures["best"])
     kept = {} if test["kept"] is None else {"kept/share": test["kept"]}
     return {"kept/gain": test["gain"], "tune/num_trials": len(figures["trials"]), **kept}
 
@@ -181,5 +190,5 @@ def keys(figures: Row) -> dict[str, float]:
 def columns(figures: Row) -> dict[str, list[Any]]:
     """The trials as columns of plain values."""
     names = ("name", "status", "num_steps", "new_bleu", "gain", "old_bleu", "kept", "on_front", "chosen")
-    table = {name: [of[name] for of in figures["trials"]] for name in names}
-    return table | {name: [of["settings"][name] for of in figures["trials"]] for name in figures["space"]}
+    table = {name: [trial[name] for trial in figures["trials"]] for name in names}
+    return table | {name: [trial["settings"][name] for trial in figures["trials"]] for name in figures["space"]}

@@ -93,7 +93,7 @@ class Search:
     def highest(self) -> float:
         """The largest BLEU of all curves and of the baseline, so that all can share a scale; 1 where all is 0."""
         scored = [self.figures["baseline"]["dev"], *(point for trial in self.drawn for point in trial["curve"])]
-        return max(max(of["new_bleu"], of["old_bleu"]) for of in scored) or 1.0
+        return max(max(trial["new_bleu"], trial["old_bleu"]) for trial in scored) or 1.0
 
     def curve(self, trial: Row, figure: str, width: float, height: float) -> list[Place]:
         """Places of `new_bleu` or `old_bleu` by step, in the scale that all trials share."""
@@ -170,6 +170,8 @@ def _labels(
 
 
 def _title(trial: Row) -> str:
-    settings = ", ".join(f"{setting_name(name)} {setting_value(of, name)}" for name, of in trial["settings"].items())
+    settings = ", ".join(
+        f"{setting_name(name)} {setting_value(value, name)}" for name, value in trial["settings"].items()
+    )
     figures = f"kept {100 * trial['kept']:.1f}%, gain {trial['gain']:+.2f} BLEU"
     return f"{trial['name']}, {trial['status']}: {settings}; {figures}"
