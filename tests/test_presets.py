@@ -189,5 +189,5 @@ def test_a_dry_run_sees_a_name_that_is_taken(nothing_at_hand, tmp_path, world):
     plan.prepare(settings, settings.embed, settings.splits).artifact.begin()
     run("embed", dataclasses.replace(settings, dry_run=True))
     other = parsed("plain", "embed", *world, "--root", tmp_path, "--dry-run", "--embed.keep-margin", "7")
-    with pytest.raises(UserError, match=r"encoding\.keep_margin: 200 there, 7 asked"):
+    with pytest.raises(UserError, match=r"encoding\.keep_margin: 200 stored, 7 given"):
         run("embed", other)

@@ -476,7 +476,9 @@ def test_a_name_that_is_taken_by_another_encoding_is_refused(prepare):
     prepare("test").artifact.begin()
     with pytest.raises(UserError, match=r"embed/mine was made with other settings \(encoding\.keep_margin: 200 there,"):
         prepare("test", keep_margin=7)
-    with pytest.raises(UserError, match=r"embed/mine was made with other settings \(layers: \[\] there, \[1\] asked\)"):
+    with pytest.raises(
+        UserError, match=r"embed/mine was made with other settings \(layers: \[\] stored, \[1\] given\)"
+    ):
         prepare("test", layers=(1,))
     # Unless there is one that serves.
     encode(prepare("test", name="wide", keep_margin=7))
@@ -503,7 +505,7 @@ def test_a_name_that_is_taken_by_another_model_is_refused(prepare, corpus, model
         embed=config,
     )
     taken = (
-        r"embed/mine was made with other settings \(model\.sha256: \"\w+.* there, \"\w+.* asked\); choose another --na"
+        r"embed/mine was made with other settings \(model\.sha256: \"\w+.* stored, \"\w+.* given\); choose another --na"
     )
     with pytest.raises(UserError, match=taken) as error:
         plan.prepare(job, config, ["test"])

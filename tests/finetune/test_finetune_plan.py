@@ -135,7 +135,7 @@ def test_nothing_is_written(root):
 def test_a_name_that_is_taken_by_other_settings_is_refused(root):
     attempt(root, "--name", "taken").artifact.begin()
     attempt(root, "--name", "taken", "--finetune.num-workers", "2", "--finetune.checkpoint-every", "5")
-    with pytest.raises(UserError, match=r"finetune.learning_rate: 3e-05 there, 0.01 asked"):
+    with pytest.raises(UserError, match=r"finetune.learning_rate: 3e-05 stored, 0.01 given"):
         attempt(root, "--name", "taken", "--finetune.learning-rate", "1e-2")
 
 

@@ -68,8 +68,8 @@ def test_a_signal_ends_a_job_in_one_line(tmp_path, number, wait):
     said = stop(job, number)
     name = signal.Signals(number).name
     assert said == (
-        f"stopped by {name} with embed at 12/60; what is done is kept in {tmp_path}/embed/mine: run the same command "
-        "again, and it goes on from there\n"
+        f"stopped by {name} with embed at 12/60; finished work is kept in {tmp_path}/embed/mine: run the same command "
+        "again to resume\n"
     )
     assert job.returncode == 128 + number
     assert (tmp_path / "embed/mine/told.json").exists()

@@ -491,7 +491,7 @@ def test_a_mistake_stops_before_any_work(saved, tmp_path, monkeypatch):
         export.to_ctranslate2(saved, tmp_path / "ct2", "fp16")
     (tmp_path / "ct2").mkdir()
     (tmp_path / "ct2" / "thesis.txt").touch()
-    with pytest.raises(UserError, match="is there already; give a new directory or remove it"):
+    with pytest.raises(UserError, match="already exists; give a new directory or remove it"):
         export.to_ctranslate2(saved, tmp_path / "ct2")
     assert [path.name for path in (tmp_path / "ct2").iterdir()] == ["thesis.txt"]
     monkeypatch.setitem(sys.modules, "ctranslate2", None)

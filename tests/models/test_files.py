@@ -90,7 +90,7 @@ def test_a_link_to_nowhere(model_dir, name):
     """Snapshots of the Hub's cache are links to blobs; copied alone, they lead nowhere."""
     (model_dir / name).unlink()
     (model_dir / name).symlink_to("../../blobs/0123abcd")
-    assert f"{model_dir / name} is a link to ../../blobs/0123abcd, which is not there" in refusal(model_dir)
+    assert f"{model_dir / name} is a link to ../../blobs/0123abcd, which does not exist" in refusal(model_dir)
 
 
 @pytest.mark.parametrize("magic", [b"PK\x03\x04" + bytes(60), b"\x80\x02}q\x00."])
@@ -430,12 +430,12 @@ def test_the_vocabulary_is_that_of_transformers(published, kind):
 
 
 def test_another_level_is_named(model_dir):
-    assert f"a config.json lies in {model_dir}: give that directory" in refusal(model_dir.parent)
+    assert f"config.json is in {model_dir}: give that directory" in refusal(model_dir.parent)
     snapshots = model_dir.parent / "models--someone--x" / "snapshots"
     shutil.copytree(model_dir, snapshots / "0123")
-    assert f"a config.json lies in {snapshots / '0123'}: give that" in refusal(snapshots.parent)
+    assert f"config.json is in {snapshots / '0123'}: give that" in refusal(snapshots.parent)
     (model_dir / "onnx").mkdir()
-    assert f"a config.json lies in {model_dir}: give that directory" in refusal(model_dir / "onnx")
+    assert f"config.json is in {model_dir}: give that directory" in refusal(model_dir / "onnx")
 
 
 def test_a_file_is_no_directory(model_dir):

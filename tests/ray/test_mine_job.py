@@ -101,7 +101,7 @@ def test_what_is_mined_is_what_whole_matrices_say(tmp_path):
     before = (root / "mine/tones/data/en-fr.parquet").stat().st_mtime_ns
     again = run_job("mine", "--name", "tones", *flags, *sizes, *mine, "--mine.margin", "absolute", "--mine.top-n", 3)
     assert again.returncode == 0, again.stderr
-    assert "chosen from anew: margin absolute, one_to_one True, threshold None, top_n 3" in again.stdout
+    assert "has new pairs for margin absolute, one_to_one True, threshold None, top_n 3" in again.stdout
     assert (root / "mine/tones/data/en-fr.parquet").stat().st_mtime_ns == before
     mined = pq.read_table(root / "mine/tones/mined/en-fr.parquet").to_pylist()
     best = naive_mining.chosen(expected, "absolute", True, None, 3)

@@ -114,7 +114,7 @@ def test_another_mode_and_protocol_only_summarise_anew(finished):
     before = tree(root)
     again, at_once = (run_job("retrieval", "--name", name, *flags, *shown) for name in ("tones", "at_once"))
     assert again.returncode == at_once.returncode == 0, again.stderr + at_once.stderr
-    assert "summarised anew: mode recall, protocol one_per_sentence, top_k 3" in again.stdout
+    assert "has new metrics for mode recall, protocol one_per_sentence, top_k 3" in again.stdout
     assert "score pairs" not in again.stdout
     assert "embeddings: tones (same corpus, model and encoding)" in at_once.stdout
     for name, stamp in before.items():

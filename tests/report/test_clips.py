@@ -130,7 +130,7 @@ def test_recordings_of_other_languages_are_not_in_these_embeddings(results: Resu
     shown = {name for (_, name), clip in results.clips.found.items() if clip.problem}
     assert shown
     assert not [name for name in shown if name.startswith(("en/", "fr/"))]
-    assert "no sound: it is not among the embeddings any more" in page.words
+    assert "no sound: it is no longer in the embeddings" in page.words
 
 
 def test_nothing_but_data_is_loaded_and_texts_are_escaped(results: Results, page: Page) -> None:
@@ -190,7 +190,7 @@ def test_where_the_recordings_are_gone_the_page_says_so(root: Path, tmp_path: Pa
     page = Page(render(results))
     assert "audio" not in page.tags
     assert "no sound: " in page.words
-    assert ("cannot read" if gone == "audio" else "the embeddings speech are not there any more") in page.words
+    assert ("cannot read" if gone == "audio" else "the embeddings speech no longer exist") in page.words
     assert results.samples["texts"].best
     assert set(results.retrieval) == {"demo"}
     assert page.row(PAIRS[0].replace("-", " → "))

@@ -135,7 +135,7 @@ def test_nothing_to_keep_means_no_plane(tmp_path: Path) -> None:
         trial["kept"] = None
     figures["baseline"]["dev"] = DEV | {"old_bleu": 0.0}
     source, page = page_of(tmp_path, trials=figures["trials"], baseline=figures["baseline"])
-    assert "so there is no plane to draw" in page.words
+    assert "so there is nothing to plot" in page.words
     assert '<svg class="plane"' not in source
     assert row_of(page, "search-000", 13)[11] == "–"
 

@@ -172,7 +172,7 @@ def test_a_wide_matrix_leaves_gains_to_the_pointer(tmp_path: Path) -> None:
     transfer_of = {trained: {heard: cell_of("en", "es") for heard in languages} for trained in languages}
     source, page = page_of(tmp_path, sources=languages, transfer=transfer_of, before={}, predictors={}, ranking=[])
     assert 'class="matrix transfer dense"' in source
-    assert "Point at a cell for its gain" in page.words
+    assert "Hover over a cell for its gain" in page.words
 
 
 def test_hostile_names_are_text_and_the_page_is_whole(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_same_name_same_identity_is_the_same_artifact(tmp_path):
 def test_other_identity_stops_with_the_fields_that_differ(tmp_path):
     started(tmp_path)
     other = {"languages": ["en", "fr"], "embed": {"encoding": "trimmed", "keep_margin": 100}}
-    with pytest.raises(UserError, match=r'embed\.encoding: "exact" there, "trimmed" asked') as error:
+    with pytest.raises(UserError, match=r'embed\.encoding: "exact" stored, "trimmed" given') as error:
         started(tmp_path, identity=other)
     assert "keep_margin" not in str(error.value)
     assert "\n" not in str(error.value)
@@ -187,7 +187,7 @@ def test_the_version_of_a_table_counts_for_the_stages_that_write_it(tmp_path, mo
     monkeypatch.setitem(schema.VERSIONS, "index", schema.VERSIONS["index"] + 1)
     assert planned(tmp_path, stage="translate") == made["translate"]
     version = schema.VERSIONS["index"]
-    with pytest.raises(UserError, match=rf"schema\.index: {version - 1} there, {version} asked"):
+    with pytest.raises(UserError, match=rf"schema\.index: {version - 1} stored, {version} given"):
         planned(tmp_path, stage="embed")
 
 

@@ -41,7 +41,7 @@ def test_an_artifact_lives_through_its_whole_life(root):
     found = artifacts.find(root, "embed", "a")
     assert found.is_complete
     assert artifacts.read_table(found.files()[0]).to_pydict() == {"x": [1, 2]}
-    with pytest.raises(UserError, match="x: 1 there, 2 asked"):
+    with pytest.raises(UserError, match="x: 1 stored, 2 given"):
         artifacts.plan(root, "embed", "a", {"x": 2}, {})
     found.remove("data")
     assert artifact.done() == set()

@@ -178,7 +178,7 @@ def test_languages_that_share_no_sentence_are_studied_without_retrieval(tmp_path
     apart = rows(("en",)) + rows(("fr",), [f"other{number}" for number in range(60)])
     embed(tmp_path, model, apart)
     assert prepare(job(tmp_path, model)).retrieval is None
-    assert "study: R@1 can't be held against the transfer: no sentence_id is shared by en and fr" in (
+    assert "study: R@1 can't be compared with the transfer: no sentence_id is shared by en and fr" in (
         capsys.readouterr().out
     )
 

@@ -153,7 +153,7 @@ def test_the_reason_is_what_the_script_says_last(tmp_path):
 @pytest.mark.usefixtures("fake")
 def test_a_killed_process_is_a_reason():
     reason = why_not("a/b", ["x"], ["kill me"], ["y"])
-    assert reason == "COMET cannot score with a/b: killed by signal 9; 9 is mostly for want of memory"
+    assert reason == "COMET cannot score with a/b: killed by signal 9; signal 9 usually means out of memory"
 
 
 @pytest.mark.parametrize("model", ["wmt22-comet-da", "/models/comet", "a/b/c", ""])

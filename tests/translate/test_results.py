@@ -375,6 +375,6 @@ def test_the_outcome_in_one_sentence():
     assert f"BLEU {figures['means']['en']['bleu']:.1f} into en over 1 directions" in said
     assert f"WER {100 * figures['means']['transcription']['wer']:.1f} %" in said
     assert "checkpoint tuned, prompt tgt_translate" in said
-    assert "the model as it is" in tables.sentence(figures | {"checkpoint": None})
+    assert "the untouched model" in tables.sentence(figures | {"checkpoint": None})
     assert said.endswith("prompt tgt_translate.")
     assert tables.sentence(figures | {"source_prompt": "soft"}).endswith("prompt tgt_translate, source prompt soft.")

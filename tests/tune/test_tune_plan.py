@@ -106,5 +106,5 @@ def test_a_name_that_is_taken_is_refused(job):
     prepare(job).artifact.begin()
     prepare(job)
     other = dataclasses.replace(job, tune=dataclasses.replace(job.tune, seed=5))
-    with pytest.raises(UserError, match=r"tune/search was made with other settings \(tune.seed: 0 there, 5 asked\)"):
+    with pytest.raises(UserError, match=r"tune/search was made with other settings \(tune.seed: 0 stored, 5 given\)"):
         prepare(other)

@@ -97,9 +97,7 @@ def _encode_missing(artifact: Artifact, work: Work) -> index.Cut:
     left = {unit: rows for unit, rows in cut.units.items() if unit not in done}
     num_left = sum(rows.num_rows for rows in left.values())
     if num_left < cut.rows.num_rows:
-        print(
-            f"embed: {cut.rows.num_rows - num_left} of {cut.rows.num_rows} recordings are done, going on with the rest"
-        )
+        print(f"embed: {cut.rows.num_rows - num_left} of {cut.rows.num_rows} recordings are done, resuming")
     if left:
         encoded = _encoded(artifact, work, left)
         with progress.Bar("embed", total=cut.rows.num_rows, done=cut.rows.num_rows - num_left) as bar:

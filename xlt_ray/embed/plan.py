@@ -175,7 +175,7 @@ def _named(job: Job, name: str, sha256: str) -> tuple[Artifact, pa.Table]:
     if missing := sorted(set(job.languages) - set(there)):
         raise UserError(f"embed artifact {name!r} has no {', '.join(missing)}; --languages can be {','.join(there)}")
     by_language = [rows.filter(pc.equal(rows["language"], code)) for code in job.languages]
-    print(f"embeddings: {name}, as it is named")
+    print(f"embeddings: {name} (given by name)")
     return artifact, pa.concat_tables(table.sort_by("utterance_id") for table in by_language)
 
 
@@ -363,5 +363,5 @@ def warn_of_loops(embeddings: Embeddings) -> None:
         flags = "--embed.keep-margin and --embed.context-margin" if is_trimmed else "--embed.keep-margin"
         print(
             f"warning: the embeddings {embeddings.name!r} keep {kept} frames of silence behind the speech; with fewer "
-            f"than {needed} the decoder repeats itself now and then; encode again with {flags} {needed} or more"
+            f"than {needed} the decoder may repeat itself; encode again with {flags} {needed} or more"
         )

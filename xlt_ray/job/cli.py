@@ -29,7 +29,7 @@ def run(
 ) -> None:
     """Read the command line into the settings that `main` takes, and run it; a signal ends it as `stopping` says.
 
-    A job that can't be done ends with one line on stderr, and a code: 2 for a mistake of the user, 3 where too many
+    A job that can't be done ends with one line on stderr and an exit code: 2 for a mistake of the user, 3 where too many
     recordings are rejected, 4 where the cluster can't give what was asked, 1 for everything else; then the line names
     the file that holds the traceback.
     """
@@ -65,12 +65,12 @@ def _is_read() -> bool:
 
 def _stop_for_a_fault(error: Exception) -> NoReturn:
     """One line about what happened, also where it happened in a worker."""
-    if said := _cause(error, Unreachable):
-        _stop(f"{said}; nothing is lost: run the same command again", 1)
-    if said := _cause(error, Damaged):
-        _stop(said, 1)
-    if (said := _cause(error, Unwritable)) or _NO_SPACE in str(error):
-        _stop(f"{said or _no_space_line(error)}; make room, then run the same command again: what is done is kept", 1)
+    if line := _cause(error, Unreachable):
+        _stop(f"{line}; nothing is lost: run the same command again", 1)
+    if line := _cause(error, Damaged):
+        _stop(line, 1)
+    if (line := _cause(error, Unwritable)) or _NO_SPACE in str(error):
+        _stop(f"{line or _no_space_line(error)}; make room, then run the same command again: finished work is kept", 1)
     if advice := environment.advice(error):
         _stop(advice, UserError.exit_code)
     file = _write_traceback(error)

@@ -145,7 +145,7 @@ def require(job: Any) -> None:
         config, stage = getattr(job, field.name), field.name
         asked = getattr(config, "num_gpus", None)
         if asked:
-            advice = "leave it out to use what is there"
+            advice = "omit it to use the available ones"
             room.require(f"--{stage}.num-gpus {asked:g}", [{"GPU": float(asked)}], advice)
         if count := getattr(config, "num_workers", None):
             gpus_each = asked if asked is not None else float(gpus > 0)

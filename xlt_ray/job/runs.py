@@ -126,7 +126,7 @@ def find(client: MlflowClient, stages: Iterable[str], tags: Mapping[str, str]) -
 def lose(root: str, why: str) -> None:
     """Say that runs of a root are not tracked, how they can be, and remember it for the end of the job."""
     problem = _lost[storage.absolute(root)] = redacted(why)
-    print(f"runs: not tracked: {problem}; the work goes on; to log it later: {log_command(root)}", flush=True)
+    print(f"runs: not tracked: {problem}; the job continues; to log it later: {log_command(root)}", flush=True)
 
 
 def lost(root: str) -> str | None:

@@ -140,8 +140,7 @@ def _line(number: signal.Signals) -> str:
     kept = ", ".join(redacted(place) for place in places[-_MOST_PLACES:])
     more = f" and {len(places) - _MOST_PLACES} more" if len(places) > _MOST_PLACES else ""
     return (
-        f"stopped by {number.name}{done}; what is done is kept in {kept}{more}: run the same command again, and it "
-        "goes on from there"
+        f"stopped by {number.name}{done}; finished work is kept in {kept}{more}: run the same command again to resume"
     )
 
 

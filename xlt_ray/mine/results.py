@@ -47,7 +47,7 @@ def finish(plan: MinePlan, mining: Mining, recordings: pa.Table, tracker: Tracke
     artifact, job = plan.artifact, plan.job
     if artifact.is_complete:
         shown = (f"{name} {getattr(job.mine, name)}" for name in MineConfig.SHOWN)
-        print(f"mine: {artifact.uri} is chosen from anew: {', '.join(shown)}")
+        print(f"mine: {artifact.uri} has new pairs for {', '.join(shown)}")
         artifact.reopen()  # first: pairs of two kinds must never be read as one
     metrics = _metrics(mining, job)
     artifact.write_json("metrics.json", metrics)

@@ -225,5 +225,5 @@ def interpolate(start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: f
         ValueError: if the two do not have the same weights.
     """
     if {name: w.shape for name, w in start.items()} != {name: w.shape for name, w in end.items()}:
-        raise ValueError("the two models do not have the same weights, so nothing lies between them")
+        raise ValueError("the two models do not have the same weights and can't be interpolated")
     return {name: torch.lerp(weight, end[name], alpha) for name, weight in start.items()}

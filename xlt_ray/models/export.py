@@ -226,7 +226,7 @@ def to_ctranslate2(model_dir: Path, folder: Path, quantization: str = "float16")
     if quantization not in (known := specs.model_spec.ACCEPTED_MODEL_TYPES):
         raise UserError(f"no quantization {quantization!r}; choose one of {', '.join(known)}")
     if folder.exists():
-        raise UserError(f"{str(folder)!r} is there already; give a new directory or remove it")
+        raise UserError(f"{str(folder)!r} already exists; give a new directory or remove it")
     # Rounded while it is loaded, a float16 model takes half the memory; the numbers are the same.
     converter = converters.TransformersConverter(str(model_dir), load_as_float16=quantization == "float16")
 

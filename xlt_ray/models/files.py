@@ -38,7 +38,7 @@ class Stored(NamedTuple):
 def fault(path: Path) -> str:
     """What a file is instead of what its name says, with what to do about it; empty where nothing is seen."""
     if path.is_symlink() and not path.exists():
-        return f"is a link to {os.readlink(path)}, which is not there; copy the model with `cp -rL` or `rsync -L`"
+        return f"is a link to {os.readlink(path)}, which does not exist; copy the model with `cp -rL` or `rsync -L`"
     try:
         with path.open("rb") as stream:
             head = stream.read(100)
@@ -179,7 +179,7 @@ def _elsewhere(model_dir: Path) -> str:
     """Where the model may be meant to be: a level below or above, or nowhere near."""
     below = sorted(path.parent for depth in ("*", "*/*") for path in model_dir.glob(f"{depth}/config.json"))
     if below and not (model_dir / "config.json").exists():
-        return f"a config.json lies in {below[0]}: give that directory"
+        return f"config.json is in {below[0]}: give that directory"
     if not (model_dir / "config.json").exists() and (model_dir.parent / "config.json").is_file():
-        return f"a config.json lies in {model_dir.parent}: give that directory"
+        return f"config.json is in {model_dir.parent}: give that directory"
     return "those beside the weights can be copied from the model it was made from"

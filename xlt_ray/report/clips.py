@@ -100,7 +100,7 @@ def read_clips(root: str, wanted: Iterable[tuple[Mapping[str, str], str]]) -> Cl
 def _read(artifact: Artifact, fingerprint: str, asked: Sequence[str]) -> Iterator[tuple[str, Clip]]:
     places, problem = _places(artifact, fingerprint, asked)
     known = [utterance for utterance in asked if utterance in places]
-    why = problem or "it is not among the embeddings any more"
+    why = problem or "it is no longer in the embeddings"
     yield from ((utterance, Clip(problem=why)) for utterance in asked if utterance not in places)
     try:
         sounds = guarded.sounds([places[utterance] for utterance in known])
@@ -112,7 +112,7 @@ def _read(artifact: Artifact, fingerprint: str, asked: Sequence[str]) -> Iterato
 
 def _places(artifact: Artifact, fingerprint: str, asked: Sequence[str]) -> tuple[dict[str, Place], str | None]:
     """Where recordings are, by utterance, or what is wrong with the index."""
-    gone = f"the embeddings {artifact.name} are not there any more"
+    gone = f"the embeddings {artifact.name} no longer exist"
     try:
         if not artifact.is_committed or artifact.fingerprint != fingerprint:
             return {}, gone

@@ -31,12 +31,12 @@ SCORE_NAMES = {"seqsim": "SeqSim", "f1": "F1", "mean_pool": "mean pooling", "max
 PLOT_CAPTIONS = {
     "r1_heatmap": "R@1 by query language (row) and candidate language (column); chance is dashed in the colour bar.",
     "r1_bars": "R@1 of each pair with its 95% interval; markers are baselines, the tick near 0 is chance.",
-    "r1_by_layer": "R@1 at each encoder layer: thin lines are language pairs, the thick one is their mean, the dashed "
-    "one is chance. Look for the layer where the languages meet.",
+    "r1_by_layer": "R@1 at each encoder layer: thin lines are language pairs, the thick line is their mean, the "
+    "dashed line is chance.",
     "frame_match": "Cosine of every frame of the query (down) with every frame of a candidate (across). A diagonal of "
-    "dots means that the same things are said in the same order.",
+    "dots means the same content in the same order.",
 }
-"""What to see, for plots that carry no caption of their own; by the start of the file name."""
+"""Captions of plots without a caption of their own, by the start of the file name."""
 
 
 def render(results: Results) -> str:

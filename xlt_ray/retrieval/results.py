@@ -47,7 +47,7 @@ def finish(plan: RetrievalPlan, scoring: Scoring, tracker: Tracker, started: flo
     artifact, job, embeddings = plan.artifact, plan.job, plan.embeddings.artifact
     if artifact.is_complete:
         shown = (f"{name} {getattr(job.retrieval, name)}" for name in RetrievalConfig.SHOWN)
-        print(f"retrieval: {artifact.uri} is summarised anew: {', '.join(shown)}")
+        print(f"retrieval: {artifact.uri} has new metrics for {', '.join(shown)}")
         artifact.reopen()  # first: figures of two kinds must never be read as one
     units = [f"{query}-{candidate}" for query in job.languages for candidate in job.languages if query != candidate]
     summaries = _summaries(scoring, units, job.retrieval)

@@ -541,7 +541,7 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any], prefix: str 
         if isinstance(old, dict) and isinstance(new, dict):
             lines += differences(old, new, f"{prefix}{key}.")
         elif old != new:
-            lines.append(f"{prefix}{key}: {_short(old)} there, {_short(new)} asked")
+            lines.append(f"{prefix}{key}: {_short(old)} stored, {_short(new)} given")
     return lines
 
 

@@ -148,7 +148,9 @@ def require(artifact: str) -> None:
     with _lock:
         claim = _held.get(artifact)
     if claim and (not storage.exists(claim.uri) or any(other.works for other in _others(claim))):
-        raise RuntimeError(f"another job has taken over {artifact}, because this one gave no sign of life; it goes on")
+        raise RuntimeError(
+            f"another job has taken over {artifact}, because this one did not renew its lease; that job continues"
+        )
 
 
 def _about_us() -> dict[str, Any]:

@@ -89,7 +89,7 @@ def _retrieval(job: StudyJob, embeddings: Embeddings) -> Artifact | RetrievalPla
     try:
         index.require_parallel(embeddings.rows(TEST), run.languages)
     except UserError as error:
-        print(f"study: R@1 can't be held against the transfer: {error}")
+        print(f"study: R@1 can't be compared with the transfer: {error}")
         return None
     return retrieval.planned(run, embeddings.only(TEST))
 

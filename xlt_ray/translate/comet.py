@@ -174,7 +174,7 @@ def _call(command: Sequence[str], environment: Mapping[str, str], problem: str, 
         command, env=environment, check=False, capture_output=True, encoding="utf-8", errors="replace"
     )
     if done.returncode < 0:
-        raise _CometError(f"{problem}: killed by signal {-done.returncode}; 9 is mostly for want of memory")
+        raise _CometError(f"{problem}: killed by signal {-done.returncode}; signal 9 usually means out of memory")
     if done.returncode:
         said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         raise _CometError(f"{problem}: {' '.join(said[-num_lines:])}")

@@ -78,7 +78,7 @@ def _track(plan: TranslatePlan) -> AbstractContextManager[Tracker]:
 
 
 def _model(plan: TranslatePlan) -> Model | None:
-    """The tuned model that translates; None where it is the model as it is."""
+    """The tuned model that translates; None where it is the untouched model."""
     return Model(artifact=plan.checkpoint, alpha=plan.job.translate.alpha) if plan.checkpoint else None
 
 
@@ -106,7 +106,7 @@ def _translate_missing(plan: TranslatePlan, units: Mapping[str, pa.Table]) -> No
     total = sum(rows.num_rows for rows in units.values())
     num_done = total - sum(rows.num_rows for rows in missing.values())
     if num_done:
-        print(f"translate: {num_done} of {total} texts are done, going on with the rest")
+        print(f"translate: {num_done} of {total} texts are done, resuming")
     if not missing:
         return
     config = plan.job.translate

@@ -45,7 +45,7 @@ def sentence(figures: Figures) -> str:
     ]
     rates = figures["means"].get("transcription", {})
     parts += [f"{key.upper()} {100 * rates[key]:.1f} %" for key in ("wer", "cer") if key in rates]
-    who = f"checkpoint {figures['checkpoint']['name']}" if figures["checkpoint"] else "the model as it is"
+    who = f"checkpoint {figures['checkpoint']['name']}" if figures["checkpoint"] else "the untouched model"
     return f"{', '.join(parts)}: {who}, {_prompt(figures)}."
 
 

@@ -78,7 +78,7 @@ def _run_missing(plan: TunePlan, before: Figures) -> None:
     done = [_read(plan, number) for number in range(len(plan.trials)) if f"{number:03d}" in artifact.done()]
     missing = sorted(set(range(len(plan.trials))) - {row["trial"] for row in done})
     if done:
-        print(f"tune: {len(done)} of {len(plan.trials)} trials are done, going on with the rest")
+        print(f"tune: {len(done)} of {len(plan.trials)} trials are done, resuming")
         for row in done:
             _log(plan, row, before)
     if not missing:
@@ -229,7 +229,7 @@ def _figures(plan: TunePlan, before: Figures) -> Figures:
     }
     if not finished:
         reasons = sorted({str(trial["reason"]) for trial in trials if trial["reason"]})
-        raise RuntimeError(f"no trial of {plan.artifact.uri} came to its end: {'; '.join(reasons)}")
+        raise RuntimeError(f"no trial of {plan.artifact.uri} finished: {'; '.join(reasons)}")
     best, chosen = front(finished), results.choose(trials, job.tune)
     for trial in trials:
         trial |= {"on_front": trial["trial"] in best, "chosen": trial["trial"] in chosen, "test": None}
@@ -272,7 +272,7 @@ def _score_chosen(plan: TunePlan, figures: Figures) -> None:
     figures["baseline"]["test"] = before
     for trial in figures["trials"]:
         if trial["chosen"]:
-            print(f"tune: {trial['name']} is among the best: its model, and its scores on test")
+            print(f"tune: {trial['name']} is among the best: making its model and scoring it on test")
             finetune.finetune(plans.trial_plan(plan, trial["trial"]))
             translated = translate.translate(plans.test_plan(plan, trial["trial"]))
             scores = _scores(plan, translated)
