@@ -118,8 +118,8 @@ def test_a_job_is_alone_until_a_signal_ends_it(start, tmp_path):
     assert re.match(rf"error: {tmp_path}/(embed|finetune)/mine is being written by another job {who}", told)
     said, session = stop(job, signal.SIGTERM)
     assert re.fullmatch(
-        rf"stopped by SIGTERM( with .* at \d+/\d+)?; finished work is kept in {tmp_path}/\w+/mine: run the same command "
-        r"again to resume\n",
+        rf"stopped by SIGTERM( with .* at \d+/\d+)?; finished work is kept in {tmp_path}/\w+/mine: run the same "
+        r"command again to resume\n",
         said,
     )
     assert gone_within(5, session)

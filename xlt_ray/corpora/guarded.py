@@ -112,8 +112,8 @@ class _Ended(Exception):  # noqa: N818 - not an error yet
             return None
         how = f"with status {self.status}" if self.status >= 0 else f"by signal {-self.status}"
         raise DecoderEnded(
-            f"the process that decodes {place.audio} {place.member} was ended {how}, {num_ends} times; signal 9 usually "
-            "means that the machine has no memory left"
+            f"the process that decodes {place.audio} {place.member} was ended {how}, {num_ends} times; signal 9 "
+            "usually means that the machine is out of memory"
         )
 
 
