@@ -118,8 +118,8 @@ def remaining(sentences: Sentences, seed: int) -> tuple[list[int], list[int]]:
     order = np.random.default_rng(seed).permutation(len(shared))
     lost = [{shared[place] for place in part} for part in np.array_split(order, 3)[:2]]
     first, second = (
-        [place for place, sentence in enumerate(said) if sentence not in gone]
-        for said, gone in zip(sentences, lost, strict=True)
+        [place for place, sentence in enumerate(named) if sentence not in gone]
+        for named, gone in zip(sentences, lost, strict=True)
     )
     return first, second
 
@@ -133,12 +133,12 @@ def _mined(
     options: argparse.Namespace,
 ) -> Iterator[dict[str, Any]]:
     there = {name: torch.from_numpy(matrix[np.ix_(*left)].copy()) for name, matrix in matrices.items()}
-    said = tuple([every[place] for place in part] for every, part in zip(sentences, left, strict=True))
+    named = tuple([every[place] for place in part] for every, part in zip(sentences, left, strict=True))
     few = Candidates.make(_both_ways(there["pooled"], options.candidates))
     wanted = few.wanted(range(len(left[0])), range(len(left[1])))
     there["candidates"] = there["seqsim"].masked_fill(torch.from_numpy(~wanted), torch.nan)
     for way, margin in itertools.product(WAYS, MARGINS):
-        found = _against(_both_ways(there[way], options.neighbours), margin, (said[0], said[1]))
+        found = _against(_both_ways(there[way], options.neighbours), margin, (named[0], named[1]))
         yield {"pair": pair, "seed": seed, "way": way, "margin": margin, **found}
 
 
@@ -155,8 +155,11 @@ def _against(keys: tuple[Keys, Keys], margin: str, sentences: Sentences) -> dict
     found = Pairs.make(*keys)
     values = found.margins(margin)
     taken = margins.chosen(found.first, found.second, values, MineConfig(neighbours=1))
-    said = [sentences[0][place] for place in found.first[taken]], [sentences[1][place] for place in found.second[taken]]
-    return figures.against_corpus((said[0], said[1]), values[taken], set(sentences[0]) & set(sentences[1])) or {}
+    named = (
+        [sentences[0][place] for place in found.first[taken]],
+        [sentences[1][place] for place in found.second[taken]],
+    )
+    return figures.against_corpus((named[0], named[1]), values[taken], set(sentences[0]) & set(sentences[1])) or {}
 
 
 def f1_at(curve: list[dict[str, Any]], threshold: float) -> float:

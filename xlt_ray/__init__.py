@@ -1,6 +1,6 @@
-"""Cross-lingual transfer in speech translation models: measured, transferred and kept, on Ray clusters.
+"""Cross-lingual transfer in speech translation models: retrieval, fine-tuning and retention, on Ray clusters.
 
-What is named here is imported when it is used. Which recording translates which:
+Public names are imported on first use. For example, find which recordings translate each other:
 
 >>> import torch
 >>> from xlt_ray import Frames, SpeechEncoder, combine, load_speech, read_corpus, resolve_model, seqsim
@@ -90,7 +90,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, from where it lives: torch alone takes seconds to import."""
+    """Import a public name on first use: torch alone takes seconds to import."""
     if name in _MODULES:
         return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

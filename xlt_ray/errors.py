@@ -1,8 +1,8 @@
-"""Errors with a meaning: whose fault it is, and the exit code with which a job ends."""
+"""Errors, by cause, with the exit code of a job."""
 
 
 class UserError(ValueError):
-    """Something the user asked for cannot be done; the message names the value, the valid ones and what to do.
+    """A mistake of the user. The message names the value, the valid ones and what to do.
 
     Raised before any work starts. Jobs print the message on one line and exit with `exit_code`.
     """
@@ -11,25 +11,25 @@ class UserError(ValueError):
 
 
 class TooManyRejected(UserError):  # noqa: N818 - as the state is called
-    """More recordings can't be used than the user allows, so nothing is committed."""
+    """More recordings are rejected than the user allows, so nothing is committed."""
 
     exit_code = 3
 
 
 class NoResources(UserError):  # noqa: N818 - as the state is called
-    """The cluster can't give what was asked."""
+    """The cluster can't provide the requested resources."""
 
     exit_code = 4
 
 
 class Damaged(UserError):  # noqa: N818 - as the state is called
-    """A file of an artifact is missing, or not what was written; the message says how to make it again."""
+    """A file of an artifact is missing or has changed. The message has the command that makes it again."""
 
     exit_code = 1
 
 
 class Unwritable(Exception):  # noqa: N818 - as the state is called
-    """A result can't be written: no space is left, or the place may no longer be written.
+    """A result can't be written: no space is left, or there is no permission.
 
     Attributes:
         path: the path or URI.
@@ -46,10 +46,9 @@ class Unwritable(Exception):  # noqa: N818 - as the state is called
 
 
 class Unreachable(Exception):  # noqa: N818 - says nothing about the recording
-    """A file cannot be read from here: it is not there, may not be read, or its store does not answer.
+    """A file cannot be read from this machine: it does not exist, is not readable, or its store does not answer.
 
-    Whether that is the fault of the row or of the place that looks for it cannot be known here: another node may see
-    the file. So it is not a `RejectedRow`.
+    Another node may be able to read the file, so this is not a `RejectedRow`.
 
     Attributes:
         path: the path or URI.
@@ -66,4 +65,4 @@ class Unreachable(Exception):  # noqa: N818 - says nothing about the recording
 
 
 class RejectedRow(Exception):  # noqa: N818 - not an error of the program
-    """One recording cannot be used; the message is the reason that goes into `rejected.parquet`."""
+    """A recording cannot be used. The message is the reason in `rejected.parquet`."""

@@ -223,7 +223,7 @@ def _lost(spelling: str, code: str) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Direction:
-    """What is heard and what is written: `fr-zh`. With the same language twice, `fr-fr`, it is transcription."""
+    """Source and target language, such as `fr-zh`. `fr-fr` is transcription."""
 
     source: str
     target: str
@@ -232,10 +232,10 @@ class Direction:
     def parse(cls, text: str) -> Direction:
         """The direction that `text` names, in the codes of `code_of`.
 
-        Hyphens within a code are understood where only one reading makes two languages of the table: `en-zh-CN`.
+        Hyphens within a code are allowed if only one reading gives two known languages: `en-zh-CN`.
 
         Raises:
-            UserError: if it is not two language codes with a hyphen between, or could be in two ways.
+            UserError: if it is not two language codes joined by a hyphen, or is ambiguous.
         """
         found = _readings(text)
         if len(found) != 1:
@@ -246,7 +246,7 @@ class Direction:
 
     @property
     def is_native(self) -> bool:
-        """Whether Whisper was trained on such tasks: transcription, and translation into English."""
+        """Whether Whisper was trained on this task: transcription, or translation into English."""
         return self.target == self.source or language_of(self.target) == "en"
 
     def __str__(self) -> str:
@@ -291,7 +291,7 @@ def _direction_read_as(spelling: str) -> str:
 
 
 def by_distance(names: Iterable[str]) -> dict[str, Distance]:
-    """Of some directions those into English from languages without a token, the nearest to one with a token first."""
+    """Directions into English from languages without a token, sorted by distance to the nearest one with a token."""
     found = {}
     for name in names:
         direction = Direction.parse(name)

@@ -156,7 +156,7 @@ def error_rate(
 
     Args:
         hypotheses: (num,) transcripts of the model.
-        references: (num,) what was said.
+        references: (num,) reference texts.
         language: code of the language that is spoken.
         spellings: British to American spellings, as `english_spellings` gives them; used for English alone.
 
@@ -173,10 +173,10 @@ def error_rate(
     spoken = [
         pair for pair in zip(map(normalise, references), map(normalise, hypotheses), strict=True) if pair[0].strip()
     ]
-    wanted, said = [reference for reference, _ in spoken], [hypothesis for _, hypothesis in spoken]
+    wanted, given = [reference for reference, _ in spoken], [hypothesis for _, hypothesis in spoken]
     return {
         "measure": measure,
-        measure: jiwer.wer(wanted, said) if spoken else None,
+        measure: jiwer.wer(wanted, given) if spoken else None,
         "normalizer": name,
         "num_references": len(spoken),
         "num_empty_references": len(references) - len(spoken),
@@ -215,7 +215,7 @@ def _tokenizer(target: str) -> str:
 
 
 def sentence_counts(hypotheses: Sequence[str], references: Sequence[str], target: str) -> _Counts:
-    """All that BLEU needs of each sentence: (num, 10) words said, words wanted, 4 n-grams matched, 4 n-grams said."""
+    """BLEU statistics by sentence, (num, 10): hypothesis and reference length, 4 n-gram matches, 4 n-gram counts."""
     _check(hypotheses, references)
     metric = BLEU(tokenize=_tokenizer(target), effective_order=True)  # without the order it warns at every sentence
     pairs = zip(hypotheses, references, strict=True)

@@ -320,8 +320,8 @@ def test_what_is_nearer_than_the_tolerance_reaches_and_what_is_farther_does_not(
     right = relevance.Relevance(
         queries=np.ones(2, bool),
         candidates=np.ones(5, bool),
-        asked=np.array([0, 1]),
-        said=np.array([0, 2, 3, 4, 5]),
+        query_sentences=np.array([0, 1]),
+        candidate_sentences=np.array([0, 2, 3, 4, 5]),
         words=np.full(5, -1),
         spoken=np.empty((0, 2), np.int64),
     )

@@ -30,7 +30,7 @@ class Frame:
 
 
 PLANE = Frame(width=800, height=450, left=58, right=786, top=14, bottom=404)
-"""Of gain against kept."""
+"""Layout of the plot of gain against retention."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ _ATTRIBUTIONS = {
     "Carlo Flora (it), ivrvoice.ru (ru), CC-BY-3.0; Chinese translations by the xlt_ray authors, CC-BY-SA-3.0.",
     "fleurs": "Trained on FLEURS (Conneau et al. 2022), CC-BY-4.0.",
 }
-"""What the licence of a corpus asks to be said, where it is known."""
+"""Attribution that the licence of a corpus requires, if known."""
 
 _FORMS = ", ".join(
     f"{name}[:PATH]" if name in _HOME else f"{name}:REF" if name == "hf" else f"{name}:PATH" for name in CORPORA
@@ -74,7 +74,7 @@ def parse(spec: str) -> tuple[Reader, str]:
 
 
 def attribution(spec: str) -> str | None:
-    """What must be said of a model that was trained on a corpus; None where nothing is known."""
+    """Attribution required for a model trained on a corpus; None if unknown."""
     known = [_ATTRIBUTIONS.get(part.partition(":")[0]) for part in parts(spec)]
     return " ".join(text for text in known if text) or None
 

@@ -36,7 +36,7 @@ from xlt_ray.corpora.recordings import try_recordings as try_recordings
 from xlt_ray.errors import RejectedRow
 
 SAMPLE_RATE = 16_000
-"""Samples a second that Whisper hears."""
+"""Sample rate of Whisper's input, in Hz."""
 
 MAX_SAMPLES = 30 * SAMPLE_RATE
 """Longest recording that enters the encoder: Whisper's window of 30 s."""

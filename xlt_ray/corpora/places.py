@@ -1,4 +1,4 @@
-"""Where a recording is said to be, and where it is: the cell of a table becomes the path or URI of a file.
+"""From the cell of a table to the path or URI of a recording.
 
 A cell is a path, absolute or relative to its table, or a URI. Some cells cannot name a file here (a web address, a
 Windows path); others name one in another spelling than the disk has (composed and decomposed letters, a space at the

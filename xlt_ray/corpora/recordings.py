@@ -149,7 +149,7 @@ def _read_sound(path: str, segments: set[Segment]) -> Iterator[_Found]:
     filesystem, inner = storage.locate(path)
     with filesystem.open_input_file(inner) as file:
         if Segment() in segments:
-            # As long as it is said to be: what grows for ever, as some files in /proc do, ends there.
+            # Only the size that is reported: some files in /proc never end.
             yield ("", Segment()), file.read() if file.size() <= MAX_BYTES else RejectedRow(TOO_LONG)
         if not cuts:
             return

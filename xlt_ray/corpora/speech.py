@@ -1,4 +1,4 @@
-"""A corpus in Python: its rows, and their sound."""
+"""A corpus in Python: rows and waveforms."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from xlt_ray.store.schema import Utterance
 def read_corpus(
     corpus: str, languages: Sequence[str], split: str | None = None, *, columns: str = ""
 ) -> list[Utterance]:
-    """The rows of a corpus: which recording is of which sentence, its text, its translations. No sound.
+    """Read the rows of a corpus: sentence, text and translations of each recording, without audio.
 
     Args:
         corpus: as `--corpus`: `fleurs`, `manifest:corpus.jsonl`, `hf:REF`, several with `+`.
         languages: codes in any spelling, at least one.
         split: `train`, `dev` or `test`; None: every row.
-        columns: as `--columns`, for an `hf` corpus with names of its own.
+        columns: as `--columns`, for an `hf` corpus with other column names.
 
     Returns:
         Rows language by language, in the order of `languages`.
 
     Raises:
-        UserError: for a corpus, language or split that is not there.
+        UserError: if the corpus, a language or the split does not exist.
 
     >>> rows = read_corpus("manifest:corpus.jsonl", ["en", "fr"], split="test")
     >>> len(rows)
@@ -48,11 +48,11 @@ def read_corpus(
 
 
 def load_speech(rows: Iterable[Utterance]) -> Iterator[npt.NDArray[np.float32]]:
-    """The sound of rows, one after another: float32 mono at 16 kHz, of shape (num_samples,), in [-1, 1].
+    """Yield the waveform of each row: float32 mono at 16 kHz, shape (num_samples,), in [-1, 1].
 
     Raises:
-        RejectedRow: where a recording can't be used; the message says why.
-        Unreachable: where a file is not there, or can't be read from here.
+        RejectedRow: if a recording can't be used; the message has the reason.
+        Unreachable: if a file does not exist, or can't be read from this machine.
 
     >>> rows = read_corpus("manifest:corpus.jsonl", ["en"], split="test")
     >>> [len(waveform) / 16_000 for waveform in load_speech(rows)]

@@ -1,4 +1,4 @@
-"""Whisper's encoder on batches of speech: sound in, one vector every 20 ms out."""
+"""Whisper's encoder on batches of speech: one output vector every 20 ms."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Encoded:
 
     Attributes:
         final: float16 (num_frames, dim), after the last block and the final layer norm.
-        num_valid: how many of them hold sound; what follows is the silence behind it.
-        layers: hidden states of the same shape by number: k is what k blocks made, 0 what goes into the first. No
-            final norm, as `output_hidden_states` of transformers.
+        num_valid: number of frames of speech; the rest is the silence after it.
+        layers: hidden states of the same shape by layer: k is the output of block k, 0 the input of the first block.
+            No final norm, as in `output_hidden_states` of transformers.
     """
 
     final: FrameArray
@@ -53,7 +53,7 @@ class Encoded:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Begun:
-    """A batch that is being encoded: what will be there, and when."""
+    """A batch that is being encoded, with its pending outputs."""
 
     valid: list[int]
     kept: list[int]
@@ -64,23 +64,23 @@ class _Begun:
 class SpeechEncoder:
     """A frozen Whisper encoder.
 
-    `exact` encodes all 30 s, as the model was trained. `trimmed` encodes the sound and `context_margin` frames behind
-    it, rounded up to a multiple of 32: cheaper, and a little different, because in `exact` sound attends to all the
-    silence. Either way what comes out depends on the recording alone, up to rounding: only recordings of equal length
-    in frames share a batch, so nothing is masked.
+    `exact` encodes 30 s, as in Whisper's training. `trimmed` encodes the speech and `context_margin` frames after it,
+    rounded up to a multiple of 32. It is faster and slightly different, because in `exact` the speech attends to all of
+    the silence. In both, the output depends only on the recording, up to rounding: recordings share a batch only if
+    they have the same number of frames, so nothing is masked.
 
     Args:
         model_dir: Hugging Face directory.
         encoding: `exact` or `trimmed`.
-        context_margin: `trimmed`: frames of silence behind the sound that the encoder sees.
-        keep_margin: frames of silence behind the sound that are kept, as far as they were computed; None keeps all.
-        layers: hidden layers to keep beside the final one, 0 to number of blocks - 1.
-        device: where to compute.
-        dtype: to compute in; None is float32 on a CPU and bfloat16 on a GPU (large models overflow float16).
-        batch_frames: most frames in a batch of several recordings; None is what suits the device.
+        context_margin: with `trimmed`, frames of silence to encode after the speech.
+        keep_margin: frames of silence to keep after the speech, if they were encoded; None: keep all.
+        layers: hidden layers to keep in addition to the final one, 0 to number of blocks - 1.
+        device: device to compute on.
+        dtype: precision; None: float32 on a CPU, bfloat16 on a GPU (large models overflow float16).
+        batch_frames: maximum number of frames in a batch of several recordings; None: a default for the device.
 
     Raises:
-        UserError: where the encoder has no such layer.
+        UserError: if the encoder has no such layer.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class SpeechEncoder:
             waveforms: float32 mono at 16 kHz, 1 to 480,000 samples each.
 
         Raises:
-            ValueError: where one is empty or longer than 30 s.
+            ValueError: if one is empty or longer than 30 s.
         """
         encoded: dict[int, Encoded] = {}
         for part in self.batches(waveforms):
@@ -123,10 +123,10 @@ class SpeechEncoder:
         return [encoded[i] for i in range(len(waveforms))]
 
     def batches(self, waveforms: Sequence[Waveform]) -> Iterator[dict[int, Encoded]]:
-        """The same batch by batch, as they are computed: the frames of some recordings by their place in the input.
+        """Yield the frames of each batch as it is computed, by the position of the recordings in the input.
 
-        A GPU is given the next batch before the frames of the one before are taken from it, so it does not wait while
-        the CPU copies: a large encoder on an H100 encoded 109 recordings of 30 s a second without this.
+        A GPU gets the next batch before the CPU copies the frames of the previous one, so it does not wait for the
+        copy. Without this, a large encoder on an H100 encoded 109 recordings of 30 s a second.
         """
         begun: Iterator[tuple[list[int], _Begun]] = (
             (batch, self._begin([waveforms[i] for i in batch], num_frames))
@@ -164,7 +164,7 @@ class SpeechEncoder:
         return _Begun(valid, kept, stored, done)
 
     def _finish(self, begun: _Begun) -> list[Encoded]:
-        """The frames of a batch, when they are there."""
+        """Wait for the frames of a batch and return them."""
         if begun.done:
             begun.done.synchronize()
         # A copy, so that the memory that the GPU writes to is free for another batch.

@@ -1,4 +1,4 @@
-"""Embeddings that a run has written, opened in Python: rows of the index, and their frames."""
+"""Embeddings of a finished run, opened in Python: rows of the index, and their frames."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from xlt_ray.store.schema import layer_column
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OpenEmbeddings:
-    """Recordings of an embed artifact. Frames are read when they are asked for.
+    """Recordings of an embed artifact. Frames are read on demand.
 
     Attributes:
-        uri: of the artifact.
-        rows: of its index, a recording each (`xlt_ray.store.schema.INDEX`); `rows.to_pandas()` shows them.
+        uri: the folder of the artifact.
+        rows: its index, one row per recording (`xlt_ray.store.schema.INDEX`); see `rows.to_pandas()`.
     """
 
     uri: str
     rows: pa.Table
 
     def __len__(self) -> int:
-        """How many recordings there are."""
+        """Number of recordings."""
         return int(self.rows.num_rows)
 
     def only(self, languages: Sequence[str] = (), split: str | None = None) -> OpenEmbeddings:
@@ -42,7 +42,7 @@ class OpenEmbeddings:
             split: name of a split; None: all.
 
         Raises:
-            UserError: for a language or split without recordings; the message names those that have some.
+            UserError: if a language or the split has no recordings; the message names those that have.
         """
         rows, wanted = self.rows, codes(languages)
         there = pc.unique(rows["language"]).to_pylist()
@@ -59,15 +59,15 @@ class OpenEmbeddings:
         return OpenEmbeddings(self.uri, self.rows.take(pa.array(places, pa.int64())))
 
     def frames(self, layer: int | None = None, *, with_silence: bool = False) -> list[npt.NDArray[np.float16]]:
-        """The encoder's frames of every recording, float16 (num_frames, dim), one each 20 ms.
+        """Read the encoder frames of every recording: float16 (num_frames, dim), one frame every 20 ms.
 
         Args:
             layer: a hidden layer that the run has kept (`--embed.layers`); None: the encoder's output.
-            with_silence: also the silence behind the speech, as far as it was kept.
+            with_silence: also the frames of silence after the speech that the run has kept.
 
         Raises:
-            UserError: where the layer was not kept.
-            Damaged: where a file is missing or damaged.
+            UserError: if the layer was not kept.
+            Damaged: if a file is missing or damaged.
         """
         artifact = artifacts.Artifact(self.uri, "embed", self.uri.rpartition("/")[2])
         kept = artifact.identity["layers"]
@@ -84,7 +84,7 @@ class OpenEmbeddings:
 
 
 def open_embeddings(uri: str, languages: Sequence[str] = (), split: str | None = None) -> OpenEmbeddings:
-    """Embeddings that a job has written, without those that it has rejected.
+    """Open the embeddings of a finished job, without rejected recordings.
 
     Args:
         uri: the folder, ROOT/embed/NAME: a path, `s3://...` or `gs://...`.
@@ -92,7 +92,7 @@ def open_embeddings(uri: str, languages: Sequence[str] = (), split: str | None =
         split: as `OpenEmbeddings.only`.
 
     Raises:
-        UserError: where no finished artifact is there, or nothing is left of it.
+        UserError: if there is no finished artifact, or no recording is left after the selection.
 
     >>> french = open_embeddings("runs/embed/demo", languages=["fr"], split="test")
     >>> french.rows["sentence_id"].to_pylist()

@@ -23,7 +23,7 @@ class LanguageSpeech:
 
     @property
     def mean_seconds(self) -> float | None:
-        """Of a recording."""
+        """Mean length of a recording in seconds."""
         return self.seconds / self.num_utterances if self.seconds is not None and self.num_utterances else None
 
 

@@ -1,6 +1,6 @@
-"""Which examples make up each step, and how they become tensors.
+"""The examples of each training step, and their tensors.
 
-The plan of a run is a function of its settings alone: the same on one worker or many, and the same after a crash.
+The plan of a run depends only on its settings: it is the same for any number of workers, and after a crash.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from xlt_ray.finetune.config import FinetuneConfig
 
 _WINDOW = 16
-"""Batches among which examples are sorted by length; more of them pad less and mix less."""
+"""Batches within which examples are sorted by length. More batches pad less, but shuffle less."""
 
 Indices = npt.NDArray[np.int64]
 
@@ -33,11 +33,11 @@ class Batch:
     """Examples as tensors. B examples, L tokens and T frames in the longest, N target tokens in all.
 
     Attributes:
-        tokens: int64 (B, L), prompt and target without its last token, padded behind.
+        tokens: int64 (B, L), prompt and target without its last token, padded at the end.
         predicts: bool (B, L), the positions whose next token belongs to a target.
         targets: int64 (N,), those next tokens, row by row.
-        frames: fp32 (B, T, dim), zeros behind the shorter recordings.
-        num_frames: int64 (B,), or None where all are equally long.
+        frames: fp32 (B, T, dim), shorter recordings padded with zeros.
+        num_frames: int64 (B,), or None if all have the same length.
     """
 
     tokens: Tensor
@@ -53,13 +53,13 @@ def collate(
     frames: Sequence[npt.NDArray[np.float16]],
     device: str | torch.device = "cpu",
 ) -> Batch:
-    """A batch of examples.
+    """Collate examples into a batch.
 
     Args:
-        prompts: tokens that are given.
-        targets: tokens to write, the end token last.
-        frames: fp16 (num_frames, dim) each.
-        device: where the batch goes.
+        prompts: prompt tokens of each example.
+        targets: target tokens of each example, including the end token.
+        frames: fp16 (num_frames, dim) of each example.
+        device: device of the batch.
     """
     inputs = [torch.tensor([*prompt, *target[:-1]]) for prompt, target in zip(prompts, targets, strict=True)]
     places = [torch.arange(len(row)) >= len(prompt) - 1 for row, prompt in zip(inputs, prompts, strict=True)]
@@ -76,8 +76,8 @@ def collate(
 def plan(examples: pa.Table, *, batch_size: int, epochs: int, replay_fraction: float, seed: int) -> list[Indices]:
     """The rows of EXAMPLE that each step trains on, sorted by length inside a step.
 
-    Every example to learn is seen once an epoch, in an order drawn anew; a step holds examples of similar length. Its
-    share of replay is drawn from the examples to keep, all of them once before any of them twice.
+    Every example to learn is seen once per epoch, in a new random order. A step has examples of similar length. Its
+    replay examples are sampled without replacement from the examples to keep, until all have been used.
     """
     lengths = examples["num_frames"].to_numpy()
     roles = np.array(examples["role"].to_pylist())
@@ -123,7 +123,7 @@ def _endless(rows: Indices, rng: np.random.Generator) -> Iterator[int]:
 def share(step: Indices, rank: int, world_size: int) -> tuple[Indices, float]:
     """The examples of one worker in a step, and the weight of their loss.
 
-    A worker that is left without one computes another's with weight 0, because DDP waits for its gradient.
+    A worker without an example computes one of another worker with weight 0, because DDP waits for its gradient.
     """
     own = step[rank::world_size]
     return (own, 1.0) if len(own) else (step[:1], 0.0)

@@ -3,8 +3,8 @@
     loss + lambda/2 * sum_i F_i (theta_i - theta*_i)^2
 
 F is the diagonal of the Fisher information of the tasks to keep: the MEAN over examples of the squared gradient of each
-example's own log-likelihood. The square of a batch's mean gradient would be another, smaller number for every batch
-size; this one depends on neither batch size nor number of workers, and so does lambda.
+example's own log-likelihood. The square of a batch's mean gradient would depend on the batch size. This mean depends on
+neither batch size nor number of workers, so lambda does not either.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _Part = tuple[Tensor, Tensor, Tensor]
 
 
 def squared_gradients(parameters: Mapping[str, Tensor], losses: Iterable[Tensor]) -> tuple[dict[str, Tensor], int]:
-    """The sum over examples of squared gradients, and how many examples there were.
+    """Sum the squared gradients over examples, and count the examples.
 
     Args:
         parameters: leaves that require a gradient, by name.
-        losses: the negative log-likelihood of one example each, a scalar; made one at a time, since each is
-            differentiated before the next is asked for.
+        losses: the negative log-likelihood of each example, a scalar; an iterator, since each is differentiated before
+            the next is computed.
 
     Returns:
-        fp32 sums by name. Divided by the number of examples over all workers they are the Fisher.
+        fp32 sums by name. Divided by the number of examples over all workers, they are the Fisher.
 
     >>> weight = torch.nn.Parameter(torch.tensor([2.0]))
     >>> sums, count = squared_gradients({"w": weight}, ((weight * x).sum() for x in (1.0, 3.0)))
@@ -47,15 +47,15 @@ def squared_gradients(parameters: Mapping[str, Tensor], losses: Iterable[Tensor]
 
 
 class Consolidation:
-    """Holds weights near an anchor, each as firmly as the Fisher says.
+    """The EWC penalty: it pulls weights towards an anchor, weighted by the Fisher.
 
     Args:
-        parameters: the weights that are trained, by name.
-        anchor: where they were, by name. Kept in its own dtype: a rounded anchor would pull at weights that have not
-            moved.
+        parameters: the trained weights, by name.
+        anchor: their values before training, by name. Kept in its own dtype: a rounded anchor would pull at weights
+            that have not changed.
         fisher: F, by name; float32 or bfloat16.
         strength: lambda.
-        device: where F and the anchor live; None: with the parameters.
+        device: device of F and the anchor; None: that of the parameters.
 
     >>> weight = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
     >>> held = Consolidation({"w": weight}, {"w": torch.zeros(2)}, {"w": torch.tensor([0.0, 4.0])}, strength=0.5)
@@ -105,7 +105,7 @@ class Consolidation:
 
 
 def _grouped(parts: Sequence[_Part]) -> list[list[_Part]]:
-    """In their order, so many at a time that what is computed on the way stays small."""
+    """Groups in order, small enough to limit the memory of intermediate results."""
     groups: list[list[_Part]] = [[]]
     size = 0
     for part in parts:

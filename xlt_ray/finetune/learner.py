@@ -1,4 +1,4 @@
-"""The decoder as it is trained: which of its weights move, its loss, and the weights that come out."""
+"""The decoder in training: trained weights, loss, and the final weights."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Learner(nn.Module):
     """A decoder with its loss.
 
     Args:
-        model: from `load_decoder`; its weights are frozen, and those that train set free.
-        config: what trains.
+        model: from `load_decoder`; requires_grad is set for the weights to train only.
+        config: settings that select the weights to train.
     """
 
     def __init__(self, model: FrameDecoder, config: FinetuneConfig) -> None:
@@ -48,19 +48,19 @@ class Learner(nn.Module):
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:
-        """The weights that move, by name."""
+        """The weights to train, by name."""
         return {name: parameter for name, parameter in self.decoder.named_parameters() if parameter.requires_grad}
 
     def forward(self, batch: Batch) -> Tensor:
         """The cross entropy of the target tokens, summed: a scalar.
 
-        Only the states that predict a target token meet the vocabulary; the rest would be computed for nothing.
+        Logits are computed only at positions that predict a target token.
         """
         states = self.decoder.hidden_states(batch.tokens, batch.frames, batch.num_frames)
         return cross_entropy(self.decoder.proj_out(states[batch.predicts]).float(), batch.targets, reduction="sum")
 
     def sampled(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """The batch with each target token drawn from what the model would write after the true ones before it."""
+        """The batch with target tokens sampled from the model, each given the reference tokens before it."""
         with torch.no_grad():
             states = self.decoder.hidden_states(batch.tokens, batch.frames, batch.num_frames)
             odds = self.decoder.proj_out(states[batch.predicts]).float().softmax(-1)
@@ -70,7 +70,7 @@ class Learner(nn.Module):
 def tuned_weights(
     model_dir: str | os.PathLike[str], config: FinetuneConfig, trained: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The whole decoder after training, fp32 by its names in transformers, with adapters merged.
+    """The full decoder after training: fp32, by the names in transformers, adapters merged.
 
     Args:
         model_dir: the model that training began with.
@@ -78,7 +78,7 @@ def tuned_weights(
         trained: the trained weights, by the names of `Learner.trained`.
 
     Raises:
-        ValueError: if these are not just the weights that train.
+        ValueError: if these are not exactly the weights to train.
     """
     learner = Learner(decoder.load_decoder(model_dir), config)
     if wrong := sorted(trained.keys() ^ learner.trained.keys()):

@@ -48,7 +48,7 @@ def trainer_of(
         work: what a worker is told.
         workers: how many, and what each takes.
         board: an actor that shows each step, or None.
-        callbacks: hear of every checkpoint.
+        callbacks: called for every checkpoint.
     """
     filesystem, path = storage.locate(work.artifact.uri)
     return ray.train.torch.TorchTrainer(

@@ -34,7 +34,7 @@ RATES = {
     "score": Rate(377e12, 0.90 * _CORE_FP32),  # at 512 dimensions; 497 at 1280
     "train": Rate(75e12, 0.50 * _CORE_FP32),  # batches of 32 with 350 frames, where launching kernels takes longest
     # Token by token, weights are read for few operations each. On the Open ASR leaderboard (A100) large-v3 in
-    # transformers hears 145 s of speech a second: about 1 TFLOP/s.
+    # transformers transcribes 145 s of speech a second: about 1 TFLOP/s.
     "write": Rate(0.936e12, 0.10 * _CORE_FP32),
 }
 """Rate of each kind of work, on a GPU and on a core. Those of an H100 (large-v2, benchmarks/gpu.py, 2026-11-26) and of

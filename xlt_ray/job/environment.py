@@ -1,7 +1,7 @@
 """What a job needs of the environment that it is started in, whatever stage it runs.
 
 A proxy must not stand between the processes of one machine, and where a library can't write to the home directory the
-user hears which variable puts its files elsewhere.
+message names the variable that moves its files.
 """
 
 from __future__ import annotations

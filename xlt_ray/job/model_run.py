@@ -27,7 +27,7 @@ class Model:
 
     @property
     def name(self) -> str:
-        """Of its run."""
+        """Name of its run."""
         return f"{self.artifact.name}{self._suffix}"
 
     @property

@@ -51,7 +51,7 @@ def end(session: str, spare_children_of: int | None = None) -> int:
     Args:
         session: value of their variable.
         spare_children_of: a process whose own children live on, such as the raylet, which ends with its driver: the
-            driver would hear of its death before and complain.
+            driver would notice its death first and complain.
     """
     found = [pid for pid in _marked(session) if spare_children_of is None or _parent(pid) != spare_children_of]
     for pid in found:

@@ -19,7 +19,7 @@ class Pool:
     """What one actor of a stage takes, how many there may be, and what the tasks that feed them take.
 
     On CPUs an actor books 0.9 of one and a feeding task 0.1: with whole CPUs booked, a pool as large as the machine
-    waits for its input for ever. `num_cpus`, `num_gpus` and `memory` (bytes, 0 where it is not said) are an actor's,
+    waits for its input for ever. `num_cpus`, `num_gpus` and `memory` (bytes, 0 if not set) are an actor's,
     `feed_cpus` a task's.
     """
 

@@ -78,7 +78,7 @@ def tells_memory() -> bool:
 
 
 def wait(what: str, bundles: Sequence[Bundle], tell_s: float = _TELL_S) -> None:
-    """Return once the cluster has room for all bundles at a time; an autoscaling cluster hears of them and grows.
+    """Return once the cluster has room for all bundles at a time; an autoscaling cluster is asked to grow.
 
     Args:
         what: who needs it, for the lines that are printed.

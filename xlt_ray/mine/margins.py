@@ -80,7 +80,7 @@ def _means(keys: Keys) -> Numbers:
 
 
 def _expected(means: list[Numbers], rows: Indices, columns: Indices) -> Numbers:
-    """Of each pair; a pair that one side has found has scores on both sides, so neither mean is missing."""
+    """Mean neighbour score of each pair. A pair found from one side has scores on both, so neither mean is missing."""
     return (means[0][rows] + means[1][columns]) / 2
 
 

@@ -123,7 +123,7 @@ class Worker:
 
 
 def _candidates(mining: Mining, pair: Pair) -> Candidates | None:
-    """Of two languages, whose units must all be there; None where every pair is one."""
+    """The candidates of two languages, from finished units; None if every pair is a candidate."""
     if mining.covers(pair):
         return None
     assert mining.config.candidates != "all"
@@ -147,7 +147,7 @@ def merge_pair(mining: Mining, pair: Pair) -> None:
 
 
 def _recall(mining: Mining, sides: Sides, keys: tuple[Any, Any]) -> dict[str, Any]:
-    """Of the candidates, by direction; {} where every pair is one."""
+    """Recall of the candidates by direction; {} if every pair is a candidate."""
     if mining.covers(sides.pair) or not mining.config.sample:
         return {}
     exact = candidates.gathered(mining.tables("scored", sides.pair), sides, ALL, mining.config.neighbours)
@@ -176,7 +176,7 @@ def choose(mining: Mining, pair: Pair, config: MineConfig) -> dict[str, Any]:
     kept = kept.append_column("margin", pa.array(values[taken]))
     mining.artifact.write_table(f"mined/{name}.parquet", kept)
     sentences = [rows["sentence_id"].to_pylist() for rows in sides.recordings]
-    said = tuple([every[place] for place in at[taken]] for every, at in zip(sentences, (first, second), strict=True))
+    chosen = tuple([every[place] for place in at[taken]] for every, at in zip(sentences, (first, second), strict=True))
     return {
         "num_first": sides.sizes[0],
         "num_second": sides.sizes[1],
@@ -186,7 +186,7 @@ def choose(mining: Mining, pair: Pair, config: MineConfig) -> dict[str, Any]:
         "score": figures.spread(kept["score"].to_numpy()),
         "margin": figures.spread(values[taken]),
         "against_corpus": figures.against_corpus(
-            (said[0], said[1]), values[taken], set(sentences[0]) & set(sentences[1])
+            (chosen[0], chosen[1]), values[taken], set(sentences[0]) & set(sentences[1])
         ),
     }
 

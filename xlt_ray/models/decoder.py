@@ -184,19 +184,19 @@ def generate(
     max_tokens: int = 224,
     languages: Tensor | None = None,
 ) -> list[list[int]]:
-    """Write what is heard, greedily or by beam search; on a GPU it computes in bfloat16.
+    """Decode recordings greedily or by beam search, on a GPU in bfloat16.
 
     Args:
         decoder: from `load_decoder`.
         frames: fp16 (num_frames, dim) of each recording.
-        prompts: a prompt a recording, all equally long.
-        num_beams: 1 is greedy.
-        max_tokens: most tokens of one text.
+        prompts: one prompt per recording, all of the same length.
+        num_beams: beam size; 1 is greedy.
+        max_tokens: maximum number of tokens per hypothesis.
         languages: float32 (batch, vocabulary), weights of language tokens for each recording; the mean of their
             embeddings takes the place of the language in its prompt (arXiv 2412.16474). None: prompts stay as they are.
 
     Returns:
-        The tokens of each text, without the prompt, the end token and what follows it.
+        The tokens of each hypothesis, without the prompt and the end token.
     """
     padded, lengths = pad_frames(frames, decoder.device)
     ids = torch.tensor(prompts, device=decoder.device)

@@ -109,7 +109,7 @@ class Card:
     limits: tuple[str, ...] = ()
     """What was not measured."""
     commit: str | None = None
-    """Of this project."""
+    """Commit of xlt_ray."""
 
 
 def model_card(card: Card, model_dir: Path) -> str:

@@ -1,6 +1,6 @@
-"""What Whisper is asked: a direction as a prompt of four tokens, and texts as its tokens.
+"""Prompts and texts as tokens of Whisper.
 
-Every task is a direction `source-target` and a prompt. The prompt tells Whisper what to write.
+Every task is a direction `source-target` and a prompt of four tokens. The prompt selects the output.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ LANGUAGE = 1
 
 
 class Prompter:
-    """Writes prompts and targets in the tokens of one model.
+    """Encodes prompts and targets as tokens of a model.
 
     Args:
         model_dir: Hugging Face directory.
 
     Raises:
-        UserError: if the model knows no languages (`whisper-base.en`).
+        UserError: if the model is English-only (`whisper-base.en`).
     """
 
     def __init__(self, model_dir: str | os.PathLike[str]) -> None:
@@ -51,15 +51,15 @@ class Prompter:
         self._tokenizer: PreTrainedTokenizerFast = WhisperTokenizer.from_pretrained(model_dir)
 
     def prompt(self, direction: Direction, scheme: Scheme, spoken: str | None = None) -> list[int]:
-        """The four tokens that ask for a direction: start, language, task, no timestamps.
+        """The four prompt tokens of a direction: start, language, task, no timestamps.
 
-        Whisper's own tasks keep the prompt that it was trained with, `<src><translate>` into English and
-        `<src><transcribe>`. `scheme` is for the others: `src_translate`, `tgt_transcribe` or `tgt_translate`.
+        Whisper's own tasks use the prompt of its training, `<src><translate>` into English and `<src><transcribe>`.
+        `scheme` is for other directions: `src_translate`, `tgt_transcribe` or `tgt_translate`.
 
         Args:
-            direction: what is heard and what should be written.
-            scheme: prompt of the tasks that Whisper was not trained on.
-            spoken: language that stands for `<src>` in Whisper's own tasks; None: the source itself.
+            direction: source and target language.
+            scheme: prompt for directions that Whisper was not trained on.
+            spoken: language to use as `<src>` in Whisper's own tasks; None: the source itself.
 
         Raises:
             UserError: if the language of the prompt has no token.
@@ -78,25 +78,25 @@ class Prompter:
 
     @property
     def languages(self) -> list[str]:
-        """Codes of the languages that have a token, in alphabetical order."""
+        """Codes of the languages with a token, sorted."""
         return sorted(name.strip("<|>") for name in self._languages)
 
     def language_id(self, code: str) -> int | None:
-        """The token of a language, or None where it has none."""
+        """The token of a language, or None if it has none."""
         token = whisper.language_token(code, self._languages)
         return None if token is None else self._languages[token]
 
     def language(self, token: int) -> str:
-        """The code of the language that a token stands for."""
+        """The language code of a token."""
         (name,) = (name for name, id_ in self._languages.items() if id_ == token)
         return name.strip("<|>")
 
     def target(self, text: str, language: str) -> list[int]:
-        """Tokens of a text in that language, the end token last."""
+        """Tokens of a text in a language, including the end token."""
         # As in the model's own output, text begins with a space in the languages that have any.
         words = f" {text.strip()}" if is_spaced(language) else text.strip()
         return [*self._tokenizer.encode(words, add_special_tokens=False), self.end]
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The text of generated tokens, without special ones and outer spaces."""
+        """The text of generated tokens, without special tokens, stripped."""
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()

@@ -59,9 +59,9 @@ class ModelSize:
     def decoder_flops(self, num_tokens: float, num_frames: float) -> float:
         """Operations for one text, all of its tokens at once, over that many frames; with the output layer."""
         dim = self.d_model
-        heard = 4 * num_frames * dim**2  # keys and values of cross-attention
+        cross = 4 * num_frames * dim**2  # keys and values of cross-attention
         spoken = 12 * num_tokens * dim**2 + 4 * num_tokens**2 * dim + 4 * num_tokens * num_frames * dim
-        layer = heard + spoken + 4 * num_tokens * dim * self.decoder_ffn_dim
+        layer = cross + spoken + 4 * num_tokens * dim * self.decoder_ffn_dim
         return self.decoder_layers * layer + 2 * num_tokens * dim * self.vocab_size
 
 

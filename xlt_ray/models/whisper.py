@@ -1,6 +1,6 @@
 """Which Whisper: where its files are, its identity, its languages, the sizes of its windows.
 
-Whisper hears 16 kHz sound, padded with silence to 30 s, as a mel frame every 10 ms and an encoder frame every 20 ms.
+Whisper takes 16 kHz audio, padded with silence to 30 s, as a mel frame every 10 ms and an encoder frame every 20 ms.
 """
 
 from __future__ import annotations

@@ -24,11 +24,11 @@ from xlt_ray.errors import Damaged
 from xlt_ray.store.artifacts import Artifact, read_table
 
 MAX_CLIPS = 40
-"""Recordings that are read for a page."""
+"""Maximum number of recordings in a page."""
 MAX_SECONDS = 12
-"""Of a recording; what is longer is cut there."""
+"""Maximum length of a clip in seconds; longer recordings are cut."""
 MAX_BYTES = 1_500_000
-"""Of all clips together, as they stand in the page."""
+"""Maximum size of all clips in the page."""
 
 _COMPRESSION = 0.9  # of MP3 with a variable rate: 3 kB a second of speech at 16 kHz; browsers all play it
 _PCM = np.dtype(np.float32)

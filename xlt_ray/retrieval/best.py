@@ -40,7 +40,7 @@ class Best:
 
     @classmethod
     def none(cls, sizes: tuple[int, int], num_scores: int) -> Best:
-        """Of no hit."""
+        """The state before any hit is scored."""
         first, second = (np.full((size, len(PROTOCOLS), num_scores), -np.inf, np.float32) for size in sizes)
         return cls((first, second))
 
@@ -108,7 +108,7 @@ class _Hits:
         if candidates:
             wanted = candidates.wanted(rows, range(bitext.sizes[1]))
             by_protocol = [mask & wanted for mask in by_protocol[0]], [mask & wanted for mask in by_protocol[1]]
-        sentences = there[0].asked[here]
+        sentences = there[0].query_sentences[here]
         groups = [np.flatnonzero(sentences == sentence) for sentence in np.unique(sentences)]
         return cls(rows, by_protocol, np.logical_or.reduce([*by_protocol[0], *by_protocol[1]]), groups)
 

@@ -63,7 +63,7 @@ class Bitext(Sides):
     def make(
         cls, uri: str, recordings: Mapping[str, pa.Table], pair: tuple[str, str], config: RetrievalConfig
     ) -> Bitext:
-        """Of two of the languages."""
+        """The bitext of a pair of languages."""
         first, second = (recordings[code] for code in pair)
         both = relevance.both_ways(first, second, config.seed)
         return cls(uri, pair, (first, second), both, config.seed)

@@ -110,7 +110,7 @@ def _num_scores(config: RetrievalConfig) -> int:
 
 
 def _counted_bytes(config: RetrievalConfig) -> int:
-    """Of a query in a unit's file: counts, and keys of the best candidates."""
+    """Bytes of a query in the file of a unit: counts, and keys of the best candidates."""
     return 4 * _num_scores(config) + 8 * len(PROTOCOLS) * len(MODES) * config.top_k
 
 

@@ -26,18 +26,18 @@ class Relevance:
     """Which candidates are right for which queries.
 
     Attributes:
-        queries: (num_queries,) who asks.
-        candidates: (num_candidates,) who can be found.
-        asked: (num_queries,) number of the sentence of each query.
-        said: (num_candidates,) number of the sentence of each candidate.
-        words: (num_candidates,) number of the words of each candidate; -1 where nothing is known of them.
-        spoken: (num, 2) sentences, each with words that a candidate of it has.
+        queries: (num_queries,) whether each query takes part.
+        candidates: (num_candidates,) whether each candidate takes part.
+        query_sentences: (num_queries,) number of the sentence of each query.
+        candidate_sentences: (num_candidates,) number of the sentence of each candidate.
+        words: (num_candidates,) number of the text of each candidate; -1 if it has none.
+        spoken: (num, 2) pairs of a sentence and a text that one of its candidates has.
     """
 
     queries: Mask
     candidates: Mask
-    asked: Indices
-    said: Indices
+    query_sentences: Indices
+    candidate_sentences: Indices
     words: Indices
     spoken: Indices
 
@@ -61,9 +61,9 @@ class Relevance:
         return part
 
     def _same(self, rows: slice | Indices, columns: slice | Indices) -> Mask:
-        asked, words = self.asked[rows], self.words[columns]
-        same: Mask = asked[:, None] == self.said[None, columns]
-        sentences, row = np.unique(asked, return_inverse=True)
+        query_sentences, words = self.query_sentences[rows], self.words[columns]
+        same: Mask = query_sentences[:, None] == self.candidate_sentences[None, columns]
+        sentences, row = np.unique(query_sentences, return_inverse=True)
         texts, column = np.unique(words, return_inverse=True)
         here = self.spoken[np.isin(self.spoken[:, 0], sentences) & np.isin(self.spoken[:, 1], texts)]
         holds = np.zeros((len(sentences), len(texts)), dtype=bool)
@@ -72,31 +72,35 @@ class Relevance:
 
 
 def relevance(queries: pa.Table, candidates: pa.Table, protocol: str, seed: int) -> Relevance:
-    """Who is right for whom.
+    """Which candidates are hits for which queries.
 
-    multi_positive: a hit is a recording of the query's sentence, or one with the same words as such a recording: no
-    listener could say which of two sentences with the same words was meant. one_per_sentence: one recording stands for
-    a sentence, and only that one is right.
+    multi_positive: a hit is a recording of the query's sentence, or one with the same words as such a recording,
+    because two sentences with the same words cannot be distinguished. one_per_sentence: one recording of each sentence is
+    sampled, and only that one is a hit.
 
     Args:
-        queries: rows of INDEX of the language that asks.
-        candidates: rows of INDEX of the language that is searched.
-        protocol: of PROTOCOLS.
-        seed: of the draw of one_per_sentence.
+        queries: rows of INDEX of the query language.
+        candidates: rows of INDEX of the candidate language.
+        protocol: one of PROTOCOLS.
+        seed: seed for one_per_sentence.
     """
-    asked, said = queries["sentence_id"].to_pylist(), candidates["sentence_id"].to_pylist()
-    numbers = {sentence: number for number, sentence in enumerate(dict.fromkeys([*asked, *said]))}
-    texts = [""] * len(said)
+    query_sentences, candidate_sentences = queries["sentence_id"].to_pylist(), candidates["sentence_id"].to_pylist()
+    numbers = {
+        sentence: number for number, sentence in enumerate(dict.fromkeys([*query_sentences, *candidate_sentences]))
+    }
+    texts = [""] * len(candidate_sentences)
     if protocol == "multi_positive":
         texts = [normalised(text or "") for text in candidates["text"].to_pylist()]
     of_text = {text: number for number, text in enumerate(dict.fromkeys(filter(None, texts)))}
     words = np.array([of_text.get(text, -1) for text in texts], dtype=np.int64)
-    spoken = {(numbers[sentence], of_text[text]) for sentence, text in zip(said, texts, strict=True) if text}
+    spoken = {
+        (numbers[sentence], of_text[text]) for sentence, text in zip(candidate_sentences, texts, strict=True) if text
+    }
     return Relevance(
         queries=np.array([reason is None for reason in reasons(queries, candidates, protocol, seed)], dtype=bool),
         candidates=np.array([reason is None for reason in reasons(candidates, queries, protocol, seed)], dtype=bool),
-        asked=np.array([numbers[sentence] for sentence in asked], dtype=np.int64),
-        said=np.array([numbers[sentence] for sentence in said], dtype=np.int64),
+        query_sentences=np.array([numbers[sentence] for sentence in query_sentences], dtype=np.int64),
+        candidate_sentences=np.array([numbers[sentence] for sentence in candidate_sentences], dtype=np.int64),
         words=words,
         spoken=np.array(sorted(spoken), dtype=np.int64).reshape(-1, 2),
     )

@@ -83,7 +83,7 @@ class Pair:
 
     @property
     def gain_ci95(self) -> tuple[float, float] | None:
-        """Of the gain, paired by sentence; None where there is nothing to compare with, or an older run kept none."""
+        """Interval of the gain, paired by sentence; None without a baseline, or if an older run has none."""
         return self.mean_pool.lead_ci95 if self.mean_pool else None
 
     @property

@@ -1,9 +1,9 @@
-"""SeqSim: how alike two utterances are, frame by frame. Pure torch on a CPU; on a GPU the kernel of `fused`.
+"""SeqSim: similarity of two utterances by their frames. Pure torch on a CPU; the kernel of `fused` on a GPU.
 
 For frame sequences X (m x d) and Y (n x d) with rows of length 1:
 
-    R = mean_i max_j x_i . y_j        recall: how well the frames of X are found in Y
-    P = mean_j max_i x_i . y_j        precision: how well the frames of Y are found in X
+    R = mean_i max_j x_i . y_j        recall: how well the frames of X match those of Y
+    P = mean_j max_i x_i . y_j        precision: how well the frames of Y match those of X
     F1 = 2 P R / (P + R), defined as 0 where P + R <= 0, since cosines can be negative
 
 This is BERTScore (Zhang et al., 2020) on speech frames without idf weights, as in arXiv 2407.01130.
@@ -23,7 +23,7 @@ _ALIGNED = 16  # fp32 numbers in 64 bytes: torch.mm writes rows that start there
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Frames:
-    """The frames of several utterances, one after the other.
+    """The concatenated frames of several utterances.
 
     Attributes:
         data: (sum of lengths, dim), rows of length 1; a row of zeros stays zero. fp32 on a CPU; fp16 on a GPU, which
@@ -36,7 +36,7 @@ class Frames:
 
     @classmethod
     def of(cls, utterances: Sequence[torch.Tensor]) -> Frames:
-        """From (frames, dim) tensors of any float type, one an utterance.
+        """From (frames, dim) tensors of any float type, one per utterance.
 
         Raises:
             ValueError: if an utterance has no frame.
@@ -45,7 +45,7 @@ class Frames:
 
     @classmethod
     def joined(cls, data: torch.Tensor, lengths: Sequence[int]) -> Frames:
-        """From the frames of all utterances, one after the other, as (sum of lengths, dim) of any float type.
+        """From the concatenated frames of all utterances: (sum of lengths, dim), any float type.
 
         Raises:
             ValueError: if an utterance has no frame.
@@ -57,7 +57,7 @@ class Frames:
 
     @property
     def offsets(self) -> list[int]:
-        """Where each utterance starts, and at last the number of all frames."""
+        """The first frame of each utterance, then the total number of frames."""
         return [0, *itertools.accumulate(self.lengths)]
 
     def part(self, first: int, last: int) -> Frames:
@@ -84,13 +84,13 @@ class Frames:
 def seqsim(x: Frames, y: Frames, chunk_frames: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Recall and precision of every utterance of `x` with every utterance of `y`.
 
-    One product of each pair of frames serves both: its maxima along rows give recall, those along columns precision. No
-    frame is padded. The products of a chunk of utterances stay in the cache between the two.
+    One matrix product gives both: maxima along rows give recall, maxima along columns give precision. Frames are not
+    padded. The products of a chunk of utterances stay in the cache between the two reductions.
 
     Args:
         x: N utterances.
         y: M utterances.
-        chunk_frames: about how many frames of each side a CPU multiplies at a time.
+        chunk_frames: approximate number of frames of each side that a CPU multiplies at a time.
 
     Returns:
         recall (N, M) and precision (N, M), fp32.
@@ -112,12 +112,12 @@ def seqsim(x: Frames, y: Frames, chunk_frames: int | None = None) -> tuple[torch
 
 
 def seqsim_of(x: Frames, y: Frames, rows: Sequence[int], columns: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Recall and precision of some pairs alone, one product each: nothing is copied, and nothing else is computed.
+    """Recall and precision of selected pairs, one matrix product each, without copies.
 
     Args:
         x: N utterances.
         y: M utterances.
-        rows: the utterance of `x` of each pair; there is one pair at least.
+        rows: the utterance of `x` of each pair; at least one pair.
         columns: the utterance of `y` of each pair.
 
     Returns:
@@ -153,10 +153,10 @@ def _means(best: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
 
 
 def combine(recall: torch.Tensor, precision: torch.Tensor, mode: str) -> torch.Tensor:
-    """One score from the two: `f1`, `mean`, `recall` or `precision`; element by element. NaN stays NaN.
+    """Combine both into one score, element by element: `f1`, `mean`, `recall` or `precision`. NaN stays NaN.
 
     Raises:
-        ValueError: on another mode.
+        ValueError: if the mode is unknown.
     """
     if mode == "f1":
         total = recall + precision

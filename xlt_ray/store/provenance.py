@@ -32,7 +32,7 @@ def provenance() -> dict[str, Any]:
 
 
 def hardware() -> dict[str, Any]:
-    """Of this machine: `cpu`, `num_cpus`, `memory_gb`, and the names of its `gpus`."""
+    """Hardware of this machine: `cpu`, `num_cpus`, `memory_gb`, and the names of its `gpus`."""
     return {
         "cpu": _processor(),
         "num_cpus": os.cpu_count(),

@@ -43,22 +43,22 @@ def versions_of(stage: str) -> dict[str, int]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
-    """One recording of one sentence: a row of a corpus, without its sound.
+    """A recording of a sentence: one row of a corpus, without audio.
 
     Attributes:
         utterance_id: unique in the corpus.
-        sentence_id: the same for recordings and translations of the same sentence; this makes utterances parallel.
-        language: code as Whisper spells it where it knows the language (`zh`, `kea`); see `xlt_ray.languages`.
+        sentence_id: shared by recordings and translations of the same sentence; these are parallel.
+        language: Whisper's code if it has one, otherwise another (`zh`, `kea`); see `xlt_ray.languages`.
         audio: absolute path or URI of the file that holds the recording.
         member: "" when `audio` is a sound file; the row number when it is a Parquet or Arrow file, with the name of
             the column behind it where that is not `audio` (`17:speech`);
             the member's name when it is a tar archive.
-        start: where the utterance begins in the recording, in seconds; None: at its beginning.
-        duration: how long it lasts, in seconds; None: to the end of the recording.
-        text: transcript, where there is one.
+        start: start of the utterance in the recording, in seconds; None: its beginning.
+        duration: length in seconds; None: to the end of the recording.
+        text: transcript, if there is one.
         translations: the sentence in other languages, by language code.
-        speaker: who speaks, where it is known.
-        split: `train`, `dev`, `test` or another name, where the corpus has splits.
+        speaker: speaker id, if known.
+        split: `train`, `dev`, `test` or another name, if the corpus has splits.
     """
 
     utterance_id: str
@@ -280,8 +280,8 @@ TRIAL = pa.schema(
         ),
     ]
 )
-"""One row a trial of a search: its settings, and dev BLEU of its best weights. `new_bleu` is the mean over what it
-learned, `old_bleu` over what it should keep, `bleu` by direction; `status` is finished, or stopped for being behind."""
+"""One row per trial of a search: settings, and dev BLEU of its best weights. `new_bleu` is the mean over the directions
+learned, `old_bleu` over those to preserve, `bleu` by direction; `status` is finished, or stopped at a rung."""
 
 CELL = pa.schema(
     [
@@ -295,8 +295,8 @@ CELL = pa.schema(
         pa.field("fisher_distance", pa.float64()),
     ]
 )
-"""One row a language trained on and a language heard in the test: BLEU into the target of a study, its gain over the
-untouched model, and what may predict it (null on the diagonal)."""
+"""One row per language trained on (`trained`) and tested on (`heard`): BLEU into the target of a study, gain over the
+untouched model, and predictors of it (null on the diagonal)."""
 
 HYPOTHESIS = pa.schema(
     [
@@ -309,7 +309,7 @@ HYPOTHESIS = pa.schema(
         pa.field("num_tokens", pa.int32(), nullable=False),
     ]
 )
-"""One row a translation: what was said (`text`, where it is known), what should be written, what was written."""
+"""One row per translation: transcript of the source (`text`, if known), reference and hypothesis."""
 
 DETECTED = b"detected"
 """Key of the metadata of HYPOTHESIS: how often each language was detected in each direction, as JSON."""

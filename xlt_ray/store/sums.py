@@ -31,12 +31,12 @@ class Sum(NamedTuple):
 
 
 def of_bytes(data: bytes | memoryview) -> Sum:
-    """Of what is about to be written."""
+    """Checksum and size of data in memory."""
     return Sum(len(data), hashlib.sha256(data).hexdigest())
 
 
 def of_file(uri: str) -> Sum:
-    """Of a file that is there, read in pieces.
+    """Checksum and size of a file, read in pieces.
 
     Raises:
         FileNotFoundError: where there is no such file.

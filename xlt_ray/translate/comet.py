@@ -86,7 +86,7 @@ def score(
         model: Hub id such as `Unbabel/wmt22-comet-da`, or a local `.ckpt` file with COMET's `hparams.yaml` in the
             folder above its own. The tokenizer that the checkpoint names (`xlm-roberta-large`) comes from the Hub too,
             or from its cache: HF_HUB_OFFLINE, HF_HOME and HF_ENDPOINT mean what they mean elsewhere.
-        sources: (num,) what was said, in the language that it was said in.
+        sources: (num,) transcripts in the source language.
         hypotheses: (num,) its translations.
         references: (num,) what they should say.
         batch_size: rows a step; 16 is COMET's own default.
@@ -176,5 +176,5 @@ def _call(command: Sequence[str], environment: Mapping[str, str], problem: str, 
     if done.returncode < 0:
         raise _CometError(f"{problem}: killed by signal {-done.returncode}; signal 9 usually means out of memory")
     if done.returncode:
-        said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        raise _CometError(f"{problem}: {' '.join(said[-num_lines:])}")
+        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        raise _CometError(f"{problem}: {' '.join(lines[-num_lines:])}")

@@ -11,7 +11,7 @@ from xlt_ray.models.size import ModelSize, model_size
 from xlt_ray.translate.config import TranslateConfig, TranslateJob
 
 BYTES_PER_TEXT = 500
-"""Of a row of hypotheses: ids, source, reference, hypothesis; assumed."""
+"""Assumed bytes of a row of hypotheses: ids, source, reference, hypothesis."""
 
 
 def translate_cost(

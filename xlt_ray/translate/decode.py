@@ -149,8 +149,8 @@ class Translator:
             named = one_hot(torch.tensor([prompt[1] for prompt in prompts], device=device), num_tokens).float()
             native = torch.tensor([direction.is_native for direction in directions], device=device)
             mix = torch.where(native[:, None], probabilities, named)
-        heard = [(direction, language) for direction, language in pairs if direction.is_native]
-        return self._generate(frames, prompts, mix), heard
+        detected = [(direction, language) for direction, language in pairs if direction.is_native]
+        return self._generate(frames, prompts, mix), detected
 
     def _generate(
         self, frames: Sequence[npt.NDArray[np.float16]], prompts: list[list[int]], mix: torch.Tensor | None

@@ -143,7 +143,7 @@ def _prompt_cells(directions: Mapping[str, Figures], name: str) -> list[str]:
 
 
 def _rate_cell(transcribed: Figures) -> str:
-    """The error rate in percent: of words, or of characters where that is said. Short, so four prompts fit."""
+    """WER or CER in percent, short enough for four prompts in a table."""
     rate = transcribed[transcribed["measure"]]
     shown = "" if rate is None else f"{100 * rate:.1f}"
     return f"CER {shown}" if shown and transcribed["measure"] == "cer" else shown

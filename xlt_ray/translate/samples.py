@@ -25,7 +25,7 @@ class Sample:
     """One translation.
 
     Attributes:
-        text: what was said, where it is known.
+        text: transcript of the source, if known.
         score: chrF2, 0 to 100.
     """
 
@@ -45,7 +45,7 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Samples:
-    """Of one run: the same number of each direction at most, so that no direction hides the others."""
+    """Examples of one run, with a maximum number per direction, so that all directions are shown."""
 
     best: tuple[Sample, ...] = ()
     worst: tuple[Sample, ...] = ()

@@ -62,13 +62,18 @@ def summarise(hypotheses: Mapping[str, pa.Table], spellings: Mapping[str, str]) 
 
 
 def _scores(direction: Direction, rows: pa.Table, spellings: Mapping[str, str]) -> Figures:
-    said, wanted = rows["hypothesis"].to_pylist(), rows["reference"].to_pylist()
+    hypotheses, wanted = rows["hypothesis"].to_pylist(), rows["reference"].to_pylist()
     if not _is_translation(direction):
-        num_empty = sum(not text.strip() for text in said)
-        rate = metrics.error_rate(said, wanted, direction.target, spellings)
-        return {**rate, "num": len(said), "empty_rate": num_empty / len(said)}
-    scores = metrics.score(said, wanted, direction.target)
-    return {**scores, "bleu_ci95": list(metrics.interval(said, wanted, direction.target)), "comet": None, "wer": None}
+        num_empty = sum(not text.strip() for text in hypotheses)
+        rate = metrics.error_rate(hypotheses, wanted, direction.target, spellings)
+        return {**rate, "num": len(hypotheses), "empty_rate": num_empty / len(hypotheses)}
+    scores = metrics.score(hypotheses, wanted, direction.target)
+    return {
+        **scores,
+        "bleu_ci95": list(metrics.interval(hypotheses, wanted, direction.target)),
+        "comet": None,
+        "wer": None,
+    }
 
 
 def _is_translation(direction: Direction) -> bool:
@@ -158,15 +163,17 @@ def _shared(after: pa.Table, before: pa.Table) -> pa.Table:
 
 
 def _compare(direction: Direction, rows: pa.Table, spellings: Mapping[str, str]) -> Figures:
-    said, said_before, wanted = (rows[name].to_pylist() for name in ("hypothesis", "before", "reference"))
+    hypotheses, hypotheses_before, wanted = (rows[name].to_pylist() for name in ("hypothesis", "before", "reference"))
     if not _is_translation(direction):
-        now, then = (metrics.error_rate(texts, wanted, direction.target, spellings) for texts in (said, said_before))
+        now, then = (
+            metrics.error_rate(texts, wanted, direction.target, spellings) for texts in (hypotheses, hypotheses_before)
+        )
         measure = now["measure"]
         known = now[measure] is not None
         difference = now[measure] - then[measure] if known else None
         compared = {"measure": measure, "before": then[measure], "after": now[measure], "difference": difference}
         return {**compared, "num": len(wanted)}
-    test = metrics.paired_bootstrap(said, said_before, wanted, direction.target)
+    test = metrics.paired_bootstrap(hypotheses, hypotheses_before, wanted, direction.target)
     then, now = test["baseline_bleu"], test["bleu"]
     return {
         "measure": "bleu",
