@@ -180,7 +180,7 @@ def _split(group: str) -> str:
 
 
 def fetch() -> Path:
-    """The folder of the recordings in the user's cache; fetched where they are not there yet (60 MB, without root).
+    """The folder of the recordings in the user's cache; fetched if missing (60 MB, without root).
 
     They come from Debian's packages through `apt-get`, or, where there is no apt-get, from the publisher. The folder
     appears only when it is complete, and two processes do not disturb one another.

@@ -1,4 +1,4 @@
-"""Recordings decoded in a process of their own: one that crashes a decoder, or keeps it for ever, costs one row.
+"""Recordings decoded in a process of their own: one that crashes a decoder, or hangs it, costs one row.
 
 libsndfile, FFmpeg and what they are built on parse files of unknown origin in C, and each has had crashes. So all of
 it happens in a child process (`decoder`), which stays for the next recordings; where it ends, another one is started.

@@ -1,4 +1,4 @@
-"""The sizes of public corpora as published: what a run on them costs is known before they are at hand."""
+"""Published sizes of public corpora, to estimate the cost of a run without the corpus."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PUBLISHED: dict[tuple[str, str], Published] = {
     # MaSS (arXiv 1907.12895): 8160 verses stand in all eight languages, about 20 hours each.
     ("mass", ALL): Published(8160, 8160, 8.8),
 }
-"""Corpora that need not be at hand, by name and split: any language of FLEURS and MaSS, English of CoVoST 2."""
+"""Corpora with known sizes, by name and split: any language of FLEURS and MaSS, English of CoVoST 2."""
 
 
 _LANGUAGES = {"fleurs": fleurs.CODES.values(), "covost2": covost2.TARGETS, "mass": mass.FOLDERS}

@@ -63,7 +63,7 @@ def first_sentences(rows: pa.Table, num_sentences: int) -> Indices:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cut:
-    """How recordings are cut into units: what an interrupted run left is kept, the rest is cut anew.
+    """Divide recordings into units: units of an interrupted run are kept, the rest is divided again.
 
     Attributes:
         rows: with the schema INDEX, a unit's rows together; lengths are null until they are encoded.

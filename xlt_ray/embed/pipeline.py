@@ -50,7 +50,7 @@ PART = INDEX.append(REASON)
 _BEGUN = "begun.parquet"
 
 _MOST_LOSSES = 4
-"""How many workers may die while they decode the same unit. Ray's default is to retry for ever, and to say nothing."""
+"""How many workers may die while they decode the same unit. Ray's default is to retry forever, without a message."""
 
 
 class WorkersLost(RuntimeError):  # noqa: N818 - what happened
@@ -120,7 +120,7 @@ def _cut(artifact: Artifact, work: Work) -> index.Cut:
     for unit in index.changed(work.missing, begun) - taken:
         # Where too many were rejected, nothing was committed: what was mended since must not be rejected again.
         artifact.remove_file(f"data/{unit}.parquet")
-    # That of the run that began the artifact, so that its units are the same whoever goes on with them.
+    # Settings of the run that began the artifact, so that a resumed run has the same units.
     rows_per_shard = artifact.settings["embed"]["rows_per_shard"]
     cut = index.cut(work.missing, begun, artifact.done(), taken, rows_per_shard)
     artifact.write_table(_BEGUN, cut.rows)
@@ -159,7 +159,7 @@ def require_few_losses(unit: str) -> None:
     if ray.is_initialized() and _attempt() >= _MOST_LOSSES:
         raise WorkersLost(
             f"unit {unit} could not be decoded: {_MOST_LOSSES} workers died on it, or their nodes did; if memory ran "
-            "out, give nodes more; the same command goes on with what is missing"
+            "out, give nodes more; the same command resumes"
         )
 
 

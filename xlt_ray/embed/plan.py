@@ -137,7 +137,7 @@ def prepare(
         parallel: whether every two languages must share a sentence.
 
     Raises:
-        UserError: with what is wrong and what to do.
+        UserError: names the mistake and what to do.
     """
     model_dir = whisper.resolve_model(job.model)
     sha256 = whisper.weights_sha256(model_dir)

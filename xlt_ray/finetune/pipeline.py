@@ -38,7 +38,7 @@ from xlt_ray.store.provenance import provenance
 
 
 def finetune(plan: FinetunePlan) -> Artifact:
-    """Train what is asked, from where a killed run was, commit, and export the model. Needs a running Ray."""
+    """Train, or resume a killed run, then commit and export the model. Needs a running Ray."""
     artifact = plan.artifact
     if artifact.is_complete:
         print(f"finetune: {artifact.uri} is complete, nothing to train")

@@ -1,4 +1,4 @@
-"""A finetune run before it starts: what is asked for, and everything that can be wrong with it."""
+"""A finetune run before it starts: its inputs, and the checks of user input."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class FinetunePlan:
 
 
 def prepare(job: FinetuneJob) -> FinetunePlan:
-    """Everything that can go wrong by the user's hand, before any work; nothing is written.
+    """Check all user input before any work. Nothing is written.
 
     Raises:
-        UserError: with what is wrong and what to do.
+        UserError: names the mistake and what to do.
     """
     config = job.finetune
     embeddings = embed.prepare(job, job.embed, config.splits, name=config.embeddings, divide=True)
@@ -50,7 +50,7 @@ def planned(job: FinetuneJob, embeddings: Embeddings) -> FinetunePlan:
     """The run on embeddings that are found; they may have more splits than it reads.
 
     Raises:
-        UserError: with what is wrong and what to do.
+        UserError: names the mistake and what to do.
     """
     config = job.finetune
     embeddings = embeddings.only(*config.splits)

@@ -42,7 +42,7 @@ def train(work: Work, workers: pools.Workers) -> ray.train.Checkpoint:
 def trainer_of(
     work: Work, workers: pools.Workers, board: Any, callbacks: Sequence[ray.train.UserCallback] = ()
 ) -> ray.train.torch.TorchTrainer:
-    """What trains, or goes on with, the run of an artifact.
+    """The trainer that starts or resumes the run of an artifact.
 
     Args:
         work: what a worker is told.

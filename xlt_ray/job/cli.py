@@ -30,7 +30,7 @@ def run(
     """Read the command line into the settings that `main` takes, and run it; a signal ends it as `stopping` says.
 
     A job that can't be done ends with one line on stderr and a code: 2 for a mistake of the user, 3 where too many
-    recordings are rejected, 4 where the cluster can't give what was asked, 1 for everything else; then the line names
+    recordings are rejected, 4 if the cluster can't provide the resources, 1 for everything else; then the line names
     the file that holds the traceback.
     """
     with stopping.armed():

@@ -137,7 +137,7 @@ def require_state_api() -> None:
     """Refuse a cluster that can't tell what runs on it.
 
     Ray Train frees the workers of a trial that was stopped by asking for its controller's state. Without an answer the
-    workers stay, and the search waits for their places for ever.
+    workers stay, and the search waits for their places forever.
 
     Raises:
         UserError: saying what to install.

@@ -59,7 +59,7 @@ class MlflowTracker:
         self._try(self._client.log_batch, (), [Param(*item) for item in flatten(values).items()])
 
     def reopen(self) -> None:
-        """The run goes on."""
+        """Keep the run open."""
         self._try(self._client.update_run, "RUNNING")
 
     def end(self, status: str) -> None:

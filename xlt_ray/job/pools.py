@@ -19,7 +19,7 @@ class Pool:
     """What one actor of a stage takes, how many there may be, and what the tasks that feed them take.
 
     On CPUs an actor books 0.9 of one and a feeding task 0.1: with whole CPUs booked, a pool as large as the machine
-    waits for its input for ever. `num_cpus`, `num_gpus` and `memory` (bytes, 0 if not set) are an actor's,
+    waits for its input forever. `num_cpus`, `num_gpus` and `memory` (bytes, 0 if not set) are an actor's,
     `feed_cpus` a task's.
     """
 
@@ -52,7 +52,7 @@ class Pool:
             "num_cpus": self.num_cpus,
             "num_gpus": self.num_gpus,
             "memory": self.memory or None,
-            # Ray's default is to retry for ever, so one unit that kills its actor would never let the job end.
+            # Ray's default is to retry forever, so one unit that kills its actor would never let the job end.
             "max_restarts": 4,
             "max_task_retries": 2,
         }
@@ -82,7 +82,7 @@ def telling() -> Iterator[None]:
 
 
 def memory(needed: int) -> int:
-    """Bytes to ask for; 0 on a cluster whose nodes do not tell how much they have, where asking would wait for ever."""
+    """Bytes to ask for; 0 on a cluster whose nodes do not tell how much they have, where asking would wait forever."""
     return needed if room.tells_memory() else 0
 
 
@@ -178,7 +178,7 @@ def workers(stage: str, count: int | None, num_gpus: int | None, needed: Needed 
         needed: memory that a worker takes, as far as that is known.
 
     Raises:
-        NoResources: if there can never be room for so many; Ray would wait for ever.
+        NoResources: if there can never be room for so many; Ray would wait forever.
     """
     resources = ray.cluster_resources()
     gpus, cpus = resources.get("GPU", 0), resources.get("CPU", 0)

@@ -1,6 +1,6 @@
 """Where runs are kept: MLflow's store under the root, or the server of MLFLOW_TRACKING_URI.
 
-Whatever is wrong with that place, the work of a job goes on: `connect` says why it can't be used.
+If that place can't be used, the job continues, and `connect` reports why.
 """
 
 from __future__ import annotations

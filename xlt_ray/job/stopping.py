@@ -132,7 +132,7 @@ def _end(number: signal.Signals, stderr: int) -> NoReturn:
 
 
 def _line(number: signal.Signals) -> str:
-    """What was stopped, what is kept of it, and how it goes on."""
+    """What was stopped, what is kept, and how to resume."""
     places = lease.held()
     if not places:
         return f"stopped by {number.name}: no work had begun; run the same command again"

@@ -1,7 +1,7 @@
 """Runs in MLflow, opened and closed by the driver.
 
 Without MLFLOW_TRACKING_URI the store is `{root}/mlflow.db`, with its files beside it. A root in an object store can
-hold no SQLite file, so there a server is needed. Whatever fails here, the work of the job goes on; a line says that a
+hold no SQLite file, so there a server is needed. If tracking fails, the job continues, and a line says that a
 run is not tracked, and `jobs/report.py --log` logs it later.
 
 A run that is opened while another one is open is nested under it, in its experiment: a search holds its trials. The
@@ -129,7 +129,7 @@ def track(
     It is FAILED if the body raises, and KILLED if a signal ends the job. Inside another one it is a child of that, and
     its name begins with its stage. Its parameters are the identity and `inputs`, what it reads in words. A run of the
     same identity that a killed driver left open is marked KILLED. A run that lost something on the way is FAILED too;
-    where none can be opened the work goes on with a `NullTracker`.
+    if none can be opened, the job continues with a `NullTracker`.
 
     Args:
         root: directory or URI that holds all artifacts.

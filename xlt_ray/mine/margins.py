@@ -20,7 +20,7 @@ FOUND_BY = ("", "forward", "backward", "both")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pairs:
-    """The union of who finds whom, sorted by place.
+    """The union of the neighbours of both sides, sorted by place.
 
     Attributes:
         first: place of the recording of the first language of each pair.

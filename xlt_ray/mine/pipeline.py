@@ -2,7 +2,7 @@
 
     Worker "found" (actors):   the candidates of each recording, by pooled frames, block by block
     Worker "scored" (actors):  their nearest by exact scores, and those of a sample among all
-    merge_pair (tasks):        who is among the nearest of whom, with margins
+    merge_pair (tasks):        nearest neighbours, with margins
     choose (tasks):            the pairs that are taken, by the margin and the threshold that are asked for
 
 No score matrix is made: what is written and gathered grows with recordings x candidates.
@@ -33,7 +33,7 @@ _TITLES = {"found": "find candidates", "scored": "score candidates"}
 
 
 def mine(plan: MinePlan) -> Artifact:
-    """Mine and commit; what is done is not done again. Needs a running Ray, and embeddings that are made."""
+    """Mine and commit; finished work is not repeated. Needs a running Ray and finished embeddings."""
     artifact, job = plan.artifact, plan.job
     if artifact.is_complete and results.shows(artifact, job.mine):
         print(f"mine: {artifact.uri} is complete, nothing to mine")
@@ -68,7 +68,7 @@ def _require_speech(embeddings: Artifact, recordings: dict[str, pa.Table]) -> No
 
 
 def _mining(plan: MinePlan, recordings: dict[str, pa.Table]) -> Mining:
-    """Cut as by the run that began the artifact, whoever goes on with it."""
+    """Settings of the run that began the artifact, also when another run resumes it."""
     artifact, uri = plan.artifact, plan.embeddings.artifact.uri
     config = dataclasses.replace(plan.job.mine, strip_utterances=artifact.settings["mine"]["strip_utterances"])
     extents = {
@@ -80,7 +80,7 @@ def _mining(plan: MinePlan, recordings: dict[str, pa.Table]) -> Mining:
 
 
 def _mine(mining: Mining, pairs: Sequence[Pair]) -> None:
-    """Write who is among the nearest of whom, of these pairs of languages."""
+    """Write the nearest neighbours of these pairs of languages."""
     if not pairs:
         return
     scored = work.missing(mining, "scored", pairs)

@@ -3,7 +3,7 @@
 found/{unit}.parquet   the candidates of the recordings of a block, by pooled frames
 scored/{unit}.parquet  their nearest among the candidates, by exact scores
 recall/{pair}.json     how many of the nearest are among the candidates
-data/{pair}.parquet    who is among the nearest of whom, with scores and margins
+data/{pair}.parquet    nearest neighbours, with scores and margins
 mined/{pair}.parquet   those that are taken, by the margin that is shown
 """
 
@@ -132,7 +132,7 @@ def _candidates(mining: Mining, pair: Pair) -> Candidates | None:
 
 
 def merge_pair(mining: Mining, pair: Pair) -> None:
-    """Write who is among the nearest of whom; all units must be scored."""
+    """Write the nearest neighbours; all units must be scored."""
     sides = mining.sides(pair)
     keys = candidates.gathered(mining.tables("scored", pair), sides, CANDIDATES, mining.config.neighbours)
     found = Pairs.make(*keys)

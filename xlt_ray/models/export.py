@@ -244,6 +244,6 @@ def _save_processor(model_dir: Path, folder: Path) -> None:
     processor = WhisperProcessor.from_pretrained(model_dir)
     processor.feature_extractor.save_pretrained(folder)
     processor.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-    # Written anew, it means the same but has a form that older readers do not know.
+    # The tokenizer would be saved in a form that older readers do not know.
     if (original := model_dir / "tokenizer.json").is_file():
         shutil.copyfile(original, folder / "tokenizer.json")

@@ -78,13 +78,13 @@ MODELS = {
     "openai/whisper-large-v3": _published_size(32, 1280, 128, 51_866),
     ctranslate2.WHEELS: _published_size(6, 512),
 }
-"""Published sizes (arXiv 2212.04356, table 1): these models need not be at hand."""
+"""Published sizes (arXiv 2212.04356, table 1): these models need not be on this machine."""
 
 
 def model_size(spec: str) -> ModelSize:
     """The sizes of the model that `--model` names.
 
     Raises:
-        UserError: where it is neither a published one nor at hand.
+        UserError: if it is neither published nor on this machine.
     """
     return MODELS.get(spec) or ModelSize.read(whisper.resolve_model(spec))

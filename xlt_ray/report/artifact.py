@@ -53,7 +53,7 @@ class Artifact:
 
 
 def read_artifact(stored: artifacts.Artifact) -> Artifact:
-    """Read what lies in its folder, but for the rows of its result."""
+    """Read the files of its folder, except the rows of its result."""
     reasons, rejected = _read_rejected(stored)
     return Artifact(
         stage=stored.stage,

@@ -1,4 +1,4 @@
-"""Reads what lies under a root: finished artifacts with their tables and figures, and the names of the unfinished ones.
+"""Collects the artifacts under a root: finished ones with tables and metrics, unfinished ones by name.
 
 Reads `{root}/{stage}/{name}/` through `storage`, so a root can be in an object store. Only `manifest.json` makes an
 artifact a result, because it is written last. One with a file that is missing or damaged is named, and not shown.
@@ -197,7 +197,7 @@ def _recordings(read: Sequence[tuple[Artifact, Any]]) -> Iterator[tuple[dict[str
 def _runs(artifacts: Sequence[Artifact]) -> Iterator[Run]:
     """Translate artifacts that were compared with a baseline, each with the settings of its checkpoint.
 
-    An artifact that was made anew under its old name is not the one that the run read, so fingerprints decide.
+    An artifact may have been replaced under the same name since the run read it, so fingerprints are compared.
     """
     identities = {artifact.manifest["fingerprint"]: artifact.config.get("identity") for artifact in artifacts}
     for artifact in artifacts:

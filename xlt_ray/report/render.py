@@ -87,7 +87,7 @@ def duration(seconds: float | None) -> str:
 
 
 def score_name(score: str) -> str:
-    """A score as a reader says it: `seqsim-f1` is SeqSim F1."""
+    """Display name of a score: `seqsim-f1` is SeqSim F1."""
     return " ".join(SCORE_NAMES.get(part, part) for part in score.split("-"))
 
 

@@ -56,7 +56,7 @@ def log_missing(root: str) -> None:
 
 
 def _has_run(client: MlflowClient, artifact: Artifact) -> bool:
-    """Whether a finished run of its identity and name is there, alone or under another one."""
+    """Whether MLflow has a finished run of its identity and name, at the top or inside another run."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     same = f"attributes.status = 'FINISHED' AND tags.fingerprint = '{artifact.fingerprint}'"
     names = {artifact.name, f"{artifact.stage} {artifact.name}"}

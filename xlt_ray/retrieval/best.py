@@ -86,7 +86,7 @@ def score_hits(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Hits:
-    """Who is right for whom among the recordings of a strip and all of the other language.
+    """Relevance between the recordings of a strip and all of the other language.
 
     Attributes:
         rows: the strip.

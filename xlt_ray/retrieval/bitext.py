@@ -1,4 +1,4 @@
-"""Two languages as scoring sees them: their recordings, where the frames are, and who is right for whom. No Ray."""
+"""Two languages to score: recordings, places of their frames, relevance. No Ray."""
 
 from __future__ import annotations
 

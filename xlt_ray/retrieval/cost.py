@@ -96,7 +96,7 @@ def merging_memory(config: RetrievalConfig, extents: Collection[Extent]) -> int:
 
 _FP32 = 4  # fp32 is twice the bytes of fp16, and is there before and after it is normalised
 _KEY_BYTES = 48  # of an element while the best candidates are found: keys, masked, sorted
-_ROW_BYTES = 3000  # of a recording while it is looked up who is right for whom
+_ROW_BYTES = 3000  # of a recording while relevance is computed
 
 
 def _largest(config: RetrievalConfig, extents: Collection[Extent]) -> tuple[int, int, int, float]:

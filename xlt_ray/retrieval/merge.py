@@ -69,7 +69,7 @@ def _table(
     found: _Sum,
     config: RetrievalConfig,
 ) -> pa.Table:
-    """A row for every query that takes part by the widest protocol, in the order of the recordings."""
+    """A row for every query of the widest protocol, in the order of the recordings."""
     relevance, back = bitext.relevance[side], bitext.relevance[1 - side]
     asking = np.flatnonzero(relevance[0].queries)
     queries = bitext.recordings[side].take(pa.array(asking))

@@ -1,4 +1,4 @@
-"""The retrieval stage: shards of frames in, rankings and R@k for every ordered pair of languages out.
+"""The retrieval stage: from shards of frames to rankings and R@k for every ordered pair of languages.
 
     find_candidates (tasks): which pairs are scored, where --retrieval.candidates says how many; then measure_recall
     score_hits (tasks):   the best hit of each query
@@ -39,7 +39,7 @@ _Pairs = Sequence[tuple[str, str]]
 
 
 def retrieve(plan: RetrievalPlan) -> Artifact:
-    """Score, rank and commit; what is done is not done again. Needs a running Ray, and embeddings that are made."""
+    """Score, rank and commit; finished work is not repeated. Needs a running Ray and finished embeddings."""
     artifact, job = plan.artifact, plan.job
     if artifact.is_complete and results.shows(artifact, job.retrieval):
         print(f"retrieval: {artifact.uri} is complete, nothing to score")
@@ -93,7 +93,7 @@ def directions(pair: tuple[str, str]) -> set[str]:
 
 
 def _scoring(plan: RetrievalPlan, recordings: dict[str, pa.Table]) -> Scoring:
-    """Cut and kept as by the run that began the artifact, whoever goes on with it."""
+    """Settings of the run that began the artifact, also when another run resumes it."""
     artifact, uri = plan.artifact, plan.embeddings.artifact.uri
     begun = artifact.settings["retrieval"]
     kept = {name: begun[name] for name in ("strip_utterances", "top_k", "keep_scores")}

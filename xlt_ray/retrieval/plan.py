@@ -1,4 +1,4 @@
-"""A retrieval run before it starts: what it reads, and everything that can be wrong with it."""
+"""A retrieval run before it starts: its inputs, and the checks of user input."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class RetrievalPlan:
 
 
 def prepare(job: RetrievalJob) -> RetrievalPlan:
-    """Everything that can go wrong by the user's hand, before any work; nothing is written.
+    """Check all user input before any work. Nothing is written.
 
     Raises:
-        UserError: with what is wrong and what to do.
+        UserError: names the mistake and what to do.
     """
     config = job.retrieval
     embeddings = embed.prepare(job, job.embed, [config.split], name=config.embeddings, parallel=True)

@@ -1,6 +1,6 @@
 """Who asks, who can be found, and who is right: between two languages, one way, by one protocol. Pure numpy.
 
-No matrix of all queries and candidates is made: a part of it follows from what each recording says.
+No matrix of all queries and candidates is made: any part of it is computed from the sentences and texts.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def relevance(queries: pa.Table, candidates: pa.Table, protocol: str, seed: int)
     """Which candidates are hits for which queries.
 
     multi_positive: a hit is a recording of the query's sentence, or one with the same words as such a recording,
-    because two sentences with the same words cannot be distinguished. one_per_sentence: one recording of each sentence is
-    sampled, and only that one is a hit.
+    because two sentences with the same words cannot be distinguished. one_per_sentence: one recording of each sentence
+    is sampled, and only that one is a hit.
 
     Args:
         queries: rows of INDEX of the query language.

@@ -5,16 +5,16 @@
                           rejected.parquet  rows that are not in it, and why
                           metrics.json      the figures
                           manifest.json     written last: no manifest, it did not happen
-                          writer/           who works on it now (`lease`)
+                          writer/           the job that writes it now (`lease`)
                           sums/             checksums of what is written, until the manifest has them (`sums`)
-                          workers/          which machines computed, until the manifest has them (`workers`)
+                          workers/          machines that computed, until the manifest has them (`workers`)
 
-A unit of work is one file, named before the work starts. A file appears under its name only when it is whole, so a
-file that is there is a unit that is done: a killed run goes on from what it finds, a unit that is done twice is written
-twice with the same content, and nothing needs a log of its own.
+A unit of work is one file, named before the work starts. A file appears under its name only when it is complete, so an
+existing file is a finished unit. A killed run resumes from the files it finds, a unit that is computed twice has the
+same content, and no log of finished units is needed.
 
-The manifest holds size and checksum of every file. An artifact of which a file is missing or has another size did not
-happen either: its job makes that file again, and whoever only reads it is told which file, and the command.
+The manifest has size and checksum of every file. An artifact with a missing file, or one of another size, is not
+finished either: its job makes that file again, and a reader gets an error that names the file and the command.
 """
 
 from __future__ import annotations
@@ -281,7 +281,7 @@ class Artifact:
             filesystem.delete_file(path)
 
     def reopen(self) -> None:
-        """Take a commit back, because what it shows is made anew; who computed what stays is not forgotten."""
+        """Undo a commit before its results are updated; the record of machines that computed is kept."""
         workers.carry(self.uri, self.read_json(manifest.NAME).get("workers", []))
         self.remove_file(manifest.NAME)
 

@@ -107,7 +107,7 @@ INDEX = pa.schema(
 )
 """One row a recording of an embed artifact: the corpus row, the shard (`unit`) and the row in it where its frames are
 (null for a rejected recording), its lengths, the size and date of its file when it was read, and how often it was
-encoded anew (`generation`)."""
+encoded again (`generation`)."""
 
 REJECTED = pa.schema(
     [

@@ -2,8 +2,8 @@
 
     {artifact}/sums/{path}.json    {"bytes", "sha256"} of {artifact}/{path}; until they are in manifest.json
 
-They lie in files of their own until the artifact is committed, so that a run that goes on after a crash knows those of
-the files that are there, and nobody reads data only to sum it.
+They are in separate files until the artifact is committed, so that a resumed run has the checksums of existing files
+and no data is read only for its checksum.
 """
 
 from __future__ import annotations

@@ -96,8 +96,8 @@ def correlation(
 ) -> dict[str, float | int | list[float] | None]:
     """Rank correlation of a predictor with the gains, over the cells off the diagonal.
 
-    Cells share languages, so they are no independent sample: p is the share of the ways to name the languages anew,
-    in rows and columns alike, under which the predictor does as well (a Mantel test; all ways for up to 7 languages,
+    Cells share languages, so they are not independent: p is the fraction of permutations of the language labels,
+    of rows and columns alike, under which the predictor does as well (a Mantel test; all ways for up to 7 languages,
     else as many as 7 have, drawn by the seed). The interval is of the sentences alone, not of the choice of languages.
 
     Args:

@@ -1,8 +1,8 @@
-"""The study stage: one run of fine-tuning a source language, each scored on all of them.
+"""The study stage: one fine-tuning run per source language, each tested on all of them.
 
     for each source: Fisher of its task -> fine-tune -> translate (ordinary artifacts) -> the transfer matrix
 
-What is finished is reused by the stages themselves, so a killed study goes on where it was.
+Finished stages are reused, so a killed study resumes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _Figures = dict[str, Any]
 
 
 def study(plan: StudyPlan) -> Artifact:
-    """Run what is missing, compare, and commit. Needs a running Ray, and embeddings that are made."""
+    """Run what is missing, compare, and commit. Needs a running Ray and finished embeddings."""
     artifact, job = plan.artifact, plan.job
     if artifact.is_complete:
         print(f"study: {artifact.uri} is complete, nothing to compare")

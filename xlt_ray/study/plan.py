@@ -1,4 +1,4 @@
-"""A study before it starts: every run that it needs, and everything that can be wrong with one."""
+"""A study before it starts: its runs, and the checks of user input."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def splits_of(job: StudyJob) -> tuple[str, ...]:
 
 
 def prepare(job: StudyJob) -> StudyPlan:
-    """Everything that can go wrong by the user's hand, before any work; nothing is written.
+    """Check all user input before any work. Nothing is written.
 
     Raises:
-        UserError: with what is wrong and what to do.
+        UserError: names the mistake and what to do.
     """
     embeddings = embed.prepare(job, job.embed, splits_of(job), name=job.finetune.embeddings, divide=True)
     runs = {source: finetune.planned(_finetune_job(job, source), embeddings) for source in job.sources}

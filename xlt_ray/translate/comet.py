@@ -53,7 +53,7 @@ _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CometScores:
-    """What COMET says of translations, or why it says nothing: `reason` is set where the scores are None."""
+    """COMET scores of translations, or the reason why there are none: `reason` is set if the scores are None."""
 
     model: str
     version: str
@@ -80,7 +80,7 @@ def score(
     """Score translations with a COMET model.
 
     The model is loaded at every call (2.3 GB for wmt22-comet-da), so give the rows of all directions at once. Empty
-    hypotheses are scored like any other, though what COMET says of them means nothing.
+    hypotheses are scored like any other, though their scores have no meaning.
 
     Args:
         model: Hub id such as `Unbabel/wmt22-comet-da`, or a local `.ckpt` file with COMET's `hparams.yaml` in the
@@ -151,9 +151,9 @@ def _predict(model: str, rows: list[dict[str, str]], batch_size: int, num_gpus: 
 
 
 def _environment() -> Path:
-    """The Python of COMET's environment, made where it is not there yet.
+    """The Python of COMET's environment, created if it does not exist.
 
-    The folder is there as a whole or not at all, and of two processes one makes it while the other waits.
+    The folder is complete or does not exist. If two processes need it, one creates it while the other waits.
     """
     # An environment points to the Python that made it, which another machine with the same home may not have.
     key = json.dumps([*_REQUIREMENTS, sys.version, sys.base_prefix])

@@ -49,10 +49,10 @@ def load(model_dir: Path, checkpoint_dir: Path | None, alpha: float, device: str
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Written:
-    """What was written of a batch.
+    """The hypotheses of a batch.
 
     Attributes:
-        tokens: of each row, by its number.
+        tokens: tokens of each row, by its number.
         detected: direction and language of each row of Whisper's own directions, where languages are detected.
     """
 
@@ -68,10 +68,10 @@ class Translator:
         decoder: from `load`.
         prompter: of the same model.
         scheme: prompt of directions that Whisper was not trained on.
-        source_prompt: what the prompt says is spoken, in those that it was; as `--translate.source-prompt`.
+        source_prompt: as `--translate.source-prompt`, for directions that Whisper was trained on.
         hidden: language tokens that must not be detected.
-        num_beams: 1 is greedy.
-        max_tokens: most tokens of one text.
+        num_beams: beam size; 1 is greedy.
+        max_tokens: maximum number of tokens per hypothesis.
         batch_size: texts written at a time.
     """
 
@@ -85,10 +85,10 @@ class Translator:
     batch_size: int
 
     def translate(self, rows: pa.Table) -> pa.Table:
-        """Rows of TASK that have a reference in, rows of HYPOTHESIS in the same order out.
+        """Translate rows of TASK that have a reference into rows of HYPOTHESIS, in the same order.
 
         Where languages are detected, the metadata of the table counts them (DETECTED): it goes with the rows into
-        their file, so a run that goes on after a crash has the counts of what is done.
+        their file, so a resumed run has the counts of finished units.
         """
         return self.joined(rows, [self.write(rows, batch) for batch in self.batches(rows)])
 
@@ -107,7 +107,7 @@ class Translator:
         return Written(dict(zip(batch, tokens, strict=True)), detected)
 
     def joined(self, rows: pa.Table, batches: Sequence[Written]) -> pa.Table:
-        """Rows of HYPOTHESIS, from what was written of all batches."""
+        """Rows of HYPOTHESIS from all batches."""
         tokens = {row: written for batch in batches for row, written in batch.tokens.items()}
         detected: dict[str, Counter[str]] = {}
         for direction, language in (pair for batch in batches for pair in batch.detected):

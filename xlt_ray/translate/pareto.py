@@ -1,4 +1,4 @@
-"""Where everything stands in the Pareto plot of one group of runs: laid out here and drawn by a template."""
+"""Layout of the Pareto plot of one group of runs; a template draws it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Mark:
 
     @property
     def title(self) -> str:
-        """What a pointer over the mark says."""
+        """Tooltip of the mark."""
         recipe = self.point.recipe
         figures = f"kept {100 * self.point.kept:.1f}%, gain {self.point.gain:+.2f} BLEU"
         return f"{', '.join(self.point.names)}: {recipe.method} {recipe.dial_text}".rstrip() + f"; {figures}"

@@ -1,4 +1,4 @@
-"""The translate stage: shards of frames in, hypotheses and their scores out.
+"""The translate stage: from shards of frames to hypotheses and their scores.
 
     rows of TASK -> TranslateUnit (actors, on GPUs where there are any) -> a file of HYPOTHESIS a unit -> metrics.json
 
@@ -37,7 +37,7 @@ from xlt_ray.translate.plan import TranslatePlan
 
 
 def translate(plan: TranslatePlan) -> Artifact:
-    """Translate what is missing, score and commit; what is done is not done again. Needs a running Ray."""
+    """Translate what is missing, score and commit; finished work is not repeated. Needs a running Ray."""
     artifact, config = plan.artifact, plan.job.translate
     if artifact.is_complete:
         print(f"translate: {artifact.uri} is complete, nothing to translate")
@@ -215,7 +215,7 @@ def _score_again(plan: TranslatePlan) -> None:
 
 
 def _missing(plan: TranslatePlan, figures: scores.Figures) -> tuple[bool, bool]:
-    """Whether COMET, and whether the comparison, is asked for and not there."""
+    """Whether COMET and the comparison are requested but missing."""
     asked, there = plan.job.translate.comet, figures["comet"]
     scored = bool(there) and there["model"] == asked and there["reason"] is None
     return asked is not None and not scored, plan.baseline is not None and figures["baseline"] != _named(plan.baseline)

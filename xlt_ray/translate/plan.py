@@ -1,4 +1,4 @@
-"""A translate run before it starts: what is asked for, and everything that can be wrong with it."""
+"""A translate run before it starts: its inputs, and the checks of user input."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def runs(job: TranslateJob) -> list[TranslateJob]:
 
 
 def prepare(job: TranslateJob) -> list[TranslatePlan]:
-    """Everything that can go wrong by the user's hand, before any work, for each run of the job; nothing is written.
+    """Check all user input before any work, for each run of the job. Nothing is written.
 
     Raises:
-        UserError: with what is wrong and what to do.
+        UserError: names the mistake and what to do.
     """
     config = job.translate
     divide = config.checkpoint is not None
@@ -63,7 +63,7 @@ def planned(job: TranslateJob, embeddings: Embeddings) -> TranslatePlan:
     """A run on embeddings that are found; they may have more splits than it reads.
 
     Raises:
-        UserError: with what is wrong and what to do.
+        UserError: names the mistake and what to do.
     """
     config, model_dir = job.translate, whisper.resolve_model(job.model)
     embeddings = embeddings.only(config.split)

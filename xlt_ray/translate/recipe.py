@@ -18,7 +18,7 @@ def general(number: float, digits: int = 6) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Dial:
-    """One way of keeping, and the number that says how much of it.
+    """One method to preserve old directions, and its strength.
 
     Attributes:
         key: its place among the settings.
@@ -40,7 +40,7 @@ DIALS = (
     Dial(key="translate.alpha", method="interpolation", show=lambda value: f"α {general(value)}", off=1.0),
 )
 _OF_FISHER = ("finetune.fisher", "finetune.fisher_labels", "finetune.fisher_examples", "finetune.fisher_dtype")
-# What the compared directions say already, and what only the identity of a file says.
+# Known from the compared directions, or only part of the identity.
 _ELSEWHERE = ("translate.targets", "translate.transcribe", "translate.prompt")
 
 
@@ -103,8 +103,8 @@ def read_recipe(
     Args:
         identity: of the translate artifact (`config.json`).
         metrics: its metrics.json.
-        tuned: identity of the finetune artifact that it names as its checkpoint; None where that is not there.
-        fisher: identity of the fisher artifact that `tuned` used; None without EWC, or where it is not there.
+        tuned: identity of the finetune artifact that it names as its checkpoint; None if it does not exist.
+        fisher: identity of the fisher artifact that `tuned` used; None without EWC, or if it does not exist.
     """
     settings = {f"translate.{name}": value for name, value in identity["translate"].items()}
     settings = {name: value for name, value in settings.items() if name not in _ELSEWHERE}

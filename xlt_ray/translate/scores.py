@@ -1,6 +1,6 @@
-"""What hypotheses are worth: the content of metrics.json, and what is kept of an earlier run.
+"""Scores of hypotheses: the content of metrics.json, and the comparison with an earlier run.
 
-All of it follows from the hypotheses, so a finished run can be scored again without translating again.
+They depend only on the hypotheses, so a finished run can be scored again without translating again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def detected(hypotheses: Iterable[pa.Table]) -> dict[str, dict[str, float]] | No
         hypotheses: rows of HYPOTHESIS, the metadata of each file as `Translator.translate` left them.
 
     Returns:
-        None where nothing was detected because the prompts named what is spoken.
+        None if prompts named the source language, so nothing was detected.
     """
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for table in hypotheses:
@@ -115,7 +115,7 @@ def add_comet(figures: Figures, directions: Sequence[str], scores: CometScores, 
         figures: from `summarise`; changed.
         directions: (num,) the direction of each row that was scored.
         scores: of those rows.
-        num_without_text: translations that could not be scored for want of the source's text.
+        num_without_text: translations that could not be scored because the source has no text.
     """
     segments = defaultdict(list)
     for direction, segment in zip(directions, scores.segments or (), strict=scores.segments is not None):

@@ -57,7 +57,7 @@ class Run:
 
     @property
     def yardstick(self) -> tuple[Any, ...]:
-        """Equal for runs whose figures may stand in one plot: same baseline, same directions, as many texts each."""
+        """Equal for runs that can share a plot: same baseline, same directions, same number of texts."""
         directions = sorted((name, score["num"]) for name, score in self.compared.items() if score["measure"] == "bleu")
         return self.baseline["name"], self.baseline["fingerprint"], tuple(directions)
 

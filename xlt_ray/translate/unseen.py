@@ -1,4 +1,4 @@
-"""What a prompt says is spoken, where Whisper has no token for the language that is (arXiv 2407.01130)."""
+"""The source language in the prompt, for languages without a Whisper token (arXiv 2407.01130)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from xlt_ray.translate.config import TranslateConfig
 
 
 def spoken(language: str, source_prompt: str | None) -> str | None:
-    """The language that the prompt says is spoken, or None where Whisper detects it for each recording.
+    """The source language in the prompt, or None if Whisper detects it for each recording.
 
     Args:
-        language: code of the language that is spoken.
+        language: code of the source language.
         source_prompt: as `--translate.source-prompt`.
 
     Raises:
-        UserError: if a related language is asked for and none is known.
+        UserError: if no related language is known.
     """
     if source_prompt in TranslateConfig.DETECTED:
         return None
@@ -30,7 +30,7 @@ def spoken(language: str, source_prompt: str | None) -> str | None:
 
 
 def related(language: str) -> str | None:
-    """A language with a token that may stand for another: of its family, else the typologically nearest.
+    """A language with a token to use for another: one of its family, else the typologically nearest.
 
     The choice is this project's: what the paper took could not be had. `sw`, `tr`, `vi` and `en`, which have tokens of
     their own, have one too: they are controls of the preset `unseen`, and say what is lost where a neighbour, rather

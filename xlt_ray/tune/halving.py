@@ -1,8 +1,8 @@
-"""Which trials go on: asynchronous successive halving (Li et al. 2020, arXiv 1810.05934), for one objective or two.
+"""Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934), for one objective or two.
 
 A rung is the 1st, eta-th, eta^2-th ... measurement of a trial. With two objectives trials are compared by how many
 fronts lie before theirs, as in Schmucker et al. 2021 (arXiv 2106.12639). Ray's own scheduler knows one objective only,
-and can't be told what an earlier run of the search has seen. Pure.
+and can't load the results of an earlier run of the search. Pure.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def dominates(one: Point, other: Point) -> bool:
 
 
 def depths(points: Sequence[Point]) -> list[int]:
-    """How many fronts lie before each point: 0 for those that none dominates, 1 without these, and so on."""
+    """The non-dominated front of each point: 0 if no point dominates it, 1 without these, and so on."""
     depth = [-1] * len(points)
     left, front = set(range(len(points))), 0
     while left:
@@ -32,7 +32,7 @@ def depths(points: Sequence[Point]) -> list[int]:
 
 
 class Halving:
-    """Decides after each measurement of a trial whether it goes on.
+    """Decides after each measurement whether a trial continues.
 
     Args:
         grace: measurements of the first rung.
@@ -55,7 +55,7 @@ class Halving:
                 self._rungs.setdefault(count, {})[trial] = point
 
     def goes_on(self, trial: int, count: int, point: Point) -> bool:
-        """Whether the trial is worth its next steps.
+        """Whether the trial continues.
 
         It is, if fewer than the n-th part, rounded up, of all that came to this rung have a smaller depth; so the
         first that comes goes on, and what was decided is not decided again.

@@ -128,7 +128,7 @@ def _point(plan: TunePlan, measured: Sequence[Mapping[str, float]]) -> tuple[flo
 
 
 class _Watch(ray.tune.Callback):  # type: ignore[misc]
-    """Writes the file of every trial that is over."""
+    """Writes the file of every finished trial."""
 
     def __init__(self, plan: TunePlan, before: Figures, scheduler: HalvingScheduler, bar: progress.Bar) -> None:
         self._plan, self._before, self._scheduler, self._bar = plan, before, scheduler, bar
@@ -136,7 +136,7 @@ class _Watch(ray.tune.Callback):  # type: ignore[misc]
         self._measured: dict[int, list[Mapping[str, float]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing for the snapshots of Tune: a search goes on from its own files."""
+        """No state for the snapshots of Tune: a search resumes from its own files."""
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
@@ -148,7 +148,7 @@ class _Watch(ray.tune.Callback):  # type: ignore[misc]
         self._measured[trial.config["trial"]] = result["measured"]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial has come to its end, or was stopped."""
+        """A trial has finished or was stopped."""
         number = trial.config["trial"]
         row = self._row(number)
         cells = {**row, "settings": as_values(row["settings"]), "bleu": as_values(row["bleu"])}
@@ -176,7 +176,7 @@ class _Watch(ray.tune.Callback):  # type: ignore[misc]
         }
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial has failed for good; the others go on."""
+        """A trial has failed permanently; the others continue."""
         number = trial.config["trial"]
         reason = _reason(trial.get_error())
         name = plans.trial_name(self._plan.job, number)

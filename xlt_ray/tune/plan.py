@@ -1,4 +1,4 @@
-"""A search before it starts: every trial it will run, and everything that can be wrong with one."""
+"""A search before it starts: its trials, and the checks of user input."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def splits_of(job: TuneJob) -> tuple[str, ...]:
 
 
 def prepare(job: TuneJob) -> TunePlan:
-    """Everything that can go wrong by the user's hand, before any work; nothing is written.
+    """Check all user input before any work. Nothing is written.
 
     Raises:
-        UserError: with what is wrong and what to do.
+        UserError: names the mistake and what to do.
     """
     trials = space.draw(job.tune)
     configs = [config_of(job, settings) for settings in trials]  # a combination that can't be is refused here

@@ -122,7 +122,7 @@ def described(space: Mapping[str, Axis]) -> Figures:
 
 
 def words(settings: Mapping[str, float]) -> str:
-    """Settings as a reader says them: `lr 3e-05, λ 10`."""
+    """Settings as short text: `lr 3e-05, λ 10`."""
     return ", ".join(f"{_SHORT[name]} {value:g}" for name, value in settings.items())
 
 

@@ -28,7 +28,7 @@ class HalvingScheduler(FIFOScheduler):  # type: ignore[misc]
         """Numbers of the trials that were stopped."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Stop, or go on."""
+        """Stop the trial, or continue."""
         number, measured = trial.config["trial"], result["measured"]
         goes_on = not measured or self._halving.goes_on(number, len(measured), self._point(measured))
         if goes_on or measured[-1]["step"] >= self._num_steps[number]:

@@ -122,7 +122,7 @@ def _order(trial: Row) -> tuple[int, float, int]:
 
 
 def objective_name(objective: str) -> str:
-    """What the trials were ranked by, as a reader says it."""
+    """Display name of the objective."""
     return OBJECTIVES.get(objective, objective)
 
 

@@ -1,6 +1,6 @@
 """What a search tries: the settings of every trial, known before the first one starts. Pure.
 
-They follow from the settings of the search alone, so a run that was killed goes on with the same trials.
+They depend only on the settings of the search, so a resumed search has the same trials.
 """
 
 from __future__ import annotations
