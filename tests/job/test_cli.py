@@ -138,8 +138,8 @@ def beneath(error):
         (Damaged("/r/x.parquet is missing; make it again: x"), "/r/x.parquet is missing; make it again: x", 1),
         (
             Unwritable("/r/x.parquet", "No space left on device"),
-            "cannot write /r/x.parquet: No space left on device; make room, then run the same command again: what is "
-            "done is kept",
+            "cannot write /r/x.parquet: No space left on device; make room, then run the same command again: "
+            "finished work is kept",
             1,
         ),
         (
