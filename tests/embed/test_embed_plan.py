@@ -474,7 +474,9 @@ def test_what_is_not_finished_under_another_name_is_not_taken(prepare):
 
 def test_a_name_that_is_taken_by_another_encoding_is_refused(prepare):
     prepare("test").artifact.begin()
-    with pytest.raises(UserError, match=r"embed/mine was made with other settings \(encoding\.keep_margin: 200 stored,"):
+    with pytest.raises(
+        UserError, match=r"embed/mine was made with other settings \(encoding\.keep_margin: 200 stored,"
+    ):
         prepare("test", keep_margin=7)
     with pytest.raises(
         UserError, match=r"embed/mine was made with other settings \(layers: \[\] stored, \[1\] given\)"
