@@ -1,10 +1,15 @@
 # Each target first makes .venv where it is missing, or older than pyproject.toml or constraints.txt.
 
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/pip install --no-input --disable-pip-version-check -c constraints.txt
 PIP_WHEEL := $(BIN)/pip wheel --no-input --disable-pip-version-check -c constraints.txt
+# pip names every package twice or more: 665 lines. Its errors go to the other stream, and are all shown.
+COUNTED := | awk '/^Collecting/ { if (++n % 50 == 0) { print "setup: " n " packages found"; fflush() } } \
+  /^Installing collected/ { print "setup: " n " packages found, installing them"; fflush() }'
 BENCH ?=
 CHAOS_ROUNDS ?= 3
 JOB ?= jobs/retrieval.py
@@ -36,7 +41,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  $$python -m venv --clear $(VENV); \
 	fi
 	echo "setup: packages of constraints.txt, some minutes the first time"
-	$(PIP) -e ".[cpu,dev,demo]"
+	$(PIP) -e ".[cpu,dev,demo]" $(COUNTED)
 	touch $@
 
 demo: $(INSTALLED) ## retrieve spoken translations with a real model and real speech, then write the report
