@@ -44,4 +44,4 @@ class Model:
     @property
     def learned(self) -> tuple[str, ...]:
         """The directions that it was trained on."""
-        return tuple(self.artifact.identity["finetune"]["directions"])
+        return tuple(self.artifact.settings["finetune"]["directions"])
