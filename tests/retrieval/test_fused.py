@@ -1,9 +1,5 @@
 """The kernel of a GPU, run by Triton's interpreter, against float64. Real cards run benchmarks/gpu.py."""
 
-import os
-
-os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is defined
-
 import numpy as np
 import pytest
 import torch
@@ -13,6 +9,8 @@ from hypothesis import strategies as st
 pytest.importorskip("triton")
 from xlt_ray.retrieval import fused
 from xlt_ray.retrieval.seqsim import Frames, seqsim
+
+pytestmark = pytest.mark.timeout(400)  # the interpreter takes seconds a product
 
 lengths = st.lists(st.integers(1, 150), min_size=1, max_size=4)
 
