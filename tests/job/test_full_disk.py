@@ -55,8 +55,8 @@ def test_a_full_disk_is_one_line_and_a_run_with_room_goes_on(mounts):
     said = run(mounts, f"run; {files}; mount -o remount,size=2m {mounts}; run")
     file = said.stderr.split(": ")[1].removeprefix("cannot write ")
     assert said.stderr == (
-        f"error: cannot write {file}: No space left on device; make room, then run the same command again: what is "
-        "done is kept\n"
+        f"error: cannot write {file}: No space left on device; make room, then run the same command again: "
+        "finished work is kept\n"
     )
     first, second = said.stdout.split("code 1\n")[1], said.stdout.splitlines()[-2:]
     assert f"{mounts}/runs/embed/mine/data/u0.parquet" in first
