@@ -38,20 +38,17 @@ BASIC = (
 def main(job: FinetuneJob) -> None:
     """Encode what is not encoded yet, then train."""
     from xlt_ray.embed.cost import public_speech, show_costs
-    from xlt_ray.embed.pipeline import embed
+    from xlt_ray.embed.reader import on_embeddings
     from xlt_ray.finetune import pipeline, results
     from xlt_ray.finetune.cost import costs, learned
     from xlt_ray.finetune.plan import prepare
-    from xlt_ray.job import cluster, pools, progress
+    from xlt_ray.job import progress
 
     if job.dry_run:
         public = public_speech(job, job.embed, job.finetune.splits, job.finetune.embeddings, learned(job))
         show_costs(job, costs, public, lambda: prepare(job).embeddings)
         return
     plan = prepare(job)
-    with cluster.cluster():
-        pools.require(job)
-        embed(plan.embeddings)
-        artifact = pipeline.finetune(plan)
+    artifact = on_embeddings(job, plan.embeddings, lambda: pipeline.finetune(plan))
     progress.show(results.as_table(artifact.read_json("metrics.json")))
     progress.where_next(artifact, job.root, results.next_command(job))

@@ -36,8 +36,8 @@ BASIC = (
 def main(job: MineJob) -> None:
     """Encode what is not encoded yet, then mine."""
     from xlt_ray.embed.cost import public_speech, show_costs
-    from xlt_ray.embed.pipeline import embed
-    from xlt_ray.job import cluster, pools, progress
+    from xlt_ray.embed.reader import on_embeddings
+    from xlt_ray.job import progress
     from xlt_ray.mine import pipeline, results
     from xlt_ray.mine.cost import costs
     from xlt_ray.mine.plan import prepare
@@ -47,9 +47,6 @@ def main(job: MineJob) -> None:
         show_costs(job, costs, public, lambda: prepare(job).embeddings)
         return
     plan = prepare(job)
-    with cluster.cluster():
-        pools.require(job)
-        embed(plan.embeddings)
-        artifact = pipeline.mine(plan)
+    artifact = on_embeddings(job, plan.embeddings, lambda: pipeline.mine(plan))
     progress.show(results.as_table(artifact.read_json("metrics.json")))
     progress.where_next(artifact, job.root, results.next_command(job, artifact))

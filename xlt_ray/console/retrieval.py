@@ -31,8 +31,8 @@ BASIC = (
 def main(job: RetrievalJob) -> None:
     """Encode what is not encoded yet, then score and rank."""
     from xlt_ray.embed.cost import public_speech, show_costs
-    from xlt_ray.embed.pipeline import embed
-    from xlt_ray.job import cluster, pools, progress
+    from xlt_ray.embed.reader import on_embeddings
+    from xlt_ray.job import progress
     from xlt_ray.job.commands import report_command
     from xlt_ray.retrieval import pipeline, results
     from xlt_ray.retrieval.cost import costs
@@ -43,9 +43,6 @@ def main(job: RetrievalJob) -> None:
         show_costs(job, costs, public, lambda: prepare(job).embeddings)
         return
     plan = prepare(job)
-    with cluster.cluster():
-        pools.require(job)
-        embed(plan.embeddings)
-        artifact = pipeline.retrieve(plan)
+    artifact = on_embeddings(job, plan.embeddings, lambda: pipeline.retrieve(plan))
     progress.show(results.as_table(artifact.read_json("metrics.json")))
     progress.where_next(artifact, job.root, report_command(job.root, job.name))

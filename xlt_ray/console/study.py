@@ -31,9 +31,9 @@ BASIC = (
 def main(job: StudyJob) -> None:
     """Encode what is missing, then fine-tune on each source and compare."""
     from xlt_ray.embed.cost import public_speech, show_costs
-    from xlt_ray.embed.pipeline import embed
+    from xlt_ray.embed.reader import on_embeddings
     from xlt_ray.finetune.cost import learned
-    from xlt_ray.job import cluster, pools, progress
+    from xlt_ray.job import progress
     from xlt_ray.job.commands import report_command
     from xlt_ray.study import pipeline, results
     from xlt_ray.study.cost import costs
@@ -44,9 +44,6 @@ def main(job: StudyJob) -> None:
         show_costs(job, costs, public, lambda: prepare(job).embeddings)
         return
     plan = prepare(job)
-    with cluster.cluster():
-        pools.require(job)
-        embed(plan.embeddings)
-        artifact = pipeline.study(plan)
+    artifact = on_embeddings(job, plan.embeddings, lambda: pipeline.study(plan))
     progress.show(results.as_table(artifact.read_json("metrics.json")))
     progress.where_next(artifact, job.root, report_command(job.root, job.name))

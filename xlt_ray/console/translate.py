@@ -41,8 +41,8 @@ def main(job: TranslateJob) -> None:
     import shlex
 
     from xlt_ray.embed.cost import public_speech, show_costs
-    from xlt_ray.embed.pipeline import embed
-    from xlt_ray.job import cluster, pools, progress
+    from xlt_ray.embed.reader import on_embeddings
+    from xlt_ray.job import progress
     from xlt_ray.job.commands import report_command
     from xlt_ray.translate import pipeline, results
     from xlt_ray.translate.cost import costs
@@ -53,10 +53,7 @@ def main(job: TranslateJob) -> None:
         show_costs(job, costs, public, lambda: prepare(job)[0].embeddings)
         return
     plans = prepare(job)
-    with cluster.cluster():
-        pools.require(job)
-        embed(plans[0].embeddings)
-        made = [pipeline.translate(plan) for plan in plans]
+    made = on_embeddings(job, plans[0].embeddings, lambda: [pipeline.translate(plan) for plan in plans])
     for table in results.closing([artifact.read_json("metrics.json") for artifact in made]):
         progress.show(table)
     for artifact in made[:-1]:

@@ -37,9 +37,9 @@ BASIC = (
 def main(job: TuneJob) -> None:
     """Encode what is not encoded yet, then search."""
     from xlt_ray.embed.cost import public_speech, show_costs
-    from xlt_ray.embed.pipeline import embed
+    from xlt_ray.embed.reader import on_embeddings
     from xlt_ray.finetune.cost import learned
-    from xlt_ray.job import cluster, pools, progress
+    from xlt_ray.job import progress
     from xlt_ray.job.commands import report_command
     from xlt_ray.tune import pipeline, results
     from xlt_ray.tune.cost import costs
@@ -50,9 +50,6 @@ def main(job: TuneJob) -> None:
         show_costs(job, costs, public, lambda: prepare(job).embeddings)
         return
     plan = prepare(job)
-    with cluster.cluster(with_state_api=True):
-        pools.require(job)
-        embed(plan.embeddings)
-        artifact = pipeline.search(plan)
+    artifact = on_embeddings(job, plan.embeddings, lambda: pipeline.search(plan), with_state_api=True)
     progress.show(results.as_table(artifact.read_json("metrics.json")))
     progress.where_next(artifact, job.root, report_command(job.root, job.name))

@@ -137,10 +137,7 @@ def _encoded(artifact: Artifact, work: Work, units: dict[str, pa.Table]) -> ray.
     decoded = pools.one_by_one(rows).map(
         decode_unit, fn_kwargs=decode, num_cpus=pool.feed_cpus, max_retries=_MOST_LOSSES
     )
-    with pools.telling():
-        return decoded.map_batches(
-            EncodeUnit, fn_constructor_kwargs=encode, batch_size=1, batch_format="pyarrow", **pool.overlapping
-        )
+    return pools.stream(decoded, EncodeUnit, encode, pool.overlapping)
 
 
 def decode_unit(unit: dict[str, Any], corpus: str, split_long: bool) -> dict[str, Any]:

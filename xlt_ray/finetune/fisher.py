@@ -85,13 +85,8 @@ def _estimate_missing(artifact: Artifact, job: FinetuneJob, num_examples: int) -
         return
     needed = cost.fisher_memory(model_size(job.model))
     pool = pools.pool("fisher", job.finetune.num_gpus, job.finetune.num_workers, len(missing), lambda _: needed)
-    estimated = pools.one_by_one(missing).map_batches(
-        EstimateUnit,
-        fn_constructor_kwargs={"artifact": artifact, "model": job.model, "config": job.finetune, "device": pool.device},
-        batch_size=1,
-        batch_format="pyarrow",
-        **pool.options,
-    )
+    settings = {"artifact": artifact, "model": job.model, "config": job.finetune, "device": pool.device}
+    estimated = pools.stream(pools.one_by_one(missing), EstimateUnit, settings, pool.options)
     num_left = sum(int(str(unit["count"])) for unit in missing)
     with progress.Bar("fisher examples", num_examples, num_examples - num_left) as bar:
         for row in estimated.iter_rows():

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -72,13 +71,23 @@ def one_by_one(rows: Iterable[dict[str, Any]]) -> ray.data.Dataset:
     return ray.data.from_items(blocks, override_num_blocks=len(blocks))
 
 
-@contextlib.contextmanager
-def telling() -> Iterator[None]:
-    """Inside, datasets pass on each row as soon as an actor yields it: a bar can count while a unit is worked on."""
+def stream(
+    units: ray.data.Dataset, actor: type, settings: Mapping[str, Any], options: Mapping[str, Any]
+) -> ray.data.Dataset:
+    """The rows that actors yield, each passed on as it is yielded, so that a bar can count within a unit.
+
+    Args:
+        units: from `one_by_one`.
+        actor: takes a table of one unit.
+        settings: what an actor is made with.
+        options: of a `Pool`.
+    """
     context = ray.data.DataContext.get_current().copy()
     context.target_max_block_size = 1
     with ray.data.DataContext.current(context):
-        yield
+        return units.map_batches(
+            actor, fn_constructor_kwargs=dict(settings), batch_size=1, batch_format="pyarrow", **options
+        )
 
 
 def memory(needed: int) -> int:

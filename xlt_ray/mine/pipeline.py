@@ -97,14 +97,8 @@ def _mine(mining: Mining, pairs: Sequence[Pair]) -> None:
 def _work(mining: Mining, folder: str, missing: list[Unit], pool: pools.Pool) -> None:
     if not missing:
         return
-    with pools.telling():
-        worked = pools.one_by_one(map(dataclasses.asdict, missing)).map_batches(
-            work.Worker,
-            fn_constructor_kwargs={"mining": mining, "folder": folder},
-            batch_size=1,
-            batch_format="pyarrow",
-            **pool.options,
-        )
+    rows = pools.one_by_one(map(dataclasses.asdict, missing))
+    worked = pools.stream(rows, work.Worker, {"mining": mining, "folder": folder}, pool.options)
     with progress.Bar(_TITLES[folder], sum(unit.num_pairs for unit in missing), 0) as bar:
         for row in worked.iter_rows():
             bar.advance(row["num_pairs"])

@@ -183,14 +183,8 @@ def _score_hits_of(row: dict[str, Any], scoring: Scoring) -> dict[str, int]:
 def _count(scoring: Scoring, missing: list[Unit], pool: Pool, num_pairs: int) -> None:
     if not missing:
         return
-    with pools.telling():
-        counted = pools.one_by_one(map(dataclasses.asdict, missing)).map_batches(
-            work.CountUnit,
-            fn_constructor_kwargs={"scoring": scoring},
-            batch_size=1,
-            batch_format="pyarrow",
-            **pool.options,
-        )
+    rows = pools.one_by_one(map(dataclasses.asdict, missing))
+    counted = pools.stream(rows, work.CountUnit, {"scoring": scoring}, pool.options)
     num_layers = 1 + len(scoring.config.layers)
     total, left = num_layers * num_pairs, num_layers * sum(unit.num_pairs for unit in missing)
     with progress.Bar("score pairs", total, total - left) as bar:

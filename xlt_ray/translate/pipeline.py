@@ -114,14 +114,8 @@ def _translate_missing(plan: TranslatePlan, units: Mapping[str, pa.Table]) -> No
     needed = functools.partial(cost.writing_memory, model_size(plan.job.model), longest, config)
     pool = pools.pool("translate", config.num_gpus, config.max_actors, len(missing), needed)
     blocks = ({"unit": unit, "rows": to_ipc(rows)} for unit, rows in missing.items())
-    with pools.telling():
-        written = pools.one_by_one(blocks).map_batches(
-            TranslateUnit,
-            fn_constructor_kwargs={"setup": _setup(plan), "device": pool.device},
-            batch_size=1,
-            batch_format="pyarrow",
-            **pool.options,
-        )
+    settings = {"setup": _setup(plan), "device": pool.device}
+    written = pools.stream(pools.one_by_one(blocks), TranslateUnit, settings, pool.options)
     with progress.Bar("translate", total, num_done) as bar:
         for row in written.iter_rows():
             bar.advance(row["num_rows"])

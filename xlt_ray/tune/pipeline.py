@@ -21,6 +21,7 @@ import ray.tune
 from xlt_ray.charts.style import to_png
 from xlt_ray.finetune import fisher
 from xlt_ray.finetune import pipeline as finetune
+from xlt_ray.finetune.plan import FinetunePlan
 from xlt_ray.job import cluster, pools, progress, resume
 from xlt_ray.job.settings import identity
 from xlt_ray.job.tracking import Tracker, track
@@ -87,11 +88,12 @@ def _run_missing(plan: TunePlan, before: Figures) -> None:
     halving = Halving(job.tune.grace, job.tune.reduction)
     for row in done:
         halving.record(row["trial"], [results.point(measured, job.tune) for measured in row["curve"]])
-    needed = _memory_needed(plan, missing)
+    trials = [plans.trial_plan(plan, number) for number in range(len(plan.trials))]
+    needed = _memory_needed([trials[number] for number in missing])
     workers = pools.workers("finetune", job.finetune.num_workers, job.finetune.num_gpus, needed)
     at_once = int(min(job.tune.max_concurrent or pools.most_groups(workers), len(missing)))
     collected = finetune.Collected()  # trials share their examples
-    works = [finetune.begin(plans.trial_plan(plan, number), collected)[0] for number in range(len(plan.trials))]
+    works = [finetune.begin(trial, collected)[0] for trial in trials]
     num_steps = [work.num_steps for work in works]
     scheduler = HalvingScheduler(halving, lambda measured: _point(plan, measured), num_steps)
     print(f"tune: {len(missing)} trials, {at_once} at a time", flush=True)
@@ -115,9 +117,8 @@ def _run_missing(plan: TunePlan, before: Figures) -> None:
     artifact.remove(_SEARCH)
 
 
-def _memory_needed(plan: TunePlan, missing: Sequence[int]) -> pools.Needed:
+def _memory_needed(trials: Sequence[FinetunePlan]) -> pools.Needed:
     """That of the trial that takes most: only some hold a Fisher."""
-    trials = [plans.trial_plan(plan, number) for number in missing]
     num_frames = finetune.longest(trials[0])
     each = [finetune.memory_needed(trial, num_frames) for trial in trials]
     return lambda device: max(needed(device) for needed in each)
