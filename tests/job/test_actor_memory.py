@@ -172,7 +172,7 @@ def test_an_estimator_of_the_fisher_takes_what_it_asks_for(tmp_path, model):
     assert taken_by(estimate, tmp_path, model) == pytest.approx(declared - PROCESS_BYTES, rel=0.3)
 
 
-@pytest.mark.parametrize(("batch_size", "ewc_lambda", "num_frames"), [(8, 0.0, 900), (2, 1.0, 300)])
+@pytest.mark.parametrize(("batch_size", "ewc_lambda", "num_frames"), [(8, 0.0, 900), (2, 1.0, 300), (1, 0.0, 100)])
 def test_a_training_worker_takes_what_it_asks_for(tmp_path, model, batch_size, ewc_lambda, num_frames):
     keep = {"ewc_lambda": ewc_lambda, "keep": ("es-en",)} if ewc_lambda else {}
     config = FinetuneConfig(batch_size=batch_size, **keep)
