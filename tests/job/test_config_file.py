@@ -126,6 +126,14 @@ def test_a_file_of_ones_own(tmp_path):
     assert not parse("--config", file, "--no-dry-run").dry_run
 
 
+@pytest.mark.parametrize("word", ["~", "null"])
+def test_null_is_a_word_where_it_is_quoted(tmp_path, word):
+    file = tmp_path / "own.yaml"
+    file.write_text(f"root: '{word}'\nembed:\n  num_sentences: {word}")
+    job = parse("--config", file, "--preset", "demo")
+    assert (job.root, job.embed.num_sentences) == (word, None)
+
+
 def test_a_file_may_start_from_a_preset(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text("preset: asterisk_100\nmodel: x/y")

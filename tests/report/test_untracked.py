@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def write_all(root: Path) -> None:
         figures = {"num_examples": {"learn": 9}, "num_steps": 120, "loss": {"first": 3.5, "last": 1.0}}
         figures |= {"dev_bleu": {"best": 20.0, "last": 17.5}, "penalty": None, "samples_per_s": 20.25}
         what = {"model": MODEL, "finetune": identity(config)}
-        tuned = finished(root, "finetune", name, figures, what)
+        tuned = finished(root, "finetune", name, figures, what, finetune=dataclasses.asdict(config))
         after = moved(0.5, gain)
         scores = figures_of(after, WER_BEFORE) | {"checkpoint": tuned.named, "alpha": 1.0, "source_prompt": None}
         scores |= {"kept": {"directions": compared(after), "gain": gain, "backward_transfer": -3.0}}

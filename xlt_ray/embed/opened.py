@@ -77,10 +77,8 @@ class OpenEmbeddings:
             )
         shard = [artifact.path("data", f"{unit}.parquet") for unit in self.rows["unit"].to_pylist()]
         places = list(zip(shard, self.rows["row"].to_pylist(), strict=True))
-        found = shards.read_frames(places, layer_column(layer))
-        kept = self.rows["num_frames" if with_silence else "num_valid"].to_pylist()
-        # Copies can be written, as torch.from_numpy asks, and hold no silence that nobody wants.
-        return [frames[:count].copy() for frames, count in zip(found, kept, strict=True)]
+        num_kept = self.rows["num_frames" if with_silence else "num_valid"].to_pylist()
+        return shards.read_frames(places, layer_column(layer), num_kept)
 
 
 def open_embeddings(uri: str, languages: Sequence[str] = (), split: str | None = None) -> OpenEmbeddings:

@@ -6,6 +6,7 @@ As words they go the way of every other flag, so they are read and checked in th
 from __future__ import annotations
 
 import json
+import re
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,6 +20,15 @@ from xlt_ray.store import storage
 
 _RECORDED = ("--num-layers",)
 """What config.json says beside settings."""
+
+
+class _Words(yaml.BaseLoader):
+    """Reads each value as it is written, but `null` and `~`: in YAML, the language `no` is false and 1e-5 a text."""
+
+
+_NULL = "tag:yaml.org,2002:null"
+_Words.add_implicit_resolver(_NULL, re.compile(r"^(?:~|null)$"), ["~", "n"])
+_Words.add_constructor(_NULL, lambda *_: None)
 
 
 def words(place: str, flags: Mapping[str, Any]) -> list[str]:
@@ -38,8 +48,7 @@ def _settings(place: str) -> Mapping[str, Any]:
     is_json = place.endswith(".json")
     try:
         text = storage.read_bytes(storage.absolute(place)).decode()
-        # BaseLoader reads words alone: in YAML, the language `no` would be false and 1e-5 a text.
-        found = json.loads(text) if is_json else yaml.load(text, Loader=yaml.BaseLoader)
+        found = json.loads(text) if is_json else yaml.load(text, Loader=_Words)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"--config {place} can't be read as {'JSON' if is_json else 'YAML'}: {_line(error)}") from None
     if isinstance(found, dict) and {"identity", "settings"} <= found.keys():
@@ -76,10 +85,10 @@ def _words(place: str, name: str, value: Any, flags: Mapping[str, Any]) -> list[
             raise UserError(f"--config {place}: {_key(name)} is {value!r}; give true or false")
         return [chosen]
     if typing.get_origin(hint) is tuple:
-        return [name, *map(_word, value if isinstance(value, list) else [value])]
+        return [name, *map(str, value if isinstance(value, list) else [value])]
     if typing.get_origin(hint) is typing.Annotated:
         return [f"{name}={_joined(value)}"]
-    return [f"{name}={_word(value)}"]
+    return [f"{name}={value}"]
 
 
 def _joined(value: Any) -> str:
@@ -88,10 +97,6 @@ def _joined(value: Any) -> str:
         low_high, several = value["bounds"], value["values"]
         return "..".join(map(str, low_high)) if low_high else _joined(several)
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _word(value: Any) -> str:
-    return "None" if value is None or value in ("null", "~") else str(value)
 
 
 def _key(name: str) -> str:

@@ -6,8 +6,16 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+from xlt_ray.job.tracking import Tracker
+
 _AGAINST = ("precision", "recall", "f1")
 _COUNTS = ("num_first", "num_second", "num_found", "num_mined")
+
+
+def log(tracker: Tracker, metrics: Mapping[str, Any]) -> None:
+    """The means, and a table of every pair of languages."""
+    tracker.metrics(keys(metrics))
+    tracker.table(table_columns(metrics), "mine.json")
 
 
 def keys(metrics: Mapping[str, Any]) -> dict[str, float]:

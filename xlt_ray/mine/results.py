@@ -14,9 +14,8 @@ from rich.table import Table
 from xlt_ray.job import pools
 from xlt_ray.job.commands import command, report_command
 from xlt_ray.job.tracking import Tracker
-from xlt_ray.mine import cost, work, written
+from xlt_ray.mine import cost, keys, work, written
 from xlt_ray.mine.config import MineConfig, MineJob
-from xlt_ray.mine.keys import keys, table_columns
 from xlt_ray.mine.plan import MinePlan
 from xlt_ray.mine.work import Mining
 from xlt_ray.mine.written import Mined
@@ -54,8 +53,7 @@ def finish(plan: MinePlan, mining: Mining, recordings: pa.Table, tracker: Tracke
     names = ["-".join(pair) for pair in job.pairs]
     content = "".join(f"{line}\n" for line in written.lines(_mined(artifact, names), recordings))
     artifact.write_bytes(written.NAME, content.encode())
-    tracker.metrics(keys(metrics))
-    tracker.table(table_columns(metrics), "mine.json")
+    keys.log(tracker, metrics)
     tracker.describe(f"{sentence(metrics)}\n\nArtifact: `{artifact.uri}`")
     artifact.merge_rejected()
     artifact.commit(

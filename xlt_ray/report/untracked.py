@@ -96,17 +96,13 @@ def _figures(
     tracker: Tracker, artifact: Artifact, metrics: Mapping[str, Any], seconds: float, model: Model | None
 ) -> None:
     """The figures of an artifact under the keys that its stage gives them."""
-    at = f"\n\nArtifact: `{artifact.uri}`"
     match artifact.stage:
         case "embed":
             embed.log(tracker, dict(metrics), artifact, seconds)
         case "retrieval":
-            tracker.metrics(retrieval.keys(metrics))
-            for file, columns in retrieval.tables(metrics).items():
-                tracker.table(columns, file)
+            retrieval.log(tracker, metrics)
         case "mine":
-            tracker.metrics(mine.keys(metrics))
-            tracker.table(mine.table_columns(metrics), "mine.json")
+            mine.log(tracker, metrics)
         case "fisher":
             tracker.metrics({f"fisher/{key}": value for key, value in metrics.items()})
         case "finetune":
@@ -115,10 +111,8 @@ def _figures(
             split = artifact.settings["translate"]["split"]
             hypotheses = scores.by_direction(artifact.tables())
             translate.log(tracker, dict(metrics), hypotheses, split, model.learned if model else ())
-            tracker.describe(translate.sentence(dict(metrics)) + at)
+            tracker.describe(f"{translate.sentence(dict(metrics))}\n\nArtifact: `{artifact.uri}`")
         case "tune":
-            tracker.metrics(tune.keys(dict(metrics)))
-            tracker.table(tune.columns(dict(metrics)), "trials.json")
-            tracker.describe(tune.sentence(dict(metrics)) + at)
+            tune.log(tracker, dict(metrics), artifact.uri)
         case "study":
             study.log(tracker, dict(metrics), artifact.uri)

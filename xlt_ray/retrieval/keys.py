@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from xlt_ray.job.tracking import Tracker
+
 _OVER_PAIRS = ("r1", "r5", "r10", "mrr", "chance_r1")
+
+
+def log(tracker: Tracker, metrics: Mapping[str, Any]) -> None:
+    """The means, and tables of every pair and every score."""
+    tracker.metrics(keys(metrics))
+    for file, columns in tables(metrics).items():
+        tracker.table(columns, file)
 
 
 def keys(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -16,9 +16,8 @@ from rich.table import Table
 from xlt_ray.charts.style import to_png
 from xlt_ray.job import pools
 from xlt_ray.job.tracking import Tracker
-from xlt_ray.retrieval import cost, matrices, plots, scores, seqsim, work
+from xlt_ray.retrieval import cost, keys, matrices, plots, scores, seqsim, work
 from xlt_ray.retrieval.config import RetrievalConfig
-from xlt_ray.retrieval.keys import keys, tables
 from xlt_ray.retrieval.plan import RetrievalPlan
 from xlt_ray.retrieval.units import read_strip
 from xlt_ray.retrieval.work import Scoring
@@ -58,9 +57,7 @@ def finish(plan: RetrievalPlan, scoring: Scoring, tracker: Tracker, started: flo
         found = {way: share for recall in recalls for way, share in artifact.read_json(recall).items()}
         metrics["candidates"] = {"num": job.retrieval.candidates, "recall": found}
     artifact.write_json("metrics.json", metrics)
-    tracker.metrics(keys(metrics))
-    for file, columns in tables(metrics).items():
-        tracker.table(columns, file)
+    keys.log(tracker, metrics)
     tracker.describe(f"{sentence(metrics)}\n\nArtifact: `{artifact.uri}`")
     _draw(scoring, summaries, metrics, tracker)
     artifact.merge_rejected()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from xlt_ray.job.tracking import Tracker
 from xlt_ray.metrics import rank_correlation
 from xlt_ray.tune.config import SCALES, Axis, TuneConfig
 from xlt_ray.tune.halving import Point, front
@@ -178,6 +179,13 @@ def _cells(trial: Row) -> list[str]:
     numbers = (trial["new_bleu"], trial["gain"], trial["old_bleu"])
     scores = [str(trial["num_steps"]), *(f"{number:.1f}" for number in numbers), _percent(trial["kept"])]
     return [*scores, "" if test["gain"] is None else f"{test['gain']:+.1f}", _percent(test["kept"])]
+
+
+def log(tracker: Tracker, figures: Row, uri: str) -> None:
+    """The figures as an MLflow run shows them: those of the chosen, and a table of the trials."""
+    tracker.metrics(keys(figures))
+    tracker.table(columns(figures), "trials.json")
+    tracker.describe(f"{sentence(figures)}\n\nArtifact: `{uri}`")
 
 
 def keys(figures: Row) -> dict[str, float]:
