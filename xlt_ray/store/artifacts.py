@@ -30,11 +30,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from xlt_ray.errors import Damaged, Unwritable, UserError
 from xlt_ray.store import lease, manifest, reading, storage, sums, workers
+from xlt_ray.store.patience import patient
 from xlt_ray.store.provenance import command, provenance
 from xlt_ray.store.schema import REJECTED, versions_of
 
@@ -270,15 +270,11 @@ class Artifact:
         """Delete a folder of intermediate files, if it is there; of "", all of the artifact."""
         if not folder:
             lease.give_back(self.uri)
-        filesystem, path = storage.locate(self.path(folder))
-        if filesystem.get_file_info(path).type == pafs.FileType.Directory:
-            filesystem.delete_dir(path)
+        storage.remove_folder(self.path(folder))
 
     def remove_file(self, relative: str) -> None:
         """Delete a file, if it is there."""
-        filesystem, path = storage.locate(self.path(relative))
-        if filesystem.get_file_info(path).type == pafs.FileType.File:
-            filesystem.delete_file(path)
+        storage.remove_file(self.path(relative))
 
     def reopen(self) -> None:
         """Undo a commit before its results are updated; the record of machines that computed is kept."""
@@ -430,6 +426,7 @@ def _is_whole(name: str) -> bool:
     return name.endswith(".parquet") and not name.startswith(".")
 
 
+@patient
 def count_rows(uri: str) -> int:
     """How many rows a Parquet file has, by its footer.
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from xlt_ray.errors import Damaged
 from xlt_ray.store import storage, sums
+from xlt_ray.store.patience import patient
 
 _KEEP_COMMAND = ("config.json", "manifest.json")
 _STORE_ERRORS = ("AWS Error", "google::cloud")  # of a store that does not answer; the file may be as it was
@@ -45,6 +46,7 @@ def bytes_of(uri: str, expected: sums.Sum | None) -> bytes:
     return data
 
 
+@patient
 def table_of(uri: str, expected: sums.Sum | None = None, **options: Any) -> pa.Table:
     """Read one Parquet file; `options` go to pyarrow's `read_table`.
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from xlt_ray.errors import UserError
 from xlt_ray.languages import Direction
 from xlt_ray.store import storage
+from xlt_ray.store.patience import patient
 from xlt_ray.store.reading import reading
 from xlt_ray.store.schema import REJECTED
 
@@ -106,6 +107,7 @@ def without_reference(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
     return rows.filter(known), rejected
 
 
+@patient
 def read_frames(
     places: Sequence[tuple[str, int]], column: str = "frames", num_kept: Sequence[int] | None = None
 ) -> list[npt.NDArray[np.float16]]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from xlt_ray.errors import Unwritable, UserError
+from xlt_ray.store.patience import patient
 
 REMOTE_SCHEMES = ("s3", "gs", "gcs", "hf")
 
@@ -65,12 +66,14 @@ def locate(uri: str) -> tuple[pafs.FileSystem, str]:
     return _remote_filesystem(scheme, rest.split("/", 1)[0]), rest.rstrip("/")
 
 
+@patient
 def exists(uri: str) -> bool:
     """Whether a file or directory is there."""
     filesystem, path = locate(uri)
     return bool(filesystem.get_file_info(path).type != pafs.FileType.NotFound)
 
 
+@patient
 def read_bytes(uri: str) -> bytes:
     """The whole content of one file.
 
@@ -82,8 +85,9 @@ def read_bytes(uri: str) -> bytes:
         return bytes(stream.read())
 
 
-def list_files(uri: str, *, recursive: bool = False) -> Iterator[str]:
-    """Paths of the files in a directory, sorted, each in the form that `uri` has; nothing if it is not there.
+@patient
+def list_files(uri: str, *, recursive: bool = False) -> list[str]:
+    """Paths of the files in a directory, sorted, each in the form that `uri` has; [] if it is not there.
 
     Raises:
         UserError: where the Hub does not answer.
@@ -100,11 +104,10 @@ def list_files(uri: str, *, recursive: bool = False) -> Iterator[str]:
         raise UserError(
             f"{uri} can't be read ({type(error).__name__}); is the Hub in reach? Else give a copy of your own"
         ) from error
-    for info in sorted(found, key=lambda info: str(info.path)):
-        if info.type == pafs.FileType.File:
-            yield prefix + info.path
+    return sorted(prefix + info.path for info in found if info.type == pafs.FileType.File)
 
 
+@patient
 def list_folders(uri: str) -> list[str]:
     """Names of the directories in a directory, sorted; none if it is not there."""
     filesystem, path = locate(uri)
@@ -112,6 +115,7 @@ def list_folders(uri: str) -> list[str]:
     return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
 
 
+@patient
 def sizes(uri: str) -> dict[str, int]:
     """Bytes of every file in a directory and below it, by its path inside; {} if it is not there."""
     filesystem, path = locate(uri)
@@ -120,6 +124,7 @@ def sizes(uri: str) -> dict[str, int]:
     return {info.path.removeprefix(prefix): info.size for info in found if info.type == pafs.FileType.File}
 
 
+@patient
 def write_bytes(uri: str, data: bytes | memoryview) -> None:
     """Write a file that takes its name only after its last byte: by a rename on disks, one upload in object stores.
 
@@ -136,6 +141,23 @@ def write_bytes(uri: str, data: bytes | memoryview) -> None:
         stream.write(data)
 
 
+@patient
+def remove_file(uri: str) -> None:
+    """Delete a file, if it is there."""
+    filesystem, path = locate(uri)
+    if filesystem.get_file_info(path).type == pafs.FileType.File:
+        filesystem.delete_file(path)
+
+
+@patient
+def remove_folder(uri: str) -> None:
+    """Delete a folder with all that is in it, if it is there."""
+    filesystem, path = locate(uri)
+    if filesystem.get_file_info(path).type == pafs.FileType.Directory:
+        filesystem.delete_dir(path)
+
+
+@patient
 def copy_file(source: Path, uri: str) -> None:
     """Copy a local file of any size, in pieces; it appears whole or not at all.
 

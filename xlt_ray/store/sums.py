@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xlt_ray.store import storage
+from xlt_ray.store.patience import patient
 
 FOLDER = "sums"
 
@@ -35,6 +36,7 @@ def of_bytes(data: bytes | memoryview) -> Sum:
     return Sum(len(data), hashlib.sha256(data).hexdigest())
 
 
+@patient
 def of_file(uri: str) -> Sum:
     """Checksum and size of a file, read in pieces.
 

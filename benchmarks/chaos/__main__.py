@@ -1,0 +1,75 @@
+r"""Breaks running jobs in every way that a cluster knows, runs them again, and counts what is lost by it.
+
+    python -m benchmarks.chaos                               # about 25 minutes on 2 cores
+    python -m benchmarks.chaos --seed 7 --kills 10           # other moments, ten of each kind in each stage
+    python -m benchmarks.chaos --only driver --stages tune
+
+Each stage first runs undisturbed. Then it is disturbed at random moments until it is done, and its root must hold the
+same rows, figures and weights. Writes {folder}/chaos.json and prints a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.chaos import trials, world
+
+
+def main() -> None:
+    """Run undisturbed, disturb, print the table; exit code 1 when anything is lost."""
+    options = _options()
+    folder = Path(options.folder or tempfile.mkdtemp(prefix="chaos-"))
+    found = []
+    for trial in trials.plan(world.build(folder), options.seed, options.kills, options.stages, options.only):
+        result = trial()
+        found.append(result)
+        print(f"chaos: {result.line}", flush=True)
+    (folder / "chaos.json").write_text(json.dumps([dataclasses.asdict(result) for result in found], indent=1))
+    _show(found, options.seed)
+    print(f"chaos: what the jobs said is in {folder}/logs")
+    is_well = all(result.is_equal for result in found)
+    if is_well and not options.folder:
+        shutil.rmtree(folder)
+    sys.exit(not is_well)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments (0)")
+    parser.add_argument("--kills", type=int, default=3, help="kills of each kind in each stage (3)")
+    parser.add_argument("--stages", nargs="+", choices=world.STAGES, default=list(world.STAGES), help="stages (all)")
+    parser.add_argument("--only", nargs="+", choices=trials.FAULTS, default=list(trials.FAULTS), help="faults (all)")
+    parser.add_argument("--folder", help="where everything goes; kept (a temporary one, deleted when all is well)")
+    return parser.parse_args()
+
+
+def _show(found: list[trials.Result], seed: int) -> None:
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    title = f"chaos: seed {seed}, commit {commit}, {machine}, {time.strftime('%Y-%m-%d')}"
+    table = Table(title=title, title_justify="left")
+    for column in ("fault", "stage"):
+        table.add_column(column)
+    for column in ("struck", "runs", "ended by it", "tracebacks", "rows lost", "rows more", "equal"):
+        table.add_column(column, justify="right")
+    for result in found:
+        counts = (result.struck, result.runs, result.num_ended, result.num_tracebacks, result.num_lost, result.num_more)
+        table.add_row(result.fault, result.stage, *map(str, counts), "yes" if result.is_equal else "NO")
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()

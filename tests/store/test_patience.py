@@ -1,0 +1,81 @@
+"""A store that fails for a while is asked again; what no patience mends is said at once."""
+
+import hashlib
+
+import pyarrow as pa
+import pytest
+
+from benchmarks.chaos import store
+from xlt_ray.store import artifacts, patience, storage
+
+SLOW_DOWN = "When reading information for key 'x' in bucket 'b': AWS Error SLOW_DOWN during HeadObject operation"
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(patience, "FIRST_S", 0.001)
+    monkeypatch.setattr(patience, "MOST_S", 0.002)
+
+
+def failing(errors):
+    """A function that raises these errors first; how often it was called."""
+    calls = []
+
+    def ask():
+        calls.append(0)
+        if len(calls) <= len(errors):
+            raise OSError(errors[len(calls) - 1])
+        return "answer"
+
+    return patience.patient(ask), calls
+
+
+def test_it_asks_until_there_is_an_answer(quick):
+    ask, calls = failing([SLOW_DOWN, "AWS Error UNKNOWN (HTTP status 502) during PutObject operation"])
+    assert ask() == "answer"
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("error", ["AWS Error ACCESS_DENIED during GetObject", "[Errno 13] Permission denied: '/r'"])
+def test_what_stays_wrong_is_raised_at_once(quick, error):
+    ask, calls = failing([error] * 2)
+    with pytest.raises(OSError, match=error.split("]")[-1]):
+        ask()
+    assert len(calls) == 1
+
+
+def test_it_tells_that_it_waits_and_gives_up(quick, monkeypatch, capsys):
+    monkeypatch.setattr(patience, "LONGEST_S", 0.2)
+    monkeypatch.setattr(patience, "TELL_S", 0.05)
+    ask, calls = failing([SLOW_DOWN] * 10_000)
+    with pytest.raises(OSError, match="SLOW_DOWN"):
+        ask()
+    told = capsys.readouterr().out.splitlines()
+    assert 1 <= len(told) <= 4
+    assert all(line.startswith("the store fails, trying again for 0 s: ") and SLOW_DOWN in line for line in told)
+    assert len(calls) > 5
+
+
+def test_an_artifact_is_written_and_read_in_a_store_that_often_fails(monkeypatch):
+    """Files shorter than the text of an error, which Arrow does not ask for again, among them."""
+    with store.bucket() as bucket:
+        door = store.Store(bucket.url, seed=1, rates={"slow down": 0.15, "error": 0.15})
+        for name, value in door.environment.items():
+            monkeypatch.setenv(name, value)
+        storage._remote_filesystem.cache_clear()
+        artifact = artifacts.plan(f"s3://{store.BUCKET}/runs", "embed", "a", {"x": 1}, {})
+        artifact.begin()
+        units = [f"u{number}" for number in range(6)]
+        for number, unit in enumerate(units):
+            artifact.write_table(f"data/{unit}.parquet", pa.table({"x": [number]}))
+            artifact.write_bytes(f"small/{unit}", bytes([number]))
+        artifact.merge_rejected()
+        artifact.commit(units=dict.fromkeys(units, 1), num_rows_in=6, inputs={}, seconds=0)
+        found = artifacts.find(f"s3://{store.BUCKET}/runs", "embed", "a")
+        assert [artifacts.read_table(uri).to_pydict() for uri in found.files()] == [{"x": [n]} for n in range(6)]
+        smalls = [storage.read_bytes(found.path("small", unit)) for unit in units]
+        assert hashlib.sha256(b"".join(smalls)).digest() == hashlib.sha256(bytes(range(6))).digest()
+        assert door.faults["slow down"] > 5
+        assert door.faults["error"] > 5
+        door.close()
+    storage._remote_filesystem.cache_clear()

@@ -1,0 +1,47 @@
+"""Object stores that fail for a while: they are asked again, and the user is told what the job waits for."""
+
+from __future__ import annotations
+
+import functools
+import random
+import re
+import time
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+LONGEST_S = 180.0
+TELL_S = 20.0
+FIRST_S, MOST_S = 0.25, 20.0
+"""Seconds between two tries double from the first to the most, as S3 asks of its clients; each is drawn at random."""
+
+# Arrow and the SDK try ten times within half a minute. They give up at once where the text of an error is longer than
+# the object that was asked for ("Failed to flush response stream"), and where an object is replaced while it is read.
+_PASSING = re.compile(
+    r"AWS Error (INTERNAL_FAILURE|SERVICE_UNAVAILABLE|SLOW_DOWN|THROTTLING|REQUEST_TIMEOUT)|HTTP status 5\d\d"
+)
+
+
+def patient(ask: Callable[P, R]) -> Callable[P, R]:
+    """Let a function that asks an object store do so again, for `LONGEST_S` seconds, where the store is at fault."""
+
+    @functools.wraps(ask)
+    def asks_again(*args: P.args, **kwargs: P.kwargs) -> R:
+        began = told = time.monotonic()
+        pause = FIRST_S
+        while True:
+            try:
+                return ask(*args, **kwargs)
+            except OSError as error:
+                waited = time.monotonic() - began
+                if waited > LONGEST_S or not _PASSING.search(str(error)):
+                    raise
+                if time.monotonic() - told > TELL_S:
+                    told = time.monotonic()
+                    print(f"the store fails, trying again for {LONGEST_S - waited:.0f} s: {error}", flush=True)
+            time.sleep(random.uniform(0.5, 1) * pause)
+            pause = min(2 * pause, MOST_S)
+
+    return asks_again
