@@ -5,13 +5,19 @@ import time
 _START = time.monotonic()
 _JUMPS = ((6.0, -86_400.0), (12.0, 86_400.0), (18.0, 0.0))
 """From so many seconds after the start of a process on, how many seconds its clock is wrong."""
-_now, _now_ns = time.time, time.time_ns
 
 
-def _wrong() -> float:
-    age = time.monotonic() - _START
-    return next((by for begins, by in reversed(_JUMPS) if age >= begins), 0.0)
+def _wrong_clock(name: str, per_second: int) -> None:
+    right = getattr(time, name)
+
+    def clock() -> float:
+        age = time.monotonic() - _START
+        wrong = next((by for begins, by in reversed(_JUMPS) if age >= begins), 0.0)
+        return right() + type(right())(wrong * per_second)
+
+    clock.__module__, clock.__name__, clock.__qualname__ = "time", name, name  # pickled by name, as the right one is
+    setattr(time, name, clock)
 
 
-time.time = lambda: _now() + _wrong()
-time.time_ns = lambda: _now_ns() + int(_wrong() * 1e9)
+_wrong_clock("time", 1)
+_wrong_clock("time_ns", 10**9)
