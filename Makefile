@@ -11,14 +11,15 @@ PIP_WHEEL := $(BIN)/pip wheel --no-input --disable-pip-version-check -c constrai
 COUNTED := | awk '/^Collecting/ { if (++n % 50 == 0) { print "setup: " n " packages found"; fflush() } } \
   /^Installing collected/ { print "setup: " n " packages found, installing them"; fflush() }'
 BENCH ?=
-CHAOS_ROUNDS ?= 3
+CHAOS_ARGS ?=
 JOB ?= jobs/retrieval.py
+NODES_ARGS ?=
 PYTEST_ARGS ?=
 REHEARSAL_ARGS ?=
 WHEELS ?= -r constraints.txt "setuptools>=77" ".[gpu,demo]"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo submit test test-fast test-ray test-real corpora rehearsal check check-deploy docs wheelhouse bench chaos
+.PHONY: help setup demo submit test test-fast test-ray test-real corpora rehearsal check check-deploy docs wheelhouse bench chaos nodes
 .SILENT:
 
 help: ## show this list
@@ -113,9 +114,8 @@ $(VENV)/.installed-bench: $(INSTALLED)
 	$(PIP) -e ".[bench]"
 	touch $@
 
-# A kill hits another moment every time, so one green round shows little.
-chaos: $(INSTALLED) ## kill running jobs and resume them, CHAOS_ROUNDS times (3)
-	for round in $$(seq $(CHAOS_ROUNDS)); do \
-	  echo "chaos: round $$round of $(CHAOS_ROUNDS)"; \
-	  $(BIN)/pytest tests/ray/test_resume.py $(PYTEST_ARGS) || exit 1; \
-	done
+chaos: $(INSTALLED) ## break running jobs in every way, count what is lost (CHAOS_ARGS="--seed 7 --kills 10")
+	$(BIN)/python -m benchmarks.chaos $(CHAOS_ARGS)
+
+nodes: $(INSTALLED) ## every job on a cluster that grows from no node and shrinks to none (NODES_ARGS="--only embed")
+	$(BIN)/python -m benchmarks.chaos.nodes $(NODES_ARGS)

@@ -1,7 +1,7 @@
 r"""Nodes over time: each job runs on a cluster that has none, and that Ray's own autoscaler lets grow and shrink.
 
-    python -m benchmarks.nodes                       # about 10 minutes on 2 cores
-    python -m benchmarks.nodes --only embed tune
+    python -m benchmarks.chaos.nodes                       # about 10 minutes on 2 cores
+    python -m benchmarks.chaos.nodes --only embed tune
 
 The nodes are fake: raylets on this machine, of one CPU each, two at most. The autoscaler, its version 2, is real.
 """

@@ -1,0 +1,85 @@
+"""`make chaos` must see what is lost, doubled or changed, and must not see what the clock alone decides."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.chaos import clock, content, faults
+from benchmarks.chaos.trials import Result
+
+
+@pytest.fixture
+def root(tmp_path):
+    data = tmp_path / "embed" / "a" / "data"
+    data.mkdir(parents=True)
+    write(data, [{"utterance_id": name, "frames": name.encode(), "seconds": 1.0} for name in "uvw"])
+    (tmp_path / "embed" / "a" / "config.json").write_text("{}")
+    (tmp_path / "embed" / "a" / "metrics.json").write_text(json.dumps({"r1": 0.5, "took": {"train_s": 3, "bleu": 2}}))
+    return tmp_path
+
+
+def write(folder, rows):
+    pq.write_table(pa.Table.from_pylist(rows), folder / "u.parquet")
+
+
+def test_a_row_that_is_gone_doubled_or_changed_is_seen(root):
+    calm = content.rows(root)
+    assert calm.total() == 5
+    data = root / "embed" / "a" / "data"
+    for names, num_lost, num_more in (("uv", 1, 0), ("uvww", 0, 1), ("uvx", 1, 1)):
+        write(data, [{"utterance_id": name, "frames": name.encode(), "seconds": 2.0} for name in names])
+        now = content.rows(root)
+        assert ((calm - now).total(), (now - calm).total()) == (num_lost, num_more)
+    write(data, [{"utterance_id": name, "frames": b"other", "seconds": 1.0} for name in "uvw"])
+    assert (calm - content.rows(root)).total() == 3
+
+
+def test_another_figure_is_seen_and_another_time_is_not(root):
+    calm = content.rows(root)
+    file = root / "embed" / "a" / "metrics.json"
+    file.write_text(json.dumps({"r1": 0.5, "took": {"train_s": 99, "bleu": 2}}))
+    assert content.rows(root) == calm
+    file.write_text(json.dumps({"r1": 0.6, "took": {"train_s": 3, "bleu": 2}}))
+    assert (calm - content.rows(root)).total() == 1
+
+
+def test_an_artifact_without_its_manifest_is_unfinished(root):
+    result = Result("driver", "embed")
+    assert result.is_equal
+    result.unfinished += content.unfinished(root)
+    assert result.unfinished == ["embed/a"]
+    assert not result.is_equal
+    (root / "embed" / "a" / "manifest.json").write_text("{}")
+    assert content.unfinished(root) == []
+
+
+def test_only_processes_of_ray_that_work_are_killed():
+    title = "import time; print(flush=True); time.sleep(60)"
+    driver = f"import subprocess, sys; subprocess.run(['ray::{{}}', '-c', {title!r}], executable=sys.executable)"
+    for name, met in (("IDLE", ""), ("Encode(Unit)", "Encode")):
+        with subprocess.Popen([sys.executable, "-c", driver.format(name)], stdout=subprocess.PIPE) as job:
+            job.stdout.readline()
+            assert faults.kill_worker(job, faults.random.Random(0)) == met
+            job.kill() if not met else job.wait(10)
+            for child, _ in [] if met else list(faults.descendants(faults.psutil.Process())):
+                child.kill()
+
+
+def test_the_clock_jumps_and_can_be_pickled():
+    code = "import pickle, time; began = time.monotonic(); first = time.time(); time.monotonic = lambda: began + {0}; "
+    code += "print(round(time.time() - first), pickle.loads(pickle.dumps(time.time)) is time.time)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(clock.__path__[0]))}
+    for after, jump in ((0, 0), (7, -86_400), (13, 86_400), (20, 0)):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(after)], env=environment, capture_output=True, text=True, check=True
+        )
+        wrong, is_same = done.stdout.split()
+        assert (abs(int(wrong) - jump) <= 1, is_same) == (True, "True")
+    assert time.time.__module__ == "time"
