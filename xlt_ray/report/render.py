@@ -11,11 +11,13 @@ from typing import Any
 
 import jinja2
 
-from xlt_ray.charts.plane import path
+from xlt_ray.charts.plane import symbol
+from xlt_ray.charts.style import DARK, LIGHT
+from xlt_ray.charts.svg import to_svg
 from xlt_ray.finetune.section import highest_dev, highest_loss
 from xlt_ray.report import clips
 from xlt_ray.report.collect import STAGES, Artifact, Results
-from xlt_ray.study.section import predictor_name, scatter
+from xlt_ray.study.section import predictor_name, predictor_scatter
 from xlt_ray.translate.distance import distance_correlation, distance_scatter, has_unseen, unseen_languages
 from xlt_ray.translate.pareto import pareto
 from xlt_ray.translate.recipe import general
@@ -140,12 +142,15 @@ def _environment() -> jinja2.Environment:
         data_uri,
         embedded,
     )
-    drawn = (path, pareto, trial_plane, scatter, highest_loss, highest_dev, distance_scatter)
+    drawn = (to_svg, pareto, trial_plane, predictor_scatter, highest_loss, highest_dev, distance_scatter)
     named = (general, objective_name, setting_name, setting_value, predictor_name)
     unseen = (unseen_languages, distance_correlation)
     environment.filters |= {function.__name__: function for function in (*filters, *drawn, *named, *unseen)}
     environment.tests["unseen"] = has_unseen
     environment.globals |= {
+        "light": LIGHT,
+        "dark": DARK,
+        "symbol": symbol,
         "seconds_of_clips": clips.MAX_SECONDS,
         "clips_limit": clips.MAX_CLIPS,
         "bytes_of_clips": clips.MAX_BYTES,
