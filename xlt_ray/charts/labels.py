@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from xlt_ray.charts.plane import freeze
+from xlt_ray.charts.plane import Place, freeze
 from xlt_ray.charts.style import LIGHT
-from xlt_ray.charts.svg import shown, tag
+from xlt_ray.charts.svg import any_script, tag
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,59 +22,81 @@ _SIDES = (
     *((4, 8, "left", "bottom"), (-4, 8, "right", "bottom"), (4, -8, "left", "top"), (-4, -8, "right", "top")),
 )
 """Right, left, above, below, then the four corners: how far from the mark, and which side of the text is there."""
+_BEFORE = {"left": 0.0, "bottom": 0.0, "center": 0.5, "right": 1.0, "top": 1.0}
+"""The share of a text that lies before the side it is held by."""
+
+Side = tuple[float, float, str, str]
 
 
-def cut(text: str) -> str:
-    """The text, short enough for a label."""
-    return shown(text if len(text) <= _MAX_LABEL else text[: _MAX_LABEL - 1] + "…")
-
-
-def label_marks(axes: Axes, texts: Sequence[tuple[tuple[float, float], str]]) -> None:
+def label_marks(axes: Axes, texts: Sequence[tuple[Place, str]]) -> None:
     """Write texts beside their marks where they cover no mark, no other text, and no edge; leave out the others.
 
     Of such places the first that fewest lines cross is taken.
 
     Args:
-        axes: with all marks and lines on it, in their final limits.
+        axes: with all marks and lines on it; its limits stay as they are now.
         texts: each with the place of its mark.
     """
+    freeze(axes)
+    lines, taken = _lines_and_marks(axes)
+    for place, text in texts:
+        note = _note(axes, place, text)
+        boxes = _boxes(note, *axes.transData.transform(place))
+        free = {side: box for side, box in boxes.items() if _is_free(box, axes.bbox, taken)}
+        if not free:
+            note.remove()
+            continue
+        x, y, across, up = side = _least_crossed(free, lines)
+        note.set(position=(x, y), horizontalalignment=across, verticalalignment=up)
+        taken.append(free[side])
+
+
+def _lines_and_marks(axes: Axes) -> tuple[list[Path], list[Bbox]]:
+    """The lines on the axes, and the squares that its marks take."""
     from matplotlib.transforms import Bbox
 
-    freeze(axes)
-    paths = [(line, line.get_transform().transform_path(line.get_path())) for line in axes.lines]
-    lines = [path for _, path in paths if len(path.vertices) > 1]
-    marked = [(line, path) for line, path in paths if line.get_marker() != "None"]
-    marks = [at for line, path in marked for at in path.vertices[line.get_markevery() or slice(None)]]
-    taken = [Bbox.from_extents(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for x, y in marks]
-    for place, text in texts:
-        look = {"fontsize": 11, "color": LIGHT["ink"], "zorder": 5, "parse_math": False}
-        note = axes.annotate(cut(text), place, (0, 0), textcoords="offset points", **look)
-        tag(note, "label")
-        if box := _settle(note, lines, taken):
-            taken.append(box)
-        else:
-            note.remove()
+    lines, marks = [], []
+    for line in axes.lines:
+        path = line.get_transform().transform_path(line.get_path())
+        if len(path.vertices) > 1:
+            lines.append(path)
+        if line.get_marker() != "None":
+            places = path.vertices[line.get_markevery() or slice(None)]
+            marks += [Bbox.from_extents(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for x, y in places]
+    return lines, marks
 
 
-def _settle(note: Annotation, lines: Sequence[Path], taken: Sequence[Bbox]) -> Bbox | None:
-    """Put the text where it covers nothing and fewest lines cross it; where it then is, None where all is taken."""
-    crossings = {}
-    for side in _SIDES:
-        box = _move(note, side)
-        if _is_free(box, note.axes.bbox, taken):
-            crossings[side] = sum(line.intersects_bbox(box, filled=False) for line in lines)
-            if not crossings[side]:
-                return box
-    return _move(note, min(crossings, key=crossings.__getitem__)) if crossings else None
+def _note(axes: Axes, place: Place, text: str) -> Annotation:
+    cut = text if len(text) <= _MAX_LABEL else text[: _MAX_LABEL - 1] + "…"
+    look = {"fontsize": 11, "color": LIGHT["ink"], "zorder": 5, "parse_math": False}
+    note = axes.annotate(cut, place, (0, 0), textcoords="offset points", **look)
+    tag(note, "label")
+    return note
 
 
-def _move(note: Annotation, side: tuple[float, float, str, str]) -> Bbox:
-    """Put the text on that side of its mark; where it then is."""
-    x, y, across, up = side
-    note.set(position=(x, y), horizontalalignment=across, verticalalignment=up)
-    return note.get_window_extent()
+def _boxes(note: Annotation, x: float, y: float) -> dict[Side, Bbox]:
+    """Where the text is on each side of a mark at (x, y)."""
+    from matplotlib.transforms import Bbox
+
+    with any_script():
+        width, height = note.get_window_extent().size
+    return {
+        side: Bbox.from_bounds(
+            x + side[0] - _BEFORE[side[2]] * width, y + side[1] - _BEFORE[side[3]] * height, width, height
+        )
+        for side in _SIDES
+    }
 
 
 def _is_free(box: Bbox, edges: Bbox, taken: Sequence[Bbox]) -> bool:
     is_inside = edges.x0 <= box.x0 and box.x1 <= edges.x1 and edges.y0 <= box.y0 and box.y1 <= edges.y1
     return is_inside and not box.count_overlaps(taken)
+
+
+def _least_crossed(free: Mapping[Side, Bbox], lines: Sequence[Path]) -> Side:
+    crossings = {}
+    for side, box in free.items():
+        crossings[side] = sum(line.intersects_bbox(box, filled=False) for line in lines)
+        if not crossings[side]:
+            break
+    return min(crossings, key=crossings.__getitem__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import warnings
@@ -22,14 +23,9 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 _NOTHING = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
-def shown(text: str) -> str:
-    """The text without characters that XML has no place for."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
-
-
 def tag(artist: Artist, kind: str, title: str = "") -> None:
     """Give what an artist draws the class `kind` and a tooltip."""
-    artist.set_gid(f"{kind}:{shown(title)}")
+    artist.set_gid(f"{kind}:{title}")
 
 
 def to_svg(figure: Figure, kind: str, label: str = "") -> Markup:
@@ -40,28 +36,38 @@ def to_svg(figure: Figure, kind: str, label: str = "") -> Markup:
         kind: class of the element.
         label: what a screen reader says; a figure without one is hidden from it.
     """
-    drawn = ElementTree.fromstring(_write(figure))
+    drawn = ElementTree.fromstring(_in_xml(_write(figure)))
     markers = {of.get("id", ""): of for of in drawn.iter() if of.get("id") and _name(of) == "path"}
-    said = {"role": "img", "aria-label": shown(label)} if label else {"aria-hidden": "true"}
+    said = {"role": "img", "aria-label": _in_xml(label)} if label else {"aria-hidden": "true"}
     element = ElementTree.Element("svg", {"class": kind, "viewBox": drawn.attrib["viewBox"]} | said)
     element.extend(part for child in drawn for part in _plain(child, markers))
     return Markup(ElementTree.tostring(element, encoding="unicode"))
 
 
-def _write(figure: Figure) -> bytes:
+@contextlib.contextmanager
+def any_script() -> Iterator[None]:
+    """Let text be in a script that matplotlib's font lacks: the page has other fonts."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
+def _in_xml(text: str) -> str:
+    """The text without the characters that XML has no place for."""
+    return re.sub("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
+
+
+def _write(figure: Figure) -> str:
     import matplotlib
 
-    for artist in figure.findobj():
-        artist.set_clip_on(False)  # what is drawn is inside the axes, and clipping would need ids
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "path.simplify": False}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the browser has its own
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "path.simplify": False}), any_script():
         figure.savefig(buffer, format="svg", metadata=_NOTHING)
     return buffer.getvalue()
 
 
 def _plain(element: ElementTree.Element, markers: Mapping[str, ElementTree.Element]) -> Iterator[ElementTree.Element]:
-    """The element without what the page does not need: groups without a tag, definitions, fonts, long numbers."""
+    """The element without groups that have no tag, and without definitions and clipping, which would need ids."""
     name = _name(element)
     if name in ("defs", "metadata"):
         return
