@@ -31,7 +31,7 @@ Side = tuple[float, float, str, str]
 def label_marks(axes: Axes, texts: Sequence[tuple[Place, str]]) -> None:
     """Write texts beside their marks where they cover no mark, no other text, and no edge; leave out the others.
 
-    Of such places the first that fewest lines cross is taken.
+    Those with the least room go first, each to the first place that fewest lines cross.
 
     Args:
         axes: with all marks and lines on it; its limits stay as they are now.
@@ -39,10 +39,10 @@ def label_marks(axes: Axes, texts: Sequence[tuple[Place, str]]) -> None:
     """
     freeze(axes)
     lines, taken = _lines_and_marks(axes)
-    for place, text in texts:
-        note = _note(axes, place, text)
-        boxes = _boxes(note, *axes.transData.transform(place))
-        free = {side: box for side, box in boxes.items() if _is_free(box, axes.bbox, taken)}
+    notes = [_note(axes, place, text) for place, text in texts]
+    boxes = {note: _boxes(note, *axes.transData.transform(note.xy)) for note in notes}
+    for note in sorted(notes, key=lambda note: len(_free(boxes[note], axes.bbox, taken))):
+        free = _free(boxes[note], axes.bbox, taken)
         if not free:
             note.remove()
             continue
@@ -88,9 +88,13 @@ def _boxes(note: Annotation, x: float, y: float) -> dict[Side, Bbox]:
     }
 
 
-def _is_free(box: Bbox, edges: Bbox, taken: Sequence[Bbox]) -> bool:
-    is_inside = edges.x0 <= box.x0 and box.x1 <= edges.x1 and edges.y0 <= box.y0 and box.y1 <= edges.y1
-    return is_inside and not box.count_overlaps(taken)
+def _free(boxes: Mapping[Side, Bbox], edges: Bbox, taken: Sequence[Bbox]) -> dict[Side, Bbox]:
+    return {
+        side: box
+        for side, box in boxes.items()
+        if edges.x0 <= box.x0 and box.x1 <= edges.x1 and edges.y0 <= box.y0 and box.y1 <= edges.y1
+        if not box.count_overlaps(taken)
+    }
 
 
 def _least_crossed(free: Mapping[Side, Bbox], lines: Sequence[Path]) -> Side:
