@@ -83,8 +83,8 @@ def pair(text: str) -> Point:
 
 def extent(text: ElementTree.Element) -> Box:
     """By the widths of Pillow, in the font that matplotlib reckons with."""
-    size = float(re.findall(r"font-size:([\d.]+)px", text.attrib["style"])[0])
-    (anchor,) = re.findall(r"text-anchor:(\w+)", text.attrib["style"])
+    size = float(re.findall(r"font-size: ([\d.]+)px", text.attrib["style"])[0])
+    (anchor,) = re.findall(r"text-anchor: (\w+)", text.attrib["style"])
     font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 100)
     width = font.getlength(text.text or "") * size / 100
     left = float(text.attrib["x"]) - {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor] * width

@@ -755,6 +755,17 @@ def test_hostile_names_of_runs_are_text(tmp_path: Path) -> None:
     assert page.open == []
 
 
+def test_plots_of_names_that_the_font_of_matplotlib_lacks_are_quiet(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    name = "语言 \u05e9 $x^2$ \x1b"
+    checkpoint = {"name": name, "fingerprint": write_finetune(tmp_path, name, FinetuneConfig())}
+    write_translate(tmp_path, name, write_baseline(tmp_path), moved(0.5, 2.0), checkpoint)
+    (plane,) = re.findall(r'<svg class="plane".*?</svg>', render(collect(str(tmp_path))), re.DOTALL)
+    assert [*Drawn(plane).labels] == [name.replace("\x1b", "\ufffd")]
+    assert not [str(warning.message) for warning in recwarn if "Glyph" in str(warning.message)]
+
+
 def test_figures_as_the_translate_stage_writes_them(tmp_path: Path) -> None:
     """The keys that this page reads are those that the stage writes."""
     said = {

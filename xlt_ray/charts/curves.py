@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xlt_ray.charts.plane import Place, new_plot
 from xlt_ray.charts.style import LIGHT
@@ -38,7 +38,7 @@ def curves(lines: Sequence[Curve], num_steps: int, highest: float, best_step: in
     figure, axes = new_plot(244, 92, 2, 242, 4, 74)
     axes.set_axis_off()
     axes.set(xlim=(0, num_steps), ylim=(0, highest))
-    below = {"textcoords": "offset points", "va": "baseline", "fontsize": 10.5, "color": LIGHT["muted"]}
+    below: dict[str, Any] = {"textcoords": "offset points", "va": "baseline", "fontsize": 10.5, "color": LIGHT["muted"]}
     axes.annotate("0", (0, 0), (0, -13), ha="left", **below)
     axes.annotate(f"{num_steps:,} steps", (num_steps, 0), (0, -13), ha="right", **below)
     for height, colour in ((highest, "rule"), (highest / 2, "rule"), (0, "muted")):
@@ -50,7 +50,13 @@ def curves(lines: Sequence[Curve], num_steps: int, highest: float, best_step: in
         if line.level is not None:
             tag(axes.axhline(line.level, color=colour, linewidth=1.1, dashes=(4, 3)), f"level {line.kind}")
         marker = "o" if line.has_marks else "None"
-        look = {"color": colour, "linewidth": 1.6, "marker": marker, "markersize": 4, "markeredgewidth": 0}
+        look: dict[str, Any] = {
+            "color": colour,
+            "linewidth": 1.6,
+            "marker": marker,
+            "markersize": 4,
+            "markeredgewidth": 0,
+        }
         drawn = axes.plot(*zip(*line.points, strict=True), **look)
         tag(drawn[0], line.kind, line.title)
     return figure

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from xlt_ray.charts.plane import Place, freeze
 from xlt_ray.charts.style import LIGHT
-from xlt_ray.charts.svg import any_script, tag
+from xlt_ray.charts.svg import tag
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +27,7 @@ _SIDES = (
 _BEFORE = {"left": 0.0, "bottom": 0.0, "center": 0.5, "right": 1.0, "top": 1.0}
 """The share of a text that lies before the side it is held by."""
 
-Side = tuple[float, float, str, str]
+Boxes = Mapping[tuple[float, float, str, str], "Bbox"]
 
 
 def label_marks(axes: Axes, texts: Sequence[tuple[Place, str]]) -> None:
@@ -38,69 +40,49 @@ def label_marks(axes: Axes, texts: Sequence[tuple[Place, str]]) -> None:
         texts: each with the place of its mark.
     """
     freeze(axes)
+    look: dict[str, Any] = {"textcoords": "offset points", "fontsize": 11, "color": LIGHT["ink"], "parse_math": False}
+    look |= {"ha": "left", "va": "bottom", "zorder": 5}
+    cut = [(place, text if len(text) <= _MAX_LABEL else text[: _MAX_LABEL - 1] + "…") for place, text in texts]
+    notes = {note: _boxes(note) for note in [axes.annotate(text, place, (0, 0), **look) for place, text in cut]}
     lines, taken = _lines_and_marks(axes)
-    notes = [_note(axes, place, text) for place, text in texts]
-    boxes = {note: _boxes(note, *axes.transData.transform(note.xy)) for note in notes}
-    for note in sorted(notes, key=lambda note: len(_free(boxes[note], axes.bbox, taken))):
-        free = _free(boxes[note], axes.bbox, taken)
+    for note in sorted(notes, key=lambda note: len(_free(notes[note], axes.bbox, taken))):
+        tag(note, "label")
+        free = _free(notes[note], axes.bbox, taken)
         if not free:
             note.remove()
             continue
-        x, y, across, up = side = _least_crossed(free, lines)
-        note.set(position=(x, y), horizontalalignment=across, verticalalignment=up)
+        side = min(free, key=lambda side: sum(line.intersects_bbox(free[side], filled=False) for line in lines))
+        note.set(position=side[:2], horizontalalignment=side[2], verticalalignment=side[3])
         taken.append(free[side])
 
 
 def _lines_and_marks(axes: Axes) -> tuple[list[Path], list[Bbox]]:
     """The lines on the axes, and the squares that its marks take."""
+    paths = [(line, line.get_transform().transform_path(line.get_path())) for line in axes.lines]
+    marked: list[Any] = [(path.vertices, line.get_markevery()) for line, path in paths if line.get_marker() != "None"]
+    marks = [place for places, every in marked for place in places[every or slice(None)]]
+    return [path for _, path in paths if len(np.asarray(path.vertices)) > 1], [_box(*place, _MARK) for place in marks]
+
+
+def _box(x: float, y: float, half: float) -> Bbox:
     from matplotlib.transforms import Bbox
 
-    lines, marks = [], []
-    for line in axes.lines:
-        path = line.get_transform().transform_path(line.get_path())
-        if len(path.vertices) > 1:
-            lines.append(path)
-        if line.get_marker() != "None":
-            places = path.vertices[line.get_markevery() or slice(None)]
-            marks += [Bbox.from_extents(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for x, y in places]
-    return lines, marks
+    return Bbox.from_extents(x - half, y - half, x + half, y + half)
 
 
-def _note(axes: Axes, place: Place, text: str) -> Annotation:
-    cut = text if len(text) <= _MAX_LABEL else text[: _MAX_LABEL - 1] + "…"
-    look = {"fontsize": 11, "color": LIGHT["ink"], "zorder": 5, "parse_math": False}
-    note = axes.annotate(cut, place, (0, 0), textcoords="offset points", **look)
-    tag(note, "label")
-    return note
-
-
-def _boxes(note: Annotation, x: float, y: float) -> dict[Side, Bbox]:
-    """Where the text is on each side of a mark at (x, y)."""
-    from matplotlib.transforms import Bbox
-
-    with any_script():
-        width, height = note.get_window_extent().size
+def _boxes(note: Annotation) -> Boxes:
+    """Where the text is on each side of its mark."""
+    now = note.get_window_extent()  # to the right of the mark and above it
     return {
-        side: Bbox.from_bounds(
-            x + side[0] - _BEFORE[side[2]] * width, y + side[1] - _BEFORE[side[3]] * height, width, height
-        )
+        side: now.translated(side[0] - _BEFORE[side[2]] * now.width, side[1] - _BEFORE[side[3]] * now.height)
         for side in _SIDES
     }
 
 
-def _free(boxes: Mapping[Side, Bbox], edges: Bbox, taken: Sequence[Bbox]) -> dict[Side, Bbox]:
+def _free(boxes: Boxes, edges: Bbox, taken: Sequence[Bbox]) -> Boxes:
     return {
         side: box
         for side, box in boxes.items()
         if edges.x0 <= box.x0 and box.x1 <= edges.x1 and edges.y0 <= box.y0 and box.y1 <= edges.y1
         if not box.count_overlaps(taken)
     }
-
-
-def _least_crossed(free: Mapping[Side, Bbox], lines: Sequence[Path]) -> Side:
-    crossings = {}
-    for side, box in free.items():
-        crossings[side] = sum(line.intersects_bbox(box, filled=False) for line in lines)
-        if not crossings[side]:
-            break
-    return min(crossings, key=crossings.__getitem__)

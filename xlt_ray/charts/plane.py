@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -41,7 +41,7 @@ def new_plane(width: float, height: float, left: float, across: str, up: str) ->
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelcolor=LIGHT["muted"], labelsize=11.5, pad=7)
     axes.ticklabel_format(useOffset=False)
-    style = {"color": LIGHT["muted"], "fontsize": 12.5, "parse_math": False}
+    style: dict[str, Any] = {"color": LIGHT["muted"], "fontsize": 12.5, "parse_math": False}
     axes.set_xlabel(across, labelpad=9, **style)
     axes.set_ylabel(up, **style)
     axes.yaxis.set_label_coords((18 - left) / (width - 12 - left), 0.5)
@@ -61,7 +61,7 @@ def gain_plane(across: str) -> tuple[Figure, Axes]:
 def mark(axes: Axes, place: Place, style: int, title: str = "") -> None:
     """The mark of a method: a shape and a colour, so that neither is needed to tell methods apart."""
     marker, size = MARKERS[style % len(MARKERS)]
-    look = {"color": colour_of(style), "markeredgecolor": LIGHT["page"]}
+    look: dict[str, Any] = {"color": colour_of(style), "markeredgecolor": LIGHT["page"]}
     tag(axes.plot(*place, marker, markersize=size, zorder=4, **look)[0], "mark", title)
 
 
@@ -72,7 +72,7 @@ def colour_of(style: int) -> str:
 
 def origin(axes: Axes, place: Place, title: str = "") -> None:
     """The mark of the untouched model."""
-    style = {"color": LIGHT["page"], "markeredgecolor": LIGHT["ink"], "markeredgewidth": 1.7}
+    style: dict[str, Any] = {"color": LIGHT["page"], "markeredgecolor": LIGHT["ink"], "markeredgewidth": 1.7}
     tag(axes.plot(*place, "o", markersize=9, zorder=4, **style)[0], "origin", title)
 
 
@@ -86,7 +86,7 @@ def front(axes: Axes, best: Sequence[Place]) -> None:
     x, y = zip(*sorted(set(best)), strict=True)
     freeze(axes)
     corners = [axes.get_xlim()[0], *x, x[-1]], [y[0], *y, axes.get_ylim()[0]]
-    style = {"color": LIGHT["muted"], "linewidth": 5, "alpha": 0.28, "solid_capstyle": "butt"}
+    style: dict[str, Any] = {"color": LIGHT["muted"], "linewidth": 5, "alpha": 0.28, "solid_capstyle": "butt"}
     tag(axes.step(*corners, where="pre", **style)[0], "front")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xlt_ray.charts.labels import label_marks
 from xlt_ray.charts.plane import new_plane
@@ -41,7 +41,7 @@ def scatter(dots: Sequence[Dot], across: str, up: str, *, from_zero: bool = Fals
         axes.update_datalim([(0, 0)])
     for dot in dots:
         low, high = dot.interval
-        look = {"color": (LIGHT["ours"], 0.35), "linewidth": 1.5, "zorder": 3}
+        look: dict[str, Any] = {"color": (LIGHT["ours"], 0.35), "linewidth": 1.5, "zorder": 3}
         look |= {
             "marker": "o",
             "markevery": [1],

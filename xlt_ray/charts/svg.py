@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 
 _VARIABLES = {colour: f"var(--{name})" for name, colour in LIGHT.items()}
 _HREF = "{http://www.w3.org/1999/xlink}href"
-_NOTHING = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 def tag(artist: Artist, kind: str, title: str = "") -> None:
@@ -32,24 +29,21 @@ def to_svg(figure: Figure, kind: str, label: str = "") -> Markup:
     """The figure as an element of the page.
 
     Args:
-        figure: in the colours of `LIGHT`; its text is not clipped.
+        figure: in the colours of `LIGHT`, with nothing outside its axes that clipping would hide.
         kind: class of the element.
         label: what a screen reader says; a figure without one is hidden from it.
     """
-    drawn = ElementTree.fromstring(_in_xml(_write(figure)))
-    markers = {of.get("id", ""): of for of in drawn.iter() if of.get("id") and _name(of) == "path"}
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "path.simplify": False}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    drawn = ElementTree.fromstring(_in_xml(buffer.getvalue()))
+    paths = {path.get("id", ""): path.get("d", "") for path in drawn.iter() if path.tag.endswith("}path")}
     said = {"role": "img", "aria-label": _in_xml(label)} if label else {"aria-hidden": "true"}
     element = ElementTree.Element("svg", {"class": kind, "viewBox": drawn.attrib["viewBox"]} | said)
-    element.extend(part for child in drawn for part in _plain(child, markers))
+    element.extend(part for child in drawn for part in _plain(child, paths))
     return Markup(ElementTree.tostring(element, encoding="unicode"))
-
-
-@contextlib.contextmanager
-def any_script() -> Iterator[None]:
-    """Let text be in a script that matplotlib's font lacks: the page has other fonts."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        yield
 
 
 def _in_xml(text: str) -> str:
@@ -57,57 +51,35 @@ def _in_xml(text: str) -> str:
     return re.sub("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
 
 
-def _write(figure: Figure) -> str:
-    import matplotlib
-
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "path.simplify": False}), any_script():
-        figure.savefig(buffer, format="svg", metadata=_NOTHING)
-    return buffer.getvalue()
-
-
-def _plain(element: ElementTree.Element, markers: Mapping[str, ElementTree.Element]) -> Iterator[ElementTree.Element]:
+def _plain(element: ElementTree.Element, paths: Mapping[str, str]) -> Iterator[ElementTree.Element]:
     """The element without groups that have no tag, and without definitions and clipping, which would need ids."""
-    name = _name(element)
+    name = element.tag.rpartition("}")[2]
     if name in ("defs", "metadata"):
         return
-    children = [part for child in element for part in _plain(child, markers)]
+    children = [part for child in element for part in _plain(child, paths)]
     kind, is_tagged, title = element.get("id", "").partition(":")
     if name == "g" and not is_tagged:
         yield from children
         return
-    plain = ElementTree.Element("path" if name == "use" else name, _attributes(element, markers))
-    plain.text = element.text if name == "text" else None
+    plain = ElementTree.Element("path" if name == "use" else name, _attributes(element.attrib, paths))
     if is_tagged:
         plain.set("class", kind)
     if title:
         ElementTree.SubElement(plain, "title").text = title
+    plain.text = element.text if name == "text" else None
     plain.extend(children)
     yield plain
 
 
-def _attributes(element: ElementTree.Element, markers: Mapping[str, ElementTree.Element]) -> dict[str, str]:
-    """Those that draw; the reference to a marker becomes its path."""
-    found = {name: _short(element.attrib[name]) for name in ("d", "x", "y", "transform") if name in element.attrib}
-    if _HREF in element.attrib:
-        path = _short(markers[element.attrib[_HREF][1:]].attrib["d"])
-        found = {"d": path, "transform": f"translate({found['x']} {found['y']})"}
-    if found.get("transform", "").startswith("rotate(0"):
+def _attributes(given: Mapping[str, str], paths: Mapping[str, str]) -> dict[str, str]:
+    """Those that draw, with one digit behind the point; the reference to a marker becomes its path."""
+    found = {name: given[name] for name in ("d", "x", "y", "transform") if name in given}
+    if found.get("transform", "").startswith("rotate(-0"):
         del found["transform"]
-    declared = element.get("style", "").replace(": ", ":").split("; ")
-    style = ";".join(part for part in declared if not part.startswith(("font-family", "stroke-linejoin:round")))
-    return found | ({"style": re.sub(r"#\w{6}", _variable, style)} if style else {})
-
-
-def _variable(colour: re.Match[str]) -> str:
-    return _VARIABLES[colour[0]]
-
-
-def _short(numbers: str) -> str:
-    """The numbers of a path or a place with one digit behind the point."""
-    joined = re.sub(r"\s*([A-Za-z])\s*", r"\1", numbers)
-    return re.sub(r"-?\d+\.?\d*", lambda number: f"{round(float(number[0]), 1) + 0.0:g}", joined)
-
-
-def _name(element: ElementTree.Element) -> str:
-    return element.tag.rpartition("}")[2]
+    if _HREF in given:
+        found = {"d": paths[given[_HREF][1:]], "transform": f"translate({given['x']} {given['y']})"}
+    short = {name: re.sub(r"-?\d+\.\d+", lambda of: f"{round(float(of[0]), 1) + 0.0:g}", found[name]) for name in found}
+    short |= {"d": re.sub(r"\s*([A-Za-z])\s*", r"\1", short["d"])} if "d" in short else {}
+    parts = [part for part in given.get("style", "").split("; ") if not part.startswith("font-family")]
+    style = re.sub(r"#\w{6}", lambda colour: _VARIABLES.get(colour[0], colour[0]), "; ".join(parts))
+    return short | ({"style": style} if style else {})

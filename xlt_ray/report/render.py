@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,9 +44,10 @@ PLOT_CAPTIONS = {
 
 def render(results: Results) -> str:
     """The page as HTML text, to be written as UTF-8."""
-    return (
-        _environment().get_template("report/page.html.jinja").render(results=results, stages=STAGES, sections=SECTIONS)
-    )
+    template = _environment().get_template("report/page.html.jinja")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of the plots; the browser has other fonts
+        return template.render(results=results, stages=STAGES, sections=SECTIONS)
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
@@ -147,10 +149,8 @@ def _environment() -> jinja2.Environment:
     unseen = (unseen_languages, distance_correlation)
     environment.filters |= {function.__name__: function for function in (*filters, *drawn, *named, *unseen)}
     environment.tests["unseen"] = has_unseen
+    environment.globals |= {"light": LIGHT, "dark": DARK, "symbol": symbol}
     environment.globals |= {
-        "light": LIGHT,
-        "dark": DARK,
-        "symbol": symbol,
         "seconds_of_clips": clips.MAX_SECONDS,
         "clips_limit": clips.MAX_CLIPS,
         "bytes_of_clips": clips.MAX_BYTES,

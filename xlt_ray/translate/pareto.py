@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xlt_ray.charts import plane
 from xlt_ray.charts.labels import label_marks
@@ -55,9 +55,9 @@ def _goal(axes: Axes, goal: Goal) -> None:
 
     (_, right), (_, top) = axes.get_xlim(), axes.get_ylim()
     corner = 100 * goal.kept, goal.gain
-    style = {"facecolor": LIGHT["right"], "alpha": 0.1, "linewidth": 0}
+    style: dict[str, Any] = {"facecolor": LIGHT["right"], "alpha": 0.1, "linewidth": 0}
     tag(axes.add_patch(Rectangle(corner, right - corner[0], top - corner[1], **style)), "goal")
-    inward = {"xytext": (-4, -4), "textcoords": "offset points", "ha": "right", "va": "top"}
+    inward: dict[str, Any] = {"xytext": (-4, -4), "textcoords": "offset points", "ha": "right", "va": "top"}
     text = axes.annotate("goal", (right, top), color=LIGHT["right"], fontsize=11.5, fontweight="bold", **inward)
     tag(text, "goal")
 
