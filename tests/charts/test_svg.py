@@ -29,7 +29,7 @@ def dot(x: float, y: float, half: float = 1.0, name: str = "a") -> Dot:
 
 
 def every_plot(name: str = "n") -> list[str]:
-    figure, axes = plane.gain_plane(f"kept of {name}")
+    figure, axes = plane.new_plane(f"kept of {name}")
     plane.origin(axes, (100, 0), name)
     for style in range(8):
         plane.mark(axes, (10 * style, style), style, name)
@@ -99,7 +99,7 @@ def test_marks_and_intervals_are_where_the_axes_say(points: Sequence[tuple[float
 
 def labelled(marks: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]] = ()) -> Drawn:
     """Marks at these units of the plane, those of `marks` with a text."""
-    figure, axes = plane.gain_plane("x")
+    figure, axes = plane.new_plane("x")
     axes.set(xlim=(EDGES[0], EDGES[2]), ylim=(EDGES[3], EDGES[1]))
     for place in (*marks, *others):
         plane.mark(axes, place, 0)
@@ -127,7 +127,7 @@ def test_a_label_without_room_is_left_out() -> None:
 
 def test_a_label_is_right_of_its_mark_or_where_fewest_lines_are() -> None:
     def side_of(*lines: Sequence[tuple[int, int]]) -> tuple[float, float, list[bool]]:
-        figure, axes = plane.gain_plane("x")
+        figure, axes = plane.new_plane("x")
         axes.set(xlim=(EDGES[0], EDGES[2]), ylim=(EDGES[3], EDGES[1]))
         plane.mark(axes, (400, 200), 0)
         for line in lines:
@@ -156,7 +156,7 @@ def test_a_label_is_right_of_its_mark_or_where_fewest_lines_are() -> None:
 
 
 def test_a_long_label_is_cut() -> None:
-    figure, axes = plane.gain_plane("x")
+    figure, axes = plane.new_plane("x")
     name = "a-run-with-quite-a-long-name-for-a-plot"
     plane.mark(axes, (50, 3), 0)
     label_marks(axes, [((50, 3), name)])
@@ -178,7 +178,7 @@ def test_curves_go_from_left_to_right_and_high_values_are_up() -> None:
 
 
 def test_stairs_go_from_the_left_edge_through_the_best_to_the_bottom() -> None:
-    figure, axes = plane.gain_plane("x")
+    figure, axes = plane.new_plane("x")
     for place in ((0, 0), (100, 10)):
         plane.mark(axes, place, 0)
     plane.front(axes, [(75, 4), (50, 8), (75, 4), (100, 0)])

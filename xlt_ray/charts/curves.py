@@ -48,15 +48,10 @@ def curves(lines: Sequence[Curve], num_steps: int, highest: float, best_step: in
     for line in lines:
         colour = LIGHT[KINDS[line.kind]]
         if line.level is not None:
-            tag(axes.axhline(line.level, color=colour, linewidth=1.1, dashes=(4, 3)), f"level {line.kind}")
+            level = axes.axhline(line.level, color=colour, linewidth=1.1, dashes=(4, 3))
+            tag(level, f"level {line.kind}", f"untouched model, {line.kind}: {line.level:.1f}")
         marker = "o" if line.has_marks else "None"
-        look: dict[str, Any] = {
-            "color": colour,
-            "linewidth": 1.6,
-            "marker": marker,
-            "markersize": 4,
-            "markeredgewidth": 0,
-        }
-        drawn = axes.plot(*zip(*line.points, strict=True), **look)
+        x, y = zip(*line.points, strict=True)
+        drawn = axes.plot(x, y, color=colour, linewidth=1.6, marker=marker, markersize=4, markeredgewidth=0)
         tag(drawn[0], line.kind, line.title)
     return figure

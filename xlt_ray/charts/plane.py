@@ -33,8 +33,10 @@ def new_plot(width: float, height: float, left: float, right: float, top: float,
     return figure, axes
 
 
-def new_plane(width: float, height: float, left: float, across: str, up: str) -> tuple[Figure, Axes]:
-    """Axes with a grid, ticks, and titles that are free of mathematics."""
+def new_plane(
+    across: str, up: str = "gain, BLEU", *, width: float = 800, height: float = 450, left: float = 58
+) -> tuple[Figure, Axes]:
+    """Axes with a grid, ticks, and titles; those of gain (up) against kept (across, percent) where not said."""
     figure, axes = new_plot(width, height, left, width - 12, 12, height - 47)
     axes.margins(0.06)
     axes.grid(color=LIGHT["rule"], linewidth=1)
@@ -53,16 +55,11 @@ def freeze(axes: Axes) -> None:
     axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
 
 
-def gain_plane(across: str) -> tuple[Figure, Axes]:
-    """The plane of gain (up) against kept (across, percent)."""
-    return new_plane(800, 450, 58, across, "gain, BLEU")
-
-
 def mark(axes: Axes, place: Place, style: int, title: str = "") -> None:
     """The mark of a method: a shape and a colour, so that neither is needed to tell methods apart."""
     marker, size = MARKERS[style % len(MARKERS)]
-    look: dict[str, Any] = {"color": colour_of(style), "markeredgecolor": LIGHT["page"]}
-    tag(axes.plot(*place, marker, markersize=size, zorder=4, **look)[0], "mark", title)
+    drawn = axes.plot(*place, marker, markersize=size, color=colour_of(style), markeredgecolor=LIGHT["page"], zorder=4)
+    tag(drawn[0], "mark", title)
 
 
 def colour_of(style: int) -> str:

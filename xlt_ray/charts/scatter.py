@@ -35,20 +35,14 @@ def scatter(dots: Sequence[Dot], across: str, up: str, *, from_zero: bool = Fals
         up: title of y.
         from_zero: whether x = 0 is in view too.
     """
-    figure, axes = new_plane(460, 320, 46, across, up)
+    figure, axes = new_plane(across, up, width=460, height=320, left=46)
     tag(axes.axhline(0, color=LIGHT["muted"], linewidth=1.6, zorder=2), "zero")
     if from_zero:
         axes.update_datalim([(0, 0)])
     for dot in dots:
         low, high = dot.interval
-        look: dict[str, Any] = {"color": (LIGHT["ours"], 0.35), "linewidth": 1.5, "zorder": 3}
-        look |= {
-            "marker": "o",
-            "markevery": [1],
-            "markersize": 7.2,
-            "markerfacecolor": LIGHT["ours"],
-            "markeredgewidth": 0,
-        }
+        look: dict[str, Any] = {"color": (LIGHT["ours"], 0.35), "markerfacecolor": LIGHT["ours"], "linewidth": 1.5}
+        look |= {"marker": "o", "markevery": [1], "markersize": 7.2, "markeredgewidth": 0, "zorder": 3}
         tag(axes.plot([dot.x] * 3, [low, dot.y, high], **look)[0], "mark", dot.title)
     label_marks(axes, [((dot.x, dot.y), dot.label) for dot in dots])
     return figure

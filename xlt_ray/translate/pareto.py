@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def pareto(group: Group) -> Figure:
     """Gain against kept of every point, with the spread of its seeds, the front, the sweeps and the goal."""
-    figure, axes = plane.gain_plane("kept of X→en, % of the baseline's mean BLEU")
+    figure, axes = plane.new_plane("kept of X→en, % of the baseline's mean BLEU")
     plane.origin(axes, (100, 0), f"{group.baseline}, the baseline")
     for sweep in sweeps(group.points):
         line = axes.plot(*zip(*map(_place, sweep), strict=True), color=LIGHT["muted"], linewidth=1, zorder=2)
@@ -55,8 +55,8 @@ def _goal(axes: Axes, goal: Goal) -> None:
 
     (_, right), (_, top) = axes.get_xlim(), axes.get_ylim()
     corner = 100 * goal.kept, goal.gain
-    style: dict[str, Any] = {"facecolor": LIGHT["right"], "alpha": 0.1, "linewidth": 0}
-    tag(axes.add_patch(Rectangle(corner, right - corner[0], top - corner[1], **style)), "goal")
+    region = Rectangle(corner, right - corner[0], top - corner[1], facecolor=LIGHT["right"], alpha=0.1, linewidth=0)
+    tag(axes.add_patch(region), "goal")
     inward: dict[str, Any] = {"xytext": (-4, -4), "textcoords": "offset points", "ha": "right", "va": "top"}
     text = axes.annotate("goal", (right, top), color=LIGHT["right"], fontsize=11.5, fontweight="bold", **inward)
     tag(text, "goal")

@@ -131,7 +131,7 @@ def trial_plane(search: Search) -> Figure | None:
     if not trials:
         return None
     kept = ", ".join(search.figures["kept_directions"])
-    figure, axes = plane.gain_plane(f"kept of {kept}, % of the untouched model's mean BLEU")
+    figure, axes = plane.new_plane(f"kept of {kept}, % of the untouched model's mean BLEU")
     plane.origin(axes, (100, 0), f"{search.figures['baseline']['dev']['name']}, the untouched model")
     for trial in trials:
         plane.mark(axes, _place(trial), STYLES[trial["status"]], _title(trial))
