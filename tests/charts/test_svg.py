@@ -54,6 +54,7 @@ def test_no_two_names_have_one_colour_in_either_theme() -> None:
         assert len({colour.lower() for colour in theme.values()}) == len(theme)
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")
 def test_text_from_data_is_text() -> None:
     for source in every_plot(HOSTILE):
         assert "<script" not in source

@@ -58,16 +58,13 @@ def label_marks(axes: Axes, texts: Sequence[tuple[Place, str]]) -> None:
 
 def _lines_and_marks(axes: Axes) -> tuple[list[Path], list[Bbox]]:
     """The lines on the axes, and the squares that its marks take."""
+    from matplotlib.transforms import Bbox
+
     paths = [(line, line.get_transform().transform_path(line.get_path())) for line in axes.lines]
     marked: list[Any] = [(path.vertices, line.get_markevery()) for line, path in paths if line.get_marker() != "None"]
     marks = [place for places, every in marked for place in places[every or slice(None)]]
-    return [path for _, path in paths if len(np.asarray(path.vertices)) > 1], [_box(*place, _MARK) for place in marks]
-
-
-def _box(x: float, y: float, half: float) -> Bbox:
-    from matplotlib.transforms import Bbox
-
-    return Bbox.from_extents(x - half, y - half, x + half, y + half)
+    squares = [Bbox.from_extents(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for x, y in marks]
+    return [path for _, path in paths if len(np.asarray(path.vertices)) > 1], squares
 
 
 def _boxes(note: Annotation) -> Boxes:

@@ -39,6 +39,7 @@ def new_plane(
     """Axes with a grid, ticks, and titles; those of gain (up) against kept (across, percent) where not said."""
     figure, axes = new_plot(width, height, left, width - 12, 12, height - 47)
     axes.margins(0.06)
+    axes.locator_params(steps=[1, 2, 5, 10])
     axes.grid(color=LIGHT["rule"], linewidth=1)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelcolor=LIGHT["muted"], labelsize=11.5, pad=7)
