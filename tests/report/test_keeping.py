@@ -453,7 +453,7 @@ def test_dev_scores_of_each_direction_by_step_the_learned_first() -> None:
     assert training.highest_dev([run, trained(8)]) == 6.0
     drawn = Drawn(str(to_svg(run.dev_curves(6.0), "curve")))
     assert drawn.places("old") == {"fr → en: BLEU 6.0 at step 4, 2.0 at step 8": [(122, 4), (242, 50.7)]}
-    assert [group.get("class") for group in drawn.root.iter("g")] == ["best", "old", "other", "new"]
+    assert [group.get("class") for group in drawn.root.iter("g")] == [*["grid"] * 3, "best", "old", "other", "new"]
 
 
 def test_a_learned_direction_into_english_is_new_and_none_measured_is_no_curve() -> None:

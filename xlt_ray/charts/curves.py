@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from xlt_ray.charts.plane import Place, new_plot
+from xlt_ray.charts.plane import Place
 from xlt_ray.charts.style import LIGHT
 from xlt_ray.charts.svg import tag
 
@@ -35,23 +35,29 @@ class Curve:
 
 def curves(lines: Sequence[Curve], num_steps: int, highest: float, best_step: int | None = None) -> Figure:
     """Draw them from step 0 to `num_steps` and from 0 to `highest`, with a line at the best step."""
-    figure, axes = new_plot(244, 92, 2, 242, 4, 74)
-    axes.set_axis_off()
-    axes.set(xlim=(0, num_steps), ylim=(0, highest))
-    below: dict[str, Any] = {"textcoords": "offset points", "va": "baseline", "fontsize": 10.5, "color": LIGHT["muted"]}
-    axes.annotate("0", (0, 0), (0, -13), ha="left", **below)
-    axes.annotate(f"{num_steps:,} steps", (num_steps, 0), (0, -13), ha="right", **below)
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.transforms import Bbox, BboxTransform
+
+    figure = Figure(figsize=(244 / 72, 92 / 72), dpi=72)  # axes would take ten times as long, and there may be hundreds
+    figure.patch.set_visible(False)
+    scale = BboxTransform(Bbox.from_extents(0, 0, num_steps, highest), Bbox.from_extents(2, 18, 242, 88))
+
+    def draw(points: Sequence[Place], colour: str, kind: str, title: str = "", **look: Any) -> None:
+        line = Line2D(*zip(*points, strict=True), color=LIGHT[colour], transform=scale, **look)
+        tag(figure.add_artist(line), kind, title)
+
     for height, colour in ((highest, "rule"), (highest / 2, "rule"), (0, "muted")):
-        axes.axhline(height, color=LIGHT[colour], linewidth=1)
+        draw([(0, height), (num_steps, height)], colour, "grid", linewidth=1)
+    for x, side, text in ((2, "left", "0"), (242, "right", f"{num_steps:,} steps")):
+        figure.text(x, 5, text, transform=None, ha=side, fontsize=10.5, color=LIGHT["muted"])
     if best_step is not None:
-        tag(axes.axvline(best_step, color=LIGHT["right"], linewidth=1, dashes=(3, 3)), "best")
+        draw([(best_step, 0), (best_step, highest)], "right", "best", linewidth=1, dashes=(3, 3))
     for line in lines:
-        colour = LIGHT[KINDS[line.kind]]
+        colour = KINDS[line.kind]
         if line.level is not None:
-            level = axes.axhline(line.level, color=colour, linewidth=1.1, dashes=(4, 3))
-            tag(level, f"level {line.kind}", f"untouched model, {line.kind}: {line.level:.1f}")
-        marker = "o" if line.has_marks else "None"
-        x, y = zip(*line.points, strict=True)
-        drawn = axes.plot(x, y, color=colour, linewidth=1.6, marker=marker, markersize=4, markeredgewidth=0)
-        tag(drawn[0], line.kind, line.title)
+            ends, said = [(0, line.level), (num_steps, line.level)], f"untouched model, {line.kind}: {line.level:.1f}"
+            draw(ends, colour, f"level {line.kind}", said, linewidth=1.1, dashes=(4, 3))
+        look = {"marker": "o", "markersize": 4, "markeredgewidth": 0} if line.has_marks else {}
+        draw(line.points, colour, line.kind, line.title, linewidth=1.6, **look)
     return figure
