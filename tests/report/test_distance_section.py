@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from drawn import Drawn, corners, markers
 from ranked import spearman
 from rendered import Page
 from tuned_runs import figures_of, write_artifact, write_baseline
 
-from xlt_ray.charts.scatter import SCATTER
+from xlt_ray.charts.svg import to_svg
 from xlt_ray.languages import LANGUAGES
 from xlt_ray.report.collect import collect
 from xlt_ray.report.render import render
@@ -47,19 +48,20 @@ def test_the_table_has_every_language_without_token_by_distance(tmp_path: Path) 
 
 
 def test_the_dots_lie_at_distance_and_bleu() -> None:
-    plot = distance.distance_scatter(figures(AUTO))
-    assert [dot.title.split("-")[0] for dot in plot.dots] == BY_DISTANCE
-    for dot, code in zip(plot.dots, BY_DISTANCE, strict=True):
+    drawn = Drawn(str(to_svg(distance.distance_scatter(figures(AUTO)), "scatter")))
+    assert [title.split("-")[0] for title in drawn.titles] == BY_DISTANCE
+    for group, code in zip(drawn.groups("mark"), BY_DISTANCE, strict=True):
         typology = LANGUAGES[code].typology
         assert typology is not None
         bleu = AUTO[f"{code}-en"]
-        across = (dot.x - plot.x.place(0)) / (plot.x.place(1) - plot.x.place(0))
-        up = [(y - plot.y.place(0)) / (plot.y.place(1) - plot.y.place(0)) for y in (dot.y, dot.low, dot.high)]
-        assert across == pytest.approx(typology.distance)
-        assert up == pytest.approx([bleu, bleu * 0.5, bleu * 1.5])
-        assert SCATTER.left < dot.x < SCATTER.right
-        assert SCATTER.top < dot.high < dot.low < SCATTER.bottom
-    assert [dot.label.text for dot in plot.dots if dot.label] == BY_DISTANCE
+        line, _ = group.iter("path")
+        (place,) = markers(group)
+        assert drawn.read(place)[0] == pytest.approx(typology.distance, abs=0.0002)
+        assert [drawn.read(at)[1] for at in (*corners(line), place)] == pytest.approx(
+            [bleu * 0.5, bleu, bleu * 1.5, bleu], abs=0.15
+        )
+    assert min(value for _, value in drawn.ticks[0]) == 0
+    assert [*drawn.labels] == BY_DISTANCE
 
 
 def test_the_correlation_is_spearmans(tmp_path: Path) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
 from typing import Any
 
 import pytest
+from drawn import Drawn, crosses, title_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tuned_runs import BEFORE, KEEP, MODEL, SWEEPS, compared, log_of, moved
 
-from xlt_ray.charts import plane
+from xlt_ray.charts.svg import to_svg
 from xlt_ray.finetune import section as training
 from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.job.settings import identity
@@ -311,52 +313,42 @@ def test_points_of_all_methods_are_judged() -> None:
     assert dominated == {"bad", "ewc-1e4", "replay-50", "lora-4", "lora-16", "a3", "a6"}
 
 
-@settings(deadline=None)
-@given(st.floats(-50, 50), st.floats(0.01, 200))
-def test_ticks_are_round_within_the_axis_and_neither_few_nor_many(low: float, width: float) -> None:
-    axis = plane.Axis(low, low + width, 0, 100)
-    ticks = axis.ticks
-    assert 4 <= len(ticks) <= 11
-    assert all(low - 1e-6 * width <= tick <= low + width * (1 + 1e-6) for tick in ticks)
-    steps = {float(f"{b - a:.6g}") for a, b in itertools.pairwise(ticks)}
-    assert len(steps) == 1
-    assert f"{steps.pop():e}"[0] in "125"
+def drawn_of(*runs: Run) -> Drawn:
+    return Drawn(str(to_svg(plot.pareto(group_of(*runs)), "plane")))
 
 
-def test_positions_are_linear() -> None:
-    axis = plane.Axis(-10, 110, 58, 786)
-    assert (axis.place(-10), axis.place(50), axis.place(110)) == pytest.approx((58, 422, 786))
-
-
-def test_every_mark_bar_and_corner_is_inside_the_axes() -> None:
-    group = group_of(*every_run())
-    laid = plot.pareto(group)
-    for mark in laid.marks:
-        for kept, gain in itertools.product(mark.point.kept_range, mark.point.gain_range):
-            assert plane.PLANE.left < laid.x.place(100 * kept) < plane.PLANE.right
-            assert plane.PLANE.top < laid.y.place(gain) < plane.PLANE.bottom
-        assert mark.x == pytest.approx(laid.x.place(100 * mark.point.kept))
-        assert mark.y == pytest.approx(laid.y.place(mark.point.gain))
-    high = {mark.point.names[0]: mark for mark in laid.marks}
-    assert high["plain"].y < high["bad"].y
-    assert high["plain"].x < high["ewc-1e6"].x
-    assert laid.x.low < 80 < 100 < laid.x.high
-    assert laid.y.low < 0
+def test_every_mark_and_bar_is_where_its_figures_are() -> None:
+    group, drawn = group_of(*every_run()), drawn_of(*every_run())
+    places = drawn.places("mark")
+    assert len(places) == len(group.points) == 13
+    for point in group.points:
+        (title,) = [title for title in places if title.startswith(f"{', '.join(point.names)}: ")]
+        ((x, y),) = places[title]
+        assert 58 < x < 788
+        assert 12 < y < 403
+        assert drawn.read((x, y)) == (pytest.approx(100 * point.kept, abs=0.03), pytest.approx(point.gain, abs=0.01))
+    (point,) = [point for point in group.points if point.num_seeds > 1]
+    across, up = ([drawn.read(at) for at in line] for line in drawn.lines("spread"))
+    assert [at[0] for at in across] == pytest.approx([100 * kept for kept in point.kept_range], abs=0.03)
+    assert [at[1] for at in up] == pytest.approx(point.gain_range, abs=0.01)
+    ((origin,),) = drawn.places("origin").values()
+    assert drawn.read(origin) == (pytest.approx(100, abs=0.03), pytest.approx(0, abs=0.01))
 
 
 def test_the_goal_is_in_view_even_where_nothing_comes_near() -> None:
-    low = group_of(run_of("plain", 0.99, 10.0), run_of("e", 0.99, 1.0, ewc_lambda=1.0, keep=KEEP))
-    laid = plot.pareto(low)
-    assert laid.x.low < 80
-    alone = plot.pareto(group_of(run_of("e", 1.0, 0.0, ewc_lambda=1.0, keep=KEEP)))
-    assert alone.x.low < 100 < alone.x.high
-    assert alone.y.low < 0 < alone.y.high
+    low = drawn_of(run_of("plain", 0.99, 10.0), run_of("e", 0.99, 1.0, ewc_lambda=1.0, keep=KEEP))
+    (corner, *_) = low.lines("goal")[0]
+    assert low.read(corner) == (pytest.approx(80, abs=0.03), pytest.approx(8, abs=0.02))
+    assert corner[0] > 58
+    alone = drawn_of(run_of("e", 1.0, 0.0, ewc_lambda=1.0, keep=KEEP))
+    assert len(alone.places("origin")) == 1
+    assert not alone.lines("goal")
 
 
 def test_bars_of_seeds_far_apart_are_in_view() -> None:
-    laid = plot.pareto(group_of(run_of("a", 0.1, -5.0), run_of("b", 1.4, 9.0, seed=1)))
-    assert laid.x.low < 10 < 140 < laid.x.high
-    assert laid.y.low < -5 < 9 < laid.y.high
+    drawn = drawn_of(run_of("a", 0.1, -5.0), run_of("b", 1.4, 9.0, seed=1))
+    ends = [at for line in drawn.lines("spread") for at in line]
+    assert all(58 < x < 788 and 12 < y < 403 for x, y in ends)
 
 
 def test_labels_of_a_group_are_off_its_lines() -> None:
@@ -365,97 +357,36 @@ def test_labels_of_a_group_are_off_its_lines() -> None:
         run_of("ewc", 0.7, 5.0, ewc_lambda=1.0, keep=KEEP),
         run_of("low", 0.5, 1.0, epochs=1),
     ]
-    laid = plot.pareto(group_of(*runs, run_of("left", 0.3, 1.0, epochs=1, seed=1)))
-    for mark in laid.marks:
-        assert mark.label is not None
-        left, top, right, bottom = plane.extent(mark.label)
-        for line in (laid.front, *laid.sweeps):
-            corners = [tuple(map(float, corner.split(","))) for corner in line.split()]
-            for (x0, y0), (x1, y1) in itertools.pairwise(corners):
-                places = [(x0 + k / 500 * (x1 - x0), y0 + k / 500 * (y1 - y0)) for k in range(501)]
-                assert not any(left + 1 < x < right - 1 and top + 1 < y < bottom - 1 for x, y in places)
-    (seeds,) = [mark for mark in laid.marks if mark.point.num_seeds == 2]
-    assert seeds.label is not None
-    _, top, _, bottom = plane.extent(seeds.label)
-    assert bottom <= seeds.y or seeds.y <= top  # the bar is across, so not beside
-
-
-def test_the_extent_of_a_label() -> None:
-    boxes = [plane.extent(plane.Label(text="λ 100", x=200, y=100, anchor=of)) for of in ("start", "middle", "end")]
-    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
-    width = rights[0] - lefts[0]
-    assert lefts == pytest.approx((200, 200 - width / 2, 200 - width))
-    assert rights == pytest.approx((200 + width, 200 + width / 2, 200))
-    assert set(tops) == {tops[0]}
-    assert tops[0] < 100 < bottoms[0]
+    drawn = drawn_of(*runs, run_of("left", 0.3, 1.0, epochs=1, seed=1))
+    lines = [line for kind in ("front", "sweep", "spread") for line in drawn.lines(kind)]
+    assert (len(drawn.labels), len(lines)) == (3, 4)
+    assert not any(crosses(line, box) for line in lines for box in drawn.labels.values())
 
 
 def test_one_style_a_method() -> None:
-    styles = {mark.point.recipe.method: set() for mark in plot.pareto(group_of(*every_run())).marks}
-    for mark in plot.pareto(group_of(*every_run())).marks:
-        styles[mark.point.recipe.method].add(mark.style)
-    assert sorted(style for (style,) in styles.values()) == list(range(6))
+    styles = {}
+    for group in drawn_of(*every_run()).groups("mark"):
+        method = re.findall(r": (plain|EWC \+ replay|EWC|replay|LoRA|interpolation)", title_of(group))[0]
+        (path,) = group.iter("path")
+        styles.setdefault(method, set()).add((path.attrib["d"], path.attrib["style"]))
+    assert [len(found) for found in styles.values()] == [1] * 6
+    assert len(set.union(*styles.values())) == 6
 
 
 def test_the_staircase_goes_through_the_front() -> None:
-    group = group_of(
+    drawn = drawn_of(
         run_of("plain", 0.5, 8.0), run_of("lora", 0.4, 7.0, lora_rank=4), run_of("r", 0.75, 4.0, lora_rank=8)
     )
-    laid = plot.pareto(group)
-    x, y = laid.x.place, laid.y.place
-    corners = [
-        (plane.PLANE.left, y(8)),
-        (x(50), y(8)),
-        (x(50), y(4)),
-        (x(75), y(4)),
-        (x(75), y(0)),
-        (x(100), y(0)),
-        (x(100), 404),
-    ]
-    found = [tuple(map(float, corner.split(","))) for corner in laid.front.split()]
-    assert found == [pytest.approx(corner, abs=0.06) for corner in corners]
+    (stairs,) = drawn.lines("front")
+    assert (stairs[0][0], stairs[-1][1]) == (58, 403)
+    turns = dict.fromkeys(tuple(map(round, drawn.read(place))) for place in stairs)
+    assert [*turns][1:] == [(50, 8), (50, 4), (75, 4), (75, 0), (100, 0)]
 
 
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(60, 780), st.integers(20, 400)), min_size=1, max_size=12, unique=True))
-def test_labels_cover_no_mark_no_label_and_no_edge(marks: list[tuple[int, int]]) -> None:
-    labels = plane.place_labels(marks, [f"λ {10**k}" for k in range(len(marks))], [(400, 200)])
-    boxes = [plane.extent(label) for label in labels if label]
-    for left, top, right, bottom in boxes:
-        assert plane.PLANE.left <= left < right <= plane.PLANE.right
-        assert plane.PLANE.top <= top < bottom <= plane.PLANE.bottom
-        assert not any(
-            left < x + 5 and x - 5 < right and top < y + 5 and y - 5 < bottom for x, y in [*marks, (400, 200)]
-        )
-    for (a, b, c, d), (e, f, g, h) in itertools.combinations(boxes, 2):
-        assert c <= e or g <= a or d <= f or h <= b
-
-
-def test_a_label_is_right_of_its_mark_where_there_is_room_and_off_the_lines() -> None:
-    (label,) = plane.place_labels([(400, 200)], ["λ 1"])
-    assert label is not None
-    assert (label.anchor, label.x > 400, label.text) == ("start", True, "λ 1")
-    (label,) = plane.place_labels([(400, 200)], ["λ 1"], lines=[[(400, 200), (500, 200)]])
-    assert label is not None
-    assert label.anchor == "end"
-    around = [
-        [(400, 150), (460, 200), (400, 250), (340, 200), (400, 150)],
-        [(300, 200), (500, 200)],
-        [(400, 100), (400, 300)],
-    ]
-    (label,) = plane.place_labels([(400, 200)], ["a text of some length"], lines=around)
-    assert label is not None
-    assert label.anchor == "start"
-    close = [(400 + dx, 200 + dy) for dx, dy in itertools.product((-14, 0, 14), repeat=2) if dx or dy]
-    assert plane.place_labels([(400, 200)], ["λ 1"], close) == [None]
-
-
-def test_marks_without_a_dial_have_the_name_of_a_run_cut_short() -> None:
-    name = "a-run-with-quite-a-long-name-for-a-plot"
-    (mark,) = plot.pareto(group_of(run_of(name, 0.5, 3.0))).marks
-    assert mark.label is not None
-    assert mark.label.text == name[:25] + "…"
-    assert mark.title == f"{name}: plain; kept 50.0%, gain +3.00 BLEU"
+def test_marks_without_a_dial_have_the_name_of_a_run() -> None:
+    drawn = drawn_of(run_of("some-run", 0.5, 3.0))
+    assert [*drawn.labels] == ["some-run"]
+    assert [*drawn.places("mark")] == ["some-run: plain; kept 50.0%, gain +3.00 BLEU"]
 
 
 @pytest.mark.parametrize(
@@ -486,9 +417,10 @@ def test_a_curve_keeps_the_mean_of_the_loss(num_steps: int) -> None:
     assert (run.num_steps, run.best_step) == (num_steps, None)
 
 
-def test_a_curve_is_drawn_from_left_to_right_and_high_loss_is_up() -> None:
+def test_runs_share_the_scale_of_the_largest_loss() -> None:
     run = dataclasses.replace(trained(4), curve=((1, 4.0), (4, 1.0)))
-    assert run.polyline(240, 70, 4.0) == "60.0,0.0 240.0,52.5"
+    drawn = Drawn(str(to_svg(run.loss_curve(8.0), "curve")))
+    assert drawn.lines("new") == [[(62, 39), (242, 65.2)]]
     assert training.highest_loss([run, dataclasses.replace(run, curve=((2, 5.0),))]) == 5.0
     assert training.highest_loss([dataclasses.replace(run, curve=((1, 0.0),))]) == 1.0
 
@@ -519,7 +451,9 @@ def test_dev_scores_of_each_direction_by_step_the_learned_first() -> None:
     ]
     assert [run.kind(direction) for direction in run.dev] == ["new", "other", "old"]
     assert training.highest_dev([run, trained(8)]) == 6.0
-    assert run.dev_curve("fr-en", 240, 70, 6.0) == [pytest.approx(at) for at in ((120, 0), (240, 70 * 2 / 3))]
+    drawn = Drawn(str(to_svg(run.dev_curves(6.0), "curve")))
+    assert drawn.places("old") == {"fr → en: BLEU 6.0 at step 4, 2.0 at step 8": [(122, 4), (242, 50.7)]}
+    assert [group.get("class") for group in drawn.root.iter("g")] == [*["grid"] * 3, "best", "old", "other", "new"]
 
 
 def test_a_learned_direction_into_english_is_new_and_none_measured_is_no_curve() -> None:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
+from drawn import Drawn
 from rendered import Page
 from tuned_runs import (
     BEFORE,
@@ -587,12 +588,11 @@ def test_the_first_sentence_says_who_reaches_the_goal(tuned_page: Page) -> None:
 
 def test_the_plot_has_a_mark_a_run_and_the_goal(tuned_source: str) -> None:
     (plane,) = re.findall(r'<svg class="plane".*?</svg>', tuned_source, re.DOTALL)
-    titles = re.findall(r"<title>(.*?)</title>", plane)
-    assert len(titles) == 14  # a baseline and thirteen points
-    assert "ewc-1e4: EWC λ 10000; kept 71.0%, gain +7.20 BLEU" in titles
-    assert plane.count('class="sweep"') == 6
-    assert plane.count('class="front"') == plane.count('<rect class="goal"') == 1
-    assert plane.count('class="bar-m') == 2  # one point has seeds
+    drawn = Drawn(plane)
+    assert len(drawn.titles) == 14  # a baseline and thirteen points
+    assert "ewc-1e4: EWC λ 10000; kept 71.0%, gain +7.20 BLEU" in drawn.titles
+    assert [len(drawn.lines(kind)) for kind in ("sweep", "front", "goal")] == [6, 1, 1]
+    assert len(drawn.lines("spread")) == 2  # one point has seeds
 
 
 def test_nobody_at_the_goal_and_no_goal_at_all(tmp_path: Path) -> None:
@@ -605,7 +605,7 @@ def test_nobody_at_the_goal_and_no_goal_at_all(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "translate/loud")
     source = render(collect(str(tmp_path)))
     assert "No plain fine-tuning gained on en-zh, es-zh, fr-zh, ru-zh" in " ".join(Page(source).text.split())
-    assert '<rect class="goal"' not in source
+    assert '<g class="goal"' not in source
 
 
 def test_a_checkpoint_that_was_made_anew_is_not_the_one_that_was_read(tmp_path: Path) -> None:
@@ -697,9 +697,10 @@ def test_fine_tuning_is_told_by_run(tuned_page: Page, tuned_source: str) -> None
     lora = tuned_page.row("lora-4", "en-zh")
     assert (lora[3], lora[7:11], lora[13]) == ("LoRA, rank 4", ["–"] * 4, "20.0, 17.5")
     assert tuned_page.row("plain-1", "en-zh")[11] == "1"
-    assert tuned_source.count('<polyline class="loss"') == len(SWEEPS)
-    assert tuned_source.count('<line class="best"') == 2  # both of LoRA have dev BLEU
-    assert 'x1="180.0" x2="180.0"' in tuned_source  # step 90 of 120 over 240 units
+    curves = [Drawn(svg) for svg in re.findall(r'<svg class="curve".*?</svg>', tuned_source)]
+    assert [len(drawn.lines("new")) for drawn in curves] == [1] * len(SWEEPS)
+    # Both of LoRA have dev BLEU, the best at step 90 of 120 over 240 units.
+    assert [line for drawn in curves for line in drawn.lines("best")] == [[(182, 74), (182, 4)]] * 2
 
 
 def test_forgetting_is_drawn_by_step_where_it_was_measured(tmp_path: Path) -> None:
@@ -714,12 +715,12 @@ def test_forgetting_is_drawn_by_step_where_it_was_measured(tmp_path: Path) -> No
     source = render(collect(str(tmp_path)))
     (drawn,) = re.findall(r"<h3>What was learned.*?</figure>", source, re.DOTALL)
     assert re.findall(r"<h4>(.*?)</h4>", drawn) == ["watched"]
-    lines = dict(re.findall(r'<g class="(\w+)"><title>.*?</title><polyline points="(.*?)"/>', drawn))
-    assert lines["new"] == "60.0,60.0 120.0,50.0 180.0,40.0 240.0,30.0"  # 3 to 12 of the largest, 21
-    assert lines["old"] == "60.0,0.0 120.0,10.0 180.0,20.0 240.0,30.0"
+    curve = Drawn(re.findall(r"<svg.*?</svg>", drawn)[0])
+    assert curve.lines("new") == [[(62, 64), (122, 54), (182, 44), (242, 34)]]  # 3 to 12 of the largest, 21
+    assert curve.lines("old") == [[(62, 4), (122, 14), (182, 24), (242, 34)]]
     assert "es → en: BLEU 21.0 at step 30, 12.0 at step 120" in drawn
     assert "0 to 21.0" in drawn
-    assert '<line class="best" x1="180.0"' in drawn
+    assert curve.lines("best") == [[(182, 74), (182, 4)]]
     assert Page(source).open == []
 
 
@@ -733,6 +734,8 @@ def test_the_page_of_tuned_runs_is_whole(tuned_source: str, tuned_page: Page) ->
     assert tuned_page.open == []
     assert {tag for tag, _ in tuned_page.links} == {"a"}
     assert not re.search(r"url\(|@import|https?://", tuned_source)
+    ids = re.findall(r'\bid="(.*?)"', tuned_source)
+    assert len(ids) == len(set(ids))
     for _, target in tuned_page.links:
         assert f'id="{target[1:]}"' in tuned_source
 
@@ -750,6 +753,17 @@ def test_hostile_names_of_runs_are_text(tmp_path: Path) -> None:
     assert page.text.count(hostile) > 10
     assert hostile not in source
     assert page.open == []
+
+
+def test_plots_of_names_that_the_font_of_matplotlib_lacks_are_quiet(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    name = "语言 \u05e9 $x^2$ \x1b"
+    checkpoint = {"name": name, "fingerprint": write_finetune(tmp_path, name, FinetuneConfig())}
+    write_translate(tmp_path, name, write_baseline(tmp_path), moved(0.5, 2.0), checkpoint)
+    (plane,) = re.findall(r'<svg class="plane".*?</svg>', render(collect(str(tmp_path))), re.DOTALL)
+    assert [*Drawn(plane).labels] == [name.replace("\x1b", "\ufffd")]
+    assert not [str(warning.message) for warning in recwarn if "Glyph" in str(warning.message)]
 
 
 def test_figures_as_the_translate_stage_writes_them(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from drawn import Drawn, markers, title_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rendered import Page
@@ -14,7 +15,7 @@ from scipy import stats
 from searched_runs import CHOSEN, DEV, FRONT, REASON, TEST, TRIALS, search_figures, trial_of, write_search
 from tuned_runs import moved, write_baseline, write_translate
 
-from xlt_ray.charts import plane
+from xlt_ray.charts.svg import to_svg
 from xlt_ray.report.collect import collect
 from xlt_ray.report.render import render
 from xlt_ray.tune import results as tuned
@@ -100,33 +101,39 @@ def test_a_trial_links_to_its_translations_only_where_they_are_on_the_page(tmp_p
         assert tag != "a" or f'id="{target[1:]}"' in source
 
 
+def plane_of(figures: dict[str, Any]) -> Drawn:
+    figure = trials.trial_plane(trials.read_search(figures))
+    assert figure is not None
+    return Drawn(str(to_svg(figure, "plane")))
+
+
 def test_the_plane_marks_every_trial_with_figures_and_rings_the_chosen(tmp_path: Path) -> None:
     source, _ = page_of(tmp_path)
     (drawn,) = re.findall(r'<svg class="plane".*?</svg>', source, re.DOTALL)
-    titles = re.findall(r"<title>(.*?)</title>", drawn)
-    assert len(titles) == 9  # eight trials and the untouched model
-    assert drawn.count('class="ring"') == len(CHOSEN)
-    assert re.findall(r'class="dial"[^>]*>(.*?)<', drawn) == ["search-003", "search-008"]
-    assert "search-005, finished: lr 3e-5, EWC λ 0, replay 0%, LoRA rank 8; kept 65.0%, gain +3.90 BLEU" in titles
+    plane = Drawn(drawn)
+    assert len(plane.titles) == 9  # eight trials and the untouched model
+    assert len(plane.groups("ring")) == len(CHOSEN)
+    assert [*plane.labels] == ["search-003", "search-008"]
+    assert "search-005, finished: lr 3e-5, EWC λ 0, replay 0%, LoRA rank 8; kept 65.0%, gain +3.90 BLEU" in plane.titles
 
 
 def test_marks_are_where_their_figures_are_and_have_the_style_of_their_status() -> None:
-    laid = trials.trial_plane(trials.read_search(search_figures()))
-    assert laid is not None
-    marks = {mark.trial["trial"]: mark for mark in laid.marks}
-    for number, mark in marks.items():
-        status, _, new, old = TRIALS[number]
+    drawn = plane_of(search_figures())
+    styles: dict[str, set[str]] = {"finished": set(), "stopped": set()}
+    for group in drawn.groups("mark"):
+        name, status = re.findall(r"^search-(\d+), (\w+):", title_of(group))[0]
+        _, _, new, old = TRIALS[int(name)]
         assert new is not None
         assert old is not None
-        assert mark.x == pytest.approx(laid.x.place(100 * old / 8))
-        assert mark.y == pytest.approx(laid.y.place(new - 0.4))
-        assert plane.PLANE.left < mark.x < plane.PLANE.right
-        assert plane.PLANE.top < mark.y < plane.PLANE.bottom
-        assert mark.style == marks[0 if status == "finished" else 2].style
-    assert marks[0].style != marks[2].style
-    corners = [tuple(map(float, corner.split(","))) for corner in laid.front.split()]
-    through = [(marks[number].x, marks[number].y) for number in (6, 3, 8)]
-    assert [corners[k] for k in (1, 3, 5)] == [pytest.approx(at, abs=0.06) for at in through]
+        (place,) = markers(group)
+        assert drawn.read(place) == (pytest.approx(100 * old / 8, abs=0.03), pytest.approx(new - 0.4, abs=0.01))
+        styles[status].add("".join(path.attrib["style"] + path.attrib["d"] for path in group.iter("path")))
+    assert [len(found) for found in styles.values()] == [1, 1]
+    assert styles["finished"] != styles["stopped"]
+    (stairs,) = drawn.lines("front")
+    for number in FRONT:
+        _, _, new, old = TRIALS[number]
+        assert any(drawn.read(at) == pytest.approx((100 * (old or 0) / 8, (new or 0) - 0.4), abs=0.03) for at in stairs)
 
 
 def test_nothing_to_keep_means_no_plane(tmp_path: Path) -> None:
@@ -179,15 +186,14 @@ def test_few_trials_have_no_chance_to_compare_with(tmp_path: Path) -> None:
 def test_curves_share_a_scale_and_show_the_untouched_model(tmp_path: Path) -> None:
     search = trials.read_search(search_figures())
     assert (search.last_step, search.highest) == (42, 9.6)
-    (top,) = [trial for trial in search.trials if trial["trial"] == 6]
-    assert search.curve(top, "new_bleu", 240, 70) == [
-        pytest.approx(at) for at in ((80, 70 * 2 / 3), (160, 70 / 3), (240, 0))
-    ]
-    assert search.curve(top, "old_bleu", 240, 70)[-1] == pytest.approx((240, 70 * (1 - 3.2 / 9.6)))
     source, _ = page_of(tmp_path)
-    assert source.count('<g class="new">') == source.count('<g class="old">') == 8
-    height = f"{70 * (1 - 8.0 / 9.6):.1f}"
-    assert source.count(f'<line class="level old" x1="0" x2="240" y1="{height}" y2="{height}">') == 8
+    curves = [Drawn(drawn) for drawn in re.findall(r'<svg class="curve".*?</svg>', source)]
+    assert len(curves) == 8
+    (top,) = [drawn for drawn in curves if "search-006" in drawn.root.attrib["aria-label"]]
+    assert top.places("new") == {"new: 9.6 at step 42": [(82, 50.7), (162, 27.3), (242, 4)]}
+    assert top.lines("old")[0][-1] == pytest.approx((242, 4 + 70 * (1 - 3.2 / 9.6)), abs=0.06)
+    for drawn in curves:
+        assert drawn.lines("level old") == [[(2, 15.7), (242, 15.7)]]  # 8 of 9.6
 
 
 def test_the_baseline_is_in_view_of_the_curves() -> None:
@@ -217,15 +223,14 @@ def test_settings_as_a_reader_says_them(setting: str, value: float | None, shown
 FIGURES = st.lists(st.tuples(st.floats(0, 30), st.floats(0.1, 30)), min_size=1, max_size=9)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(FIGURES)
 def test_every_mark_is_inside_the_axes(scores: list[tuple[float, float]]) -> None:
     rows = [trial_of(0) | tuned.against({"new_bleu": new, "old_bleu": old}, DEV) for new, old in scores]
-    laid = trials.trial_plane(trials.read_search(search_figures() | {"trials": rows}))
-    assert laid is not None
-    places = [(mark.x, mark.y) for mark in laid.marks] + [(laid.x.place(100), laid.y.place(0))]
-    assert all(plane.PLANE.left < x < plane.PLANE.right for x, _ in places)
-    assert all(plane.PLANE.top < y < plane.PLANE.bottom for _, y in places)
+    drawn = plane_of(search_figures() | {"trials": rows})
+    places = [at for group in drawn.groups("mark") + drawn.groups("origin") for at in markers(group)]
+    assert len(places) == len(rows) + 1
+    assert all(58 < x < 788 and 12 < y < 403 for x, y in places)
 
 
 def test_figures_as_the_tune_stage_works_them_out(tmp_path: Path) -> None:

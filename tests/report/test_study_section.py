@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from drawn import Drawn, corners, markers, overlap
 from rendered import Page
 from searched_runs import MEANS, SOURCES, UNTOUCHED, cell_of, study_figures, write_study
 from tuned_runs import write_baseline, write_translate
 
-from xlt_ray.charts import plane
+from xlt_ray.charts.svg import to_svg
 from xlt_ray.report.collect import collect
 from xlt_ray.report.render import render
 from xlt_ray.study import section as transfer
@@ -98,8 +99,10 @@ def test_sources_are_ranked_with_their_intervals_and_own_gain(tmp_path: Path) ->
     rows = [row for row in page.rows if row[0] in SOURCES and len(row) == 6 and " to " in row[3]]
     assert [row[0] for row in rows] == sorted(MEANS, key=lambda of: -MEANS[of])
     assert [cell.strip() for cell in rows[0][2:]] == ["+3.10", "+2.70 to +3.50", "1.5", "+8.10"]
-    axis = transfer.read_study(study_figures()).strip(200)
-    assert (axis.low, axis.high) == pytest.approx((-0.3, 8.1))
+    study = transfer.read_study(study_figures())
+    assert study.ends == pytest.approx((-0.3, 8.1))
+    assert study.ticks == pytest.approx(range(9))
+    assert [study.along(value) for value in (-0.3, 3.9, 8.1)] == pytest.approx([0, 100, 200])
     x = f"{200 * (3.1 + 0.3) / 8.4:.1f}"
     assert source.count(f'<circle class="ours" cx="{x}" cy="9" r="4"/>') == 1
 
@@ -118,26 +121,25 @@ def test_a_source_without_own_gain_or_mean(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("predictor", "scale"), [("r1", 100), ("fisher_distance", 1)])
 def test_the_scatter_has_a_dot_a_cell_of_another_language(predictor: str, scale: float) -> None:
     figures = study_figures()
-    laid = transfer.scatter(transfer.read_study(figures), predictor)
-    assert laid is not None
+    figure = transfer.predictor_scatter(transfer.read_study(figures), predictor)
+    assert figure is not None
+    drawn = Drawn(str(to_svg(figure, "scatter")))
     pairs = [pair for pair in itertools.permutations(SOURCES, 2) if pair != ("ru", "it")]
-    assert len(laid.dots) == len(pairs) == 19
-    for (trained, heard), dot in zip(pairs, laid.dots, strict=True):
-        of = cell_of(trained, heard)
-        assert dot.title.startswith(f"trained on {trained}, tested on {heard}: ")
-        assert dot.x == pytest.approx(laid.x.place(scale * figures["predictors"][predictor][trained][heard]))
-        assert dot.y == pytest.approx(laid.y.place(of["gain"]))
-        assert (dot.low, dot.high) == pytest.approx(tuple(laid.y.place(end) for end in of["gain_ci95"]))
-        assert laid.frame.left < dot.x < laid.frame.right
-        assert laid.frame.top < dot.high < dot.low < laid.frame.bottom
-        assert dot.label is None or dot.label.text == f"{trained}→{heard}"
-    boxes = [plane.extent(dot.label) for dot in laid.dots if dot.label]
+    dots = dict(zip(drawn.titles, drawn.groups("mark"), strict=True))
+    assert len(dots) == len(pairs) == 19
+    near = scale * 0.001
+    for trained, heard in pairs:
+        of, value = cell_of(trained, heard), scale * figures["predictors"][predictor][trained][heard]
+        (group,) = [dots[title] for title in dots if title.startswith(f"trained on {trained}, tested on {heard}: ")]
+        (place,) = markers(group)
+        assert drawn.read(place) == (pytest.approx(value, abs=near), pytest.approx(of["gain"], abs=0.03))
+        line = next(corners(path) for path in group.iter("path") if "transform" not in path.attrib)
+        assert [drawn.read(at)[1] for at in (line[0], line[-1])] == pytest.approx(of["gain_ci95"], abs=0.03)
+    assert [drawn.read(at)[1] for at in drawn.lines("zero")[0]] == pytest.approx([0, 0], abs=0.03)
+    boxes = drawn.labels
     assert len(boxes) > 10
-    for left, top, right, bottom in boxes:
-        assert laid.frame.left <= left < right <= laid.frame.right
-        assert laid.frame.top <= top < bottom <= laid.frame.bottom
-    for (a, b, c, d), (e, f, g, h) in itertools.combinations(boxes, 2):
-        assert c <= e or g <= a or d <= f or h <= b
+    assert boxes.keys() <= {f"{trained}→{heard}" for trained, heard in pairs}
+    assert not any(overlap(one, other) for one, other in itertools.combinations(boxes.values(), 2))
 
 
 def test_correlations_are_told_with_their_limits(tmp_path: Path) -> None:

@@ -20,6 +20,11 @@ if TYPE_CHECKING:  # a second to import, and most processes draw nothing
 
 INK, MUTED, FAINT = "#1c1f24", "#6b7280", "#d9dce1"
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+LIGHT = {"page": "#ffffff", "ink": INK, "muted": MUTED, "rule": "#e5e7ea"}
+LIGHT |= {"ours": "#0072b2", "base": "#c25100", "right": "#00795a", "m4": "#a5407c", "m5": "#7a6200", "m6": "#5b4bb7"}
+DARK = {"page": "#14171b", "ink": "#e4e7eb", "muted": "#949ca8", "rule": "#2b3037"}
+DARK |= {"ours": "#56b4e9", "base": "#f0883e", "right": "#4cc9a0", "m4": "#e39ac4", "m5": "#e0c341", "m6": "#a99cf5"}
+"""Colours of the page by the name of their variable, no two alike, in both themes."""
 SHADES = "Blues"
 DPI = 160
 

@@ -6,10 +6,13 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from xlt_ray.charts.plane import Place, curve, path
+from xlt_ray.charts.curves import Curve, curves
 from xlt_ray.languages import Direction
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAX_KNOTS = 60
 """Points of a curve: more than that can't be told apart at its size."""
@@ -33,7 +36,7 @@ class Training:
     curve: tuple[tuple[float, float], ...]
     num_steps: int
     best_step: int | None
-    dev: Mapping[str, tuple[tuple[int, float], ...]]
+    dev: dict[str, tuple[tuple[int, float], ...]]
     fisher: str | None
 
     @property
@@ -43,13 +46,20 @@ class Training:
             return f"LoRA, rank {rank}"
         return "decoder, token embeddings" if self.config["train_embeddings"] else "decoder"
 
-    def polyline(self, width: float, height: float, highest: float) -> str:
-        """The curve as SVG points: step 0 to the last over `width`, loss `highest` to 0 over `height`."""
-        return path(curve(self.curve, self.num_steps, highest, width, height))
+    def loss_curve(self, highest: float) -> Figure:
+        """The loss by step, 0 to `highest`."""
+        return curves([Curve(kind="new", points=self.curve, has_marks=False)], self.num_steps, highest, self.best_step)
 
-    def dev_curve(self, direction: str, width: float, height: float, highest: float) -> list[Place]:
-        """Places of the dev BLEU of a direction, in the scale of `polyline`."""
-        return curve(self.dev[direction], self.num_steps, highest, width, height)
+    def dev_curves(self, highest: float) -> Figure:
+        """The dev BLEU of each direction by step, 0 to `highest`, the learned ones on top."""
+        lines = [self._dev_curve(direction) for direction in reversed(self.dev)]
+        return curves(lines, self.num_steps, highest, self.best_step)
+
+    def _dev_curve(self, direction: str) -> Curve:
+        points = self.dev[direction]
+        (first, before), (last, after) = points[0], points[-1]
+        title = f"{direction.replace('-', ' → ')}: BLEU {before:.1f} at step {first:,}, {after:.1f} at step {last:,}"
+        return Curve(kind=self.kind(direction), points=points, title=title)
 
     def kind(self, direction: str) -> str:
         """What a measured direction stands for: `new` is learned, `old` into English, `other` neither."""

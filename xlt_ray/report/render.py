@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import base64
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import jinja2
 
-from xlt_ray.charts.plane import path
+from xlt_ray.charts.plane import symbol
+from xlt_ray.charts.style import DARK, LIGHT
+from xlt_ray.charts.svg import to_svg
 from xlt_ray.finetune.section import highest_dev, highest_loss
 from xlt_ray.report import clips
 from xlt_ray.report.collect import STAGES, Artifact, Results
-from xlt_ray.study.section import predictor_name, scatter
+from xlt_ray.study.section import predictor_name, predictor_scatter
 from xlt_ray.translate.distance import distance_correlation, distance_scatter, has_unseen, unseen_languages
 from xlt_ray.translate.pareto import pareto
 from xlt_ray.translate.recipe import general
@@ -41,9 +44,10 @@ PLOT_CAPTIONS = {
 
 def render(results: Results) -> str:
     """The page as HTML text, to be written as UTF-8."""
-    return (
-        _environment().get_template("report/page.html.jinja").render(results=results, stages=STAGES, sections=SECTIONS)
-    )
+    template = _environment().get_template("report/page.html.jinja")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of the plots; the browser has other fonts
+        return template.render(results=results, stages=STAGES, sections=SECTIONS)
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
@@ -140,11 +144,12 @@ def _environment() -> jinja2.Environment:
         data_uri,
         embedded,
     )
-    drawn = (path, pareto, trial_plane, scatter, highest_loss, highest_dev, distance_scatter)
+    drawn = (to_svg, pareto, trial_plane, predictor_scatter, highest_loss, highest_dev, distance_scatter)
     named = (general, objective_name, setting_name, setting_value, predictor_name)
     unseen = (unseen_languages, distance_correlation)
     environment.filters |= {function.__name__: function for function in (*filters, *drawn, *named, *unseen)}
     environment.tests["unseen"] = has_unseen
+    environment.globals |= {"light": LIGHT, "dark": DARK, "symbol": symbol}
     environment.globals |= {
         "seconds_of_clips": clips.MAX_SECONDS,
         "clips_limit": clips.MAX_CLIPS,

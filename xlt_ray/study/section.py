@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from xlt_ray.charts.plane import Axis, axes, place_labels
-from xlt_ray.charts.scatter import SCATTER, Dot, Scatter
+from xlt_ray.charts.scatter import Dot, scatter
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Figures = Mapping[str, Any]
 
@@ -101,12 +103,26 @@ class Study:
         scores = [self.figures["before"][language]["bleu"] for language in tested if language in self.figures["before"]]
         return fmean(scores) if scores else None
 
-    def strip(self, width: float) -> Axis:
-        """The axis that the gains of all sources share, with 0 on it."""
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The axis that the gains of all sources share, with 0 on it: (lowest, highest), BLEU."""
         ends = [end for row in self.ranked for end in row["mean_gain_ci95"]]
         own = [row["own_gain"] for row in self.ranked if row["own_gain"] is not None]
         low, high = min([0.0, *ends, *own]), max([0.0, *ends, *own])
-        return Axis(low, high if high > low else low + 1.0, 0, width)
+        return low, high if high > low else low + 1.0
+
+    def along(self, value: float) -> float:
+        """Where on that axis a value is, if it is 200 units long."""
+        low, high = self.ends
+        return 200 * (value - low) / (high - low)
+
+    @property
+    def ticks(self) -> list[float]:
+        """Round values on that axis."""
+        from matplotlib.ticker import MaxNLocator
+
+        low, high = self.ends
+        return [tick for tick in MaxNLocator(10, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= tick <= high]
 
 
 def read_study(figures: Figures) -> Study:
@@ -121,27 +137,18 @@ def _cells(figures: Figures) -> Iterator[Cell]:
                 yield Cell(trained=trained, tested=tested, figures=scores)
 
 
-def scatter(study: Study, predictor: str) -> Scatter | None:
-    """Lay out the cells of other languages for which the predictor has a value; None where there is none."""
+def predictor_scatter(study: Study, predictor: str) -> Figure | None:
+    """Gain (y) of the cells of other languages against the predictor (x); None where none has a value."""
     values = study.figures["predictors"][predictor]
     known = [(cell, values.get(cell.trained, {}).get(cell.tested)) for cell in study.others]
-    scale = _SCALES.get(predictor, 1.0)
-    points = [(cell, scale * value) for cell, value in known if value is not None]
-    if not points:
-        return None
-    ends = [end for cell, _ in points for end in cell.figures["gain_ci95"]]
-    x, y = axes(SCATTER, [value for _, value in points], [*ends, 0.0])
-    placed = [(x.place(value), y.place(cell.figures["gain"])) for cell, value in points]
-    bars = [
-        [(at[0], y.place(end)) for end in cell.figures["gain_ci95"]]
-        for (cell, _), at in zip(points, placed, strict=True)
-    ]
-    labels = place_labels(placed, [f"{cell.trained}→{cell.tested}" for cell, _ in points], (), bars, SCATTER)
-    dots = [
-        Dot(x=at[0], y=at[1], low=bar[0][1], high=bar[1][1], title=_title(cell, value, predictor), label=label)
-        for (cell, value), at, bar, label in zip(points, placed, bars, labels, strict=True)
-    ]
-    return Scatter(frame=SCATTER, x=x, y=y, dots=dots, across=_AXES.get(predictor, predictor))
+    dots = [_dot(cell, value, predictor) for cell, value in known if value is not None]
+    return scatter(dots, _AXES.get(predictor, predictor), "gain, BLEU") if dots else None
+
+
+def _dot(cell: Cell, value: float, predictor: str) -> Dot:
+    x = _SCALES.get(predictor, 1.0) * value
+    title, label = _title(cell, x, predictor), f"{cell.trained}→{cell.tested}"
+    return Dot(x=x, y=cell.figures["gain"], interval=cell.figures["gain_ci95"], title=title, label=label)
 
 
 def _title(cell: Cell, value: float, predictor: str) -> str:

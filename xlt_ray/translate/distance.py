@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xlt_ray import metrics
-from xlt_ray.charts.plane import axes, place_labels
-from xlt_ray.charts.scatter import SCATTER, Dot, Scatter
+from xlt_ray.charts.scatter import Dot, scatter
 from xlt_ray.languages import LANGUAGES, Direction, Distance, Language, by_distance, language_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Figures = Mapping[str, Any]
 
@@ -68,25 +70,21 @@ def distance_correlation(figures: Figures) -> float | None:
     return metrics.rank_correlation([nearest.distance for nearest in found.values()], bleu) if len(bleu) > 2 else None
 
 
-def distance_scatter(figures: Figures) -> Scatter:
-    """Lay out BLEU into en (y) of a run against the distance (x): a dot a language, its line the 95% interval.
+def distance_scatter(figures: Figures) -> Figure:
+    """BLEU into en (y) of a run against the distance (x): a dot a language, its line the 95% interval.
 
     Args:
         figures: of a run that has such a language.
     """
     found = by_distance(_translated(figures))
-    scores = [figures["directions"][name] for name in found]
-    distances = [distance.distance for distance in found.values()]
-    x, y = axes(SCATTER, [0.0, *distances], [0.0, *(end for score in scores for end in score["bleu_ci95"])])
-    marks = [(x.place(distance), y.place(score["bleu"])) for distance, score in zip(distances, scores, strict=True)]
-    bars = [[(mark[0], y.place(end)) for end in score["bleu_ci95"]] for mark, score in zip(marks, scores, strict=True)]
-    sources = [Direction.parse(name).source for name in found]
-    labels = place_labels(marks, sources, (), bars, SCATTER)
-    dots = [
-        Dot(x=mark[0], y=mark[1], low=bar[0][1], high=bar[1][1], title=_title(name, distance, score), label=label)
-        for name, distance, score, mark, bar, label in zip(found, distances, scores, marks, bars, labels, strict=True)
-    ]
-    return Scatter(frame=SCATTER, x=x, y=y, dots=dots, across="distance to the nearest language with a token")
+    dots = [_dot(name, distance.distance, figures["directions"][name]) for name, distance in found.items()]
+    return scatter(dots, "distance to the nearest language with a token", "BLEU", from_zero=True)
+
+
+def _dot(name: str, distance: float, scores: Figures) -> Dot:
+    title = _title(name, distance, scores)
+    source = Direction.parse(name).source
+    return Dot(x=distance, y=scores["bleu"], interval=scores["bleu_ci95"], title=title, label=source)
 
 
 def _title(name: str, distance: float, scores: Figures) -> str:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from xlt_ray.charts.plane import PLANE, Axis, Frame, Label, Place, axes, curve, cut, path, place_labels, staircase
+from xlt_ray.charts import plane
+from xlt_ray.charts.curves import Curve, curves
+from xlt_ray.charts.labels import label_marks
+from xlt_ray.charts.style import LIGHT
+from xlt_ray.charts.svg import tag
 from xlt_ray.translate.recipe import general
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
 
@@ -21,34 +28,8 @@ OBJECTIVES = {
     "mix": "a weighted mean of new and old BLEU",
 }
 _NAMES = {"learning_rate": "lr", "ewc_lambda": "EWC λ", "replay_fraction": "replay", "lora_rank": "LoRA rank"}
-_STYLES = {"finished": 1, "stopped": 3}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class TrialMark:
-    """A trial in the plane: where it is, the style of its status, and its label, if it was chosen and found room."""
-
-    trial: Row
-    style: int
-    x: float
-    y: float
-    title: str
-    label: Label | None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class TrialPlane:
-    """The plane of a search, in SVG units. x is kept in percent, y is gain in BLEU.
-
-    Attributes:
-        front: corners of the staircase of the finished trials; empty where none finished.
-    """
-
-    frame: Frame
-    x: Axis
-    y: Axis
-    marks: list[TrialMark]
-    front: str
+STYLES = {"finished": 1, "stopped": 3}
+"""The mark of a trial in the plane."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,10 +76,14 @@ class Search:
         scored = [self.figures["baseline"]["dev"], *(point for trial in self.drawn for point in trial["curve"])]
         return max(max(trial["new_bleu"], trial["old_bleu"]) for trial in scored) or 1.0
 
-    def curve(self, trial: Row, figure: str, width: float, height: float) -> list[Place]:
-        """Places of `new_bleu` or `old_bleu` by step, in the scale that all trials share."""
-        points = [(point["step"], point[figure]) for point in trial["curve"]]
-        return curve(points, self.last_step, self.highest, width, height)
+    def curves(self, trial: Row) -> Figure:
+        """New and old BLEU of a trial by step, in the scale that all trials share, beside the untouched model's."""
+        return curves([self._curve(trial, kind) for kind in ("new", "old")], self.last_step, self.highest)
+
+    def _curve(self, trial: Row, kind: str) -> Curve:
+        points = [(point["step"], point[f"{kind}_bleu"]) for point in trial["curve"]]
+        title = f"{kind}: {points[-1][1]:.1f} at step {points[-1][0]:,}"
+        return Curve(kind=kind, points=points, title=title, level=self.figures["baseline"]["dev"][f"{kind}_bleu"])
 
     @property
     def chance(self) -> float | None:
@@ -140,33 +125,28 @@ def setting_value(value: float | None, setting: str) -> str:
     return f"{general(100 * value)}%" if setting == "replay_fraction" else general(value)
 
 
-def trial_plane(search: Search) -> TrialPlane | None:
-    """Lay out all trials that have both figures; None where none has."""
+def trial_plane(search: Search) -> Figure | None:
+    """All trials that have both figures, the front of the finished, rings about the chosen; None where none has."""
     trials = [trial for trial in search.trials if trial["gain"] is not None and trial["kept"] is not None]
     if not trials:
         return None
-    x, y = axes(PLANE, [100 * trial["kept"] for trial in trials] + [100.0], [t["gain"] for t in trials] + [0.0])
-    placed = [(x.place(100 * trial["kept"]), y.place(trial["gain"])) for trial in trials]
-    best = [at for trial, at in zip(trials, placed, strict=True) if trial["on_front"]]
-    stairs = staircase(best, PLANE) if best else []
-    labels = _labels(trials, placed, (x.place(100), y.place(0)), stairs)
-    marks = [
-        TrialMark(trial=trial, style=_STYLES[trial["status"]], x=at[0], y=at[1], title=_title(trial), label=label)
-        for trial, at, label in zip(trials, placed, labels, strict=True)
-    ]
-    return TrialPlane(frame=PLANE, x=x, y=y, marks=marks, front=path(stairs))
+    kept = ", ".join(search.figures["kept_directions"])
+    figure, axes = plane.new_plane(f"kept of {kept}, % of the untouched model's mean BLEU")
+    plane.origin(axes, (100, 0), f"{search.figures['baseline']['dev']['name']}, the untouched model")
+    for trial in trials:
+        plane.mark(axes, _place(trial), STYLES[trial["status"]], _title(trial))
+    chosen = [trial for trial in trials if trial["chosen"]]
+    for trial in chosen:
+        ring = axes.plot(*_place(trial), "o", markersize=13.6, color="none", markeredgecolor=LIGHT["ours"], zorder=3)
+        tag(ring[0], "ring")
+    if best := [_place(trial) for trial in trials if trial["on_front"]]:
+        plane.front(axes, best)
+    label_marks(axes, [(_place(trial), trial["name"]) for trial in chosen])
+    return figure
 
 
-def _labels(
-    trials: Sequence[Row], placed: Sequence[Place], baseline: Place, stairs: Sequence[Place]
-) -> list[Label | None]:
-    """Names beside the chosen trials; None for the others."""
-    named = [k for k, trial in enumerate(trials) if trial["chosen"]]
-    others = [at for k, at in enumerate(placed) if k not in named]
-    texts = [cut(trials[k]["name"]) for k in named]
-    labels = place_labels([placed[k] for k in named], texts, [baseline, *others], [stairs])
-    found = dict(zip(named, labels, strict=True))
-    return [found.get(k) for k in range(len(trials))]
+def _place(trial: Row) -> plane.Place:
+    return 100 * trial["kept"], trial["gain"]
 
 
 def _title(trial: Row) -> str:
