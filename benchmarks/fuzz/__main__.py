@@ -67,6 +67,7 @@ def _try_target(name: str, seed: int, seconds: float, kept: Path) -> collections
     counts: collections.Counter[str] = collections.Counter()
     kinds: collections.Counter[str] = collections.Counter()
     with _opened(name) as trials:
+        trials.start()
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             file, data = trials.input(f"{seed}/{name}/{counts.total()}")

@@ -105,20 +105,22 @@ class Trials:
         return self._attempt(name, data) if first.kind.startswith(("hang", "ended")) else first
 
     def _attempt(self, name: str, data: bytes) -> Result:
-        if self._process is None:
-            self._start()
+        self.start()
         self.canaries.touched()
         self._connection.send((name, data))
         return self._answer(self._seconds)
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start the process where none runs, and see that it accepts valid files."""
+        if self._process is not None:
+            return
         self._connection, theirs = multiprocessing.Pipe()
         context = multiprocessing.get_context("fork")
         self._process = context.Process(target=_try_all, args=(self._target, self._folder, theirs))
         self._process.start()
         theirs.close()
-        for name, data in self.seeds.items():  # imports take seconds
-            self._connection.send((name, data))
+        for name in {path.rpartition(".")[2]: path for path in self.seeds}.values():  # imports take seconds
+            self._connection.send((name, self.seeds[name]))
             if (result := self._answer(_START_S)).outcome == FINDING:
                 self.end()
                 raise RuntimeError(f"the valid {name} is a finding: {result.details}")

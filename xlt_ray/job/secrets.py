@@ -12,7 +12,7 @@ from xlt_ray.errors import UserError
 
 _SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _LEAST = 4  # characters: a shorter word would be struck out of words that it is no secret in
-_USER_INFO = re.compile(r"(\w[\w+.-]*://)[^/\s'\"]*@")
+_USER_INFO = re.compile(r"((?<![\w+.-])[\w+.-]+://)[^/\s'\"]*@")  # from the first letter only, or long words take hours
 
 
 def redacted(text: str) -> str:
