@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import sys
 import tarfile
 import tempfile
@@ -89,6 +88,10 @@ def write_manifests(folder: Path) -> None:
         (folder / f"a.{suffix}").write_text("\n".join(lines) + "\n")
     (folder / "a.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     pq.write_table(pa.Table.from_pylist(rows), folder / "a.parquet")
+    table = pa.table({name: [row[name] for row in rows] for name in ("audio", "language", "text", "start", "duration")})
+    pq.write_table(table, folder / "hf.parquet")
+    with pa.ipc.new_stream(folder / "hf.arrow", table.schema) as stream:
+        stream.write_table(table)
     line = {"audio_filepath": "a.wav", "duration": 0.3, "source_lang": "en", "target_lang": "de", "answer": "eins"}
     nemo = [line, line | {"source_lang": "fr", "text": "un", "offset": 0.1, "duration": 0.1}]
     (folder / "nemo.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in nemo))
@@ -134,17 +137,25 @@ def write_adapter(folder: Path) -> None:
 def write_runs(folder: Path) -> None:
     """Finished artifacts of every stage."""
     _tests()
+    from searched_runs import write_search, write_study
     from test_clips import write_speech, write_translations
     from test_report import retrieval_metrics, write_artifact, write_plots, write_rankings
-    from test_untracked import write_all
+    from tuned_runs import SWEEPS, FinetuneConfig, moved, write_baseline, write_finetune, write_translate
 
-    write_all(folder)
-    shutil.rmtree(folder / "embed")
-    read = write_speech(folder).named
-    write_translations(folder, read)
+    write_translations(folder, write_speech(folder).named)
     metrics = retrieval_metrics()
     write_artifact(folder, "retrieval", "demo", metrics, write_rankings(folder, "demo")[:2])
     write_plots(folder, "demo", metrics)
+    baseline = write_baseline(folder)
+    for name, settings, kept, gain in (SWEEPS[0], SWEEPS[2]):
+        checkpoint = {"name": name, "fingerprint": write_finetune(folder, name, FinetuneConfig(**settings))}
+        write_translate(folder, name, baseline, moved(kept, gain), checkpoint)
+    write_search(folder)
+    write_study(folder)
+    pair = {"num_first": 4, "num_second": 3, "num_mined": 1, "margin": {"median": 1.1}, "candidate_recall": {}}
+    mined = {"score": "seqsim-f1", "mode": "best_layer", "margin": "ratio", "neighbours": 4, "one_to_one": True}
+    mined |= {"threshold": 1.0, "pairs": {"en-fr": pair | {"against_corpus": None}}}
+    write_artifact(folder, "mine", "mined", mined, [])
 
 
 def write_settings(folder: Path) -> None:

@@ -200,7 +200,7 @@ def _lease(root: Path, name: str) -> int:
 
 
 TARGETS = {
-    "manifest": Target(seeds.write_manifests, _manifest, ("*l", "*.?sv", "*.parquet"), foreign=True),
+    "manifest": Target(seeds.write_manifests, _manifest, ("*l", "*.?sv", "*.parquet", "*.arrow"), foreign=True),
     "archive": Target(seeds.write_archives, _archive),
     "audio": Target(seeds.write_sounds, _audio),
     "ctranslate2": Target(seeds.write_ctranslate2, _model),

@@ -161,6 +161,7 @@ def _try_all(target: Target, folder: Path, connection: multiprocessing.connectio
     output = os.open(folder / "output", os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    sys.stdout = sys.stderr = os.fdopen(os.dup(output), "w", buffering=1)
     os.chdir(folder / "here")
     tempfile.tempdir = str(folder / "tmp")
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESSES, _ADDRESSES))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -143,6 +144,7 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
+@functools.cache
 def _environment() -> jinja2.Environment:
     """Templates of this package. Escaping is always on: transcripts and file names come from anywhere."""
     environment = jinja2.Environment(
