@@ -1,9 +1,11 @@
 """The fuzzer finds what a target does wrong, and only that; its inputs are the same for the same seed."""
 
+import io
 import json
 import os
 import random
 import socket
+import tarfile
 import time
 from pathlib import Path
 
@@ -153,14 +155,12 @@ def test_changes_of_json_are_mostly_json():
 
 
 def test_a_changed_tar_has_the_checksums_of_tarfile(tmp_path):
-    import io
-    import tarfile
-
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("a" * 30))
     data = with_tar_checksums(file.getvalue().replace(b"a" * 30, b"b" * 30))
-    assert tarfile.open(fileobj=io.BytesIO(data)).getnames() == ["b" * 30]
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        assert archive.getnames() == ["b" * 30]
 
 
 def test_every_target_says_what_is_changed():

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.fuzz.mutations import SECRET
+
 ROOT = Path(__file__).parents[2]
 RATE = 16_000
 _SOUNDS = {"flac": "FLAC", "mp3": "MP3", "ogg": "OGG", "wav": "WAV", "aiff": "AIFF"}
@@ -177,6 +179,11 @@ def write_names(folder: Path) -> None:
         ("mine", "manifest:a.tsv", "openai/whisper-base", "en,fr", "s3://bucket/runs", "hf:a/b")
     ):
         (folder / f"{number}.txt").write_text(name)
+
+
+def write_password(folder: Path) -> None:
+    """What stands before the @ of a URI."""
+    (folder / "a.txt").write_text(f"me:{SECRET}")
 
 
 def write_lease(folder: Path) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import html.parser
+import io
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from benchmarks.fuzz import seeds
+from benchmarks.fuzz.mutations import SECRET
 from benchmarks.fuzz.trials import Target
 
 
 class Unescaped(Exception):  # noqa: N818 - what happened
-    """A page has an element or an attribute that none of valid texts has."""
+    """A page has an element that is no template's, or a password."""
 
 
 def _manifest(root: Path, name: str) -> int:
@@ -86,7 +91,8 @@ def _artifact(root: Path, name: str) -> int:
     results = collect(str(root))
     page = render(results)
     page.encode()
-    _require_escaped(page)
+    if found := _Elements(page).found:
+        raise Unescaped(f"{sorted(found)}")
     _use(root, *name.split("/")[:2])
     return len(results.damaged)
 
@@ -111,7 +117,7 @@ def _use(root: Path, stage: str, name: str) -> None:
 
 
 class _Elements(html.parser.HTMLParser):
-    """Elements with their attributes, and where links lead."""
+    """What A page has that no template has: elements, attributes that run code, links that leave the page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -119,25 +125,17 @@ class _Elements(html.parser.HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note both."""
-        self.found |= {tag, *(f"{tag} {name}" for name, _ in attrs)}
-        links = (value or "" for name, value in attrs if name in ("href", "src"))
-        self.found |= {
-            f"{tag} to {link[:30]}" for link in links if not link.startswith(("#", "data:image/", "data:audio/"))
-        }
+        """Note what is not a template's."""
+        links = [value or "" for name, value in attrs if name in ("href", "src", "action", "data", "srcset")]
+        self.found |= {tag} - _tags() | {name for name, _ in attrs if name.startswith("on")}
+        self.found |= {link[:50] for link in links if not link.startswith(("#", "data:image/", "data:audio/"))}
 
 
-_OWN_LINKS = ("#", "data:image/", "data:audio/")
-_known: set[str] = set()
-
-
-def _require_escaped(page: str) -> None:
-    """The first pages are of valid files, and say which elements there are."""
-    found = _Elements(page).found
-    if not _known:
-        _known.update(found)
-    if new := {item for item in found - _known if " on" in item or " to " in item or " " not in item}:
-        raise Unescaped(f"{sorted(new)}")
+@functools.cache
+def _tags() -> set[str]:
+    """Every element of the templates."""
+    texts = [path.read_text() for path in (seeds.ROOT / "xlt_ray").rglob("*.jinja")]
+    return {tag for text in texts for tag in re.findall(r"<([a-z][a-z0-9]*)", text)}
 
 
 def _config(root: Path, name: str) -> int:
@@ -183,6 +181,35 @@ def _name(root: Path, name: str) -> int:
     return refused == 3
 
 
+def _password(root: Path, name: str) -> int:
+    from xlt_ray.job import cli
+    from xlt_ray.job.mlflow_run import flatten
+    from xlt_ray.job.secrets import redacted
+    from xlt_ray.presets import PRESETS
+    from xlt_ray.report.config import ReportJob
+    from xlt_ray.retrieval.config import RetrievalJob
+
+    said = re.sub(r"[\s'\"]", "", (root / name).read_bytes().decode(errors="replace"))  # none of them is of a URI
+    if not re.match(r"[^/@:]+:(?!\d+/)[^@]*" + SECRET, said):
+        return 1
+    uri = f"s3://{said}@bucket/a"
+
+    def report(job: ReportJob) -> None:
+        raise RuntimeError(f"no {uri}")
+
+    def retrieve(job: RetrievalJob) -> None:
+        report(ReportJob())
+
+    shown = io.StringIO()
+    for job, words in ((report, []), (report, [f"--root={uri}"]), (retrieve, ["--corpus", f"manifest:{uri}"])):
+        with contextlib.redirect_stderr(shown), contextlib.suppress(SystemExit):
+            cli.run(job, PRESETS, words)
+    logs = [path.read_text() for path in (root.parent / "tmp").glob("xlt_ray-*.log")]
+    if SECRET in "".join([shown.getvalue(), redacted(uri), str(flatten({"corpus": f"manifest:{uri}"})), *logs]):
+        raise Unescaped(f"{uri} is shown")
+    return 0
+
+
 def _lease(root: Path, name: str) -> int:
     from xlt_ray.store import lease
 
@@ -211,6 +238,7 @@ TARGETS = {
     ),
     "config": Target(seeds.write_settings, _config),
     "name": Target(seeds.write_names, _name, foreign=True),
+    "password": Target(seeds.write_password, _password),
     "lease": Target(seeds.write_lease, _lease),
 }
 """What is tried, by the name that `--only` takes."""

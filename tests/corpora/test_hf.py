@@ -185,9 +185,8 @@ def test_an_arrow_file_that_points_beyond_its_end_is_refused(tmp_path, column):
     ends = np.arange(5, dtype=np.int32) * (3 if column == "audio" else 5)
     data = sink.getvalue().to_pybytes()
     assert data.count(ends.tobytes()) == 1
-    (tmp_path / "a.arrow").write_bytes(
-        data.replace(ends.tobytes(), np.append(ends[:4], 2**30).astype(np.int32).tobytes())
-    )
+    beyond = np.append(ends[:4], np.int32(2**30))
+    (tmp_path / "a.arrow").write_bytes(data.replace(ends.tobytes(), beyond.tobytes()))
     if column == "text":
         refused("is damaged", f"hf:{tmp_path}/a.arrow")
     [found] = audio.read_recordings([audio.Place(f"{tmp_path}/a.arrow", f"3:{column}")])

@@ -149,9 +149,9 @@ def test_a_supervision_needs_its_recording(tmp_path):
     refused(spec, "mini_supervisions_test.jsonl.gz, line 1: recording_id 'rec-en-9' is in no file")
 
 
-CUT = {"id": "c", "start": 0.0, "type": "MonoCut", "supervisions": [], "recording": {}}
-SAID = {"id": "s", "start": 0.0, "duration": 1.0, "text": "one", "language": "en"}
-SOUND = {"id": "r", "sources": [{"type": "file", "channels": [0], "source": "a.wav"}]}
+PLAIN_CUT = {"id": "c", "start": 0.0, "type": "MonoCut", "supervisions": [], "recording": {}}
+TOLD = {"id": "s", "start": 0.0, "duration": 1.0, "text": "one", "language": "en"}
+FILED = {"id": "r", "sources": [{"type": "file", "channels": [0], "source": "a.wav"}]}
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ SOUND = {"id": "r", "sources": [{"type": "file", "channels": [0], "source": "a.w
         *(({"supervisions": value}, {}, {}) for value in ("x", 1, ["x"], [None])),
         *(({"recording": value}, {}, {}) for value in ("x", 1, [1], None)),
         *(({"start": value}, {}, {}) for value in ("x", -1, 10**400, [1], True)),
-        *(({}, {"start": value}, {}) for value in ("x", [1], {}, 10**400, 1e308)),
+        *(({}, {"start": value}, {}) for value in ("x", [1], {"a": 1}, 10**400, 1e308)),
         *(({}, {"text": value}, {}) for value in (["x"], {"a": 1}, 1.5)),
         *(({}, {"language": value}, {}) for value in (["x"], {"a": 1}, 5)),
         *(({}, {"custom": value}, {}) for value in ("x", [1], {"translations": {"de": 1}}, {"target_lang": [1]})),
@@ -170,12 +170,12 @@ SOUND = {"id": "r", "sources": [{"type": "file", "channels": [0], "source": "a.w
     ],
 )
 def test_a_cut_of_other_types_is_refused(tmp_path, cut, said, sound):
-    row = CUT | {"supervisions": [SAID | said], "recording": SOUND | sound} | cut
+    row = PLAIN_CUT | {"supervisions": [TOLD | said], "recording": FILED | sound} | cut
     refused(f"lhotse:{lines(tmp_path / 'cuts.jsonl', [row])}", "line 1: ")
 
 
 def test_the_same_cut_without_mistakes_is_read(tmp_path):
-    row = CUT | {"supervisions": [SAID], "recording": SOUND}
+    row = PLAIN_CUT | {"supervisions": [TOLD], "recording": FILED}
     [read] = corpora.read(f"lhotse:{lines(tmp_path / 'cuts.jsonl', [row])}", ["en"], None)
     assert (read.text, read.audio) == ("one", f"{tmp_path}/a.wav")
 

@@ -194,5 +194,5 @@ def test_av_is_the_witness_of_aac(files):
     ("start", "duration"), [(1e308, 1.0), (1e308, 1e308), (0.0, 1e308), (float("inf"), None), (0.0, float("nan"))]
 )
 def test_times_that_no_recording_has(files, start, duration):
-    [found] = read_recordings([Place(str(files["a.wav"]), "", start, duration)])
+    [found] = read_recordings([Place(str(files / "a.wav"), "", start, duration)])
     assert str(found).startswith("beyond the end")

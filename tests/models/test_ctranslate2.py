@@ -474,12 +474,12 @@ def test_variables_of_other_shapes(converted, tmp_path, name, shape, monkeypatch
     monkeypatch.setattr(ctranslate2, "read_variables", lambda path: read(path) | {name: torch.zeros(shape)})
     if name == "decoder/x":
         monkeypatch.setattr(ctranslate2, "read_variables", lambda path: {name: torch.zeros(shape)})
-    with pytest.raises(UserError, match="model.bin' (is damaged|lacks)"):
+    with pytest.raises(UserError, match=r"model.bin' (is damaged|lacks)"):
         whisper.resolve_model(copy_of(converted(None), tmp_path / "ct2"))
 
 
 def test_an_alias_of_nothing(converted, tmp_path):
     data = (converted("float32") / "model.bin").read_bytes()
     content = data.replace(b"decoder/embeddings/weight\0", b"decoder/embeddings/weighx\0")
-    with pytest.raises(UserError, match="is damaged|lacks"):
+    with pytest.raises(UserError, match=r"is damaged|lacks"):
         whisper.resolve_model(copy_of(converted("float32"), tmp_path / "ct2", model=content))

@@ -282,3 +282,11 @@ def test_a_config_of_another_form_is_damaged(whole, tmp_path, content):
     for part in ("identity", "settings"):
         with pytest.raises(Damaged, match=r"config\.json"):
             getattr(artifact, part)
+
+
+@pytest.mark.parametrize("files", [None, "x", {"path": "x"}, 1])
+def test_a_manifest_without_its_files_is_damaged(whole, tmp_path, files):
+    root = shutil.copytree(whole, tmp_path / "root")
+    resealed(root, files=files)
+    with pytest.raises(Damaged, match=r"manifest\.json is damaged"):
+        artifacts.find(str(root), "embed", "a")

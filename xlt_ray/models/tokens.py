@@ -61,9 +61,7 @@ def _slow(model_dir: Path) -> dict[str, int]:
         try:
             tokens |= {token["content"]: int(id_) for id_, token in added.items()}
         except (AttributeError, KeyError, TypeError, ValueError):
-            raise UserError(
-                f"{model_dir / 'tokenizer_config.json'} has no added_tokens_decoder by id; {COPY}"
-            ) from None
+            raise UserError(f"{model_dir / 'tokenizer_config.json'} adds tokens without ids; {COPY}") from None
     if not _are_ids(tokens):
         raise UserError(f"{model_dir / 'vocab.json'} and the tokens added to it have ids that are no numbers; {COPY}")
     return tokens

@@ -26,7 +26,7 @@ def read(artifact: str) -> dict[str, Any]:
     content = reading.json_of(uri)
     if not isinstance(content, dict) or content.get("checksum", _checksum(content)) != _checksum(content):
         raise reading.damaged(uri, "is not what was written: its checksum differs")
-    if not all(_is_entry(entry) for name in ("files", "others") for entry in _several(content.get(name, []))):
+    if not all(map(_is_entry, [*_several(content.get("files")), *_several(content.get("others", []))])):
         raise reading.damaged(uri, "names a file that is none of the artifact, or without its size")
     return content
 
