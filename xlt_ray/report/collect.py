@@ -94,7 +94,7 @@ class Results:
     def only(self, labels: Collection[str]) -> Results:
         """Of finished artifacts only these (`{stage}/{name}`), and nothing that joins several."""
         shown = tuple(artifact for artifact in self.artifacts if artifact.label in labels)
-        kept = {
+        kept: dict[str, Any] = {
             field: {name: found for name, found in getattr(self, field).items() if f"{stage}/{name}" in labels}
             for stage, field in _FIGURES.items()
         }
