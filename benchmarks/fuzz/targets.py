@@ -15,6 +15,8 @@ from typing import Any
 from benchmarks.fuzz import seeds
 from benchmarks.fuzz.mutations import SECRET
 from benchmarks.fuzz.trials import Target
+from xlt_ray.report.config import ReportJob
+from xlt_ray.retrieval.config import RetrievalJob
 
 
 class Unescaped(Exception):  # noqa: N818 - what happened
@@ -143,8 +145,6 @@ def _config(root: Path, name: str) -> int:
     from xlt_ray.job.parsing import parse
     from xlt_ray.job.secrets import refuse_passwords
     from xlt_ray.presets import PRESETS
-    from xlt_ray.report.config import ReportJob
-    from xlt_ray.retrieval.config import RetrievalJob
     from xlt_ray.tune.config import TuneJob
 
     path = root / name
@@ -163,7 +163,6 @@ def _name(root: Path, name: str) -> int:
     from xlt_ray import corpora, languages
     from xlt_ray.errors import UserError
     from xlt_ray.models.whisper import resolve_model
-    from xlt_ray.report.config import ReportJob
     from xlt_ray.store import artifacts, lease
 
     text = os.fsdecode((root / name).read_bytes())
@@ -186,8 +185,6 @@ def _password(root: Path, name: str) -> int:
     from xlt_ray.job.mlflow_run import flatten
     from xlt_ray.job.secrets import redacted
     from xlt_ray.presets import PRESETS
-    from xlt_ray.report.config import ReportJob
-    from xlt_ray.retrieval.config import RetrievalJob
 
     said = re.sub(r"[\s'\"]", "", (root / name).read_bytes().decode(errors="replace"))  # none of them is of a URI
     if not re.match(r"[^/@:]+:(?!\d+/)[^@]*" + SECRET, said):

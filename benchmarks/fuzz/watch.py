@@ -102,7 +102,7 @@ class Audit:
         if isinstance(path, int) or self.found is None:
             return
         where = os.path.normpath(os.path.join(os.getcwd(), os.fsdecode(path)))
-        if is_write and not where.startswith((*self._own, "/dev/null", "/dev/shm/", "/proc/self/")):
+        if is_write and not f"{where}/".startswith((*self._own, "/dev/null/", "/dev/shm/", "/proc/self/")):
             self.found.append(f"wrote {where}")
         elif not is_write and not self._foreign and not f"{where}/".startswith(self._readable):
             self.found.append(f"opened {where}")
