@@ -135,9 +135,10 @@ class _Elements(html.parser.HTMLParser):
 
 @functools.cache
 def _tags() -> set[str]:
-    """Every element of the templates."""
+    """Every element of the templates and of the charts."""
     texts = [path.read_text() for path in (seeds.ROOT / "xlt_ray").rglob("*.jinja")]
-    return {tag for text in texts for tag in re.findall(r"<([a-z][a-z0-9]*)", text)}
+    drawn = {"svg", "defs", "g", "path", "text", "use"}
+    return drawn | {tag for text in texts for tag in re.findall(r"<([a-z][a-z0-9]*)", text)}
 
 
 def _config(root: Path, name: str) -> int:
