@@ -12,6 +12,7 @@ COUNTED := | awk '/^Collecting/ { if (++n % 50 == 0) { print "setup: " n " packa
   /^Installing collected/ { print "setup: " n " packages found, installing them"; fflush() }'
 BENCH ?=
 CHAOS_ARGS ?=
+FUZZ_ARGS ?=
 JOB ?= jobs/retrieval.py
 NODES_ARGS ?=
 PYTEST_ARGS ?=
@@ -19,7 +20,7 @@ REHEARSAL_ARGS ?=
 WHEELS ?= -r constraints.txt "setuptools>=77" ".[gpu,demo]"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo submit test test-fast test-ray test-real corpora rehearsal check check-deploy docs wheelhouse bench chaos nodes
+.PHONY: help setup demo submit test test-fast test-ray test-real corpora rehearsal check check-deploy docs wheelhouse bench chaos fuzz nodes
 .SILENT:
 
 help: ## show this list
@@ -119,3 +120,6 @@ chaos: $(INSTALLED) ## break running jobs in every way, count what is lost (CHAO
 
 nodes: $(INSTALLED) ## every job on a cluster that grows from no node and shrinks to none (NODES_ARGS="--only embed")
 	$(BIN)/python -m benchmarks.chaos.nodes $(NODES_ARGS)
+
+fuzz: $(INSTALLED) ## hostile files and names to everything that reads them (FUZZ_ARGS="--seed 2 --seconds 300 --only audio")
+	$(BIN)/python -m benchmarks.fuzz $(FUZZ_ARGS)

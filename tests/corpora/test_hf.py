@@ -172,3 +172,33 @@ def test_the_library_finds_the_files_of_a_configuration(tmp_path):
     (tmp_path / "README.md").write_text(text)
     rows = read(f"hf:{tmp_path}", ["en"])
     assert (len(rows), {row.split for row in rows}) == (6, {"test"})
+
+
+@pytest.mark.parametrize("column", ["audio", "text"])
+def test_an_arrow_file_that_points_beyond_its_end_is_refused(tmp_path, column):
+    """Arrow itself believes it, and reads whatever lies in memory there."""
+    cells = pa.array([b"one"] * 4, pa.binary())
+    written = pa.table({"audio": cells, "text": ["abcde"] * 4})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, written.schema) as out:
+        out.write_table(written)
+    ends = np.arange(5, dtype=np.int32) * (3 if column == "audio" else 5)
+    data = sink.getvalue().to_pybytes()
+    assert data.count(ends.tobytes()) == 1
+    beyond = np.append(ends[:4], np.int32(2**30))
+    (tmp_path / "a.arrow").write_bytes(data.replace(ends.tobytes(), beyond.tobytes()))
+    if column == "text":
+        refused("is damaged", f"hf:{tmp_path}/a.arrow")
+    [found] = audio.read_recordings([audio.Place(f"{tmp_path}/a.arrow", f"3:{column}")])
+    assert str(found).startswith("missing: its file cannot be read")
+
+
+def test_numbers_where_texts_must_be_are_refused(tmp_path):
+    pq.write_table(table(translations=[{"de": 1}] * 4), tmp_path / "a.parquet")
+    refused("where a text must be", f"hf:{tmp_path}/a.parquet")
+
+
+@pytest.mark.parametrize("files", ["x", [1], [{"a": 1}], [{"filename": [1]}]])
+def test_a_saved_data_set_with_other_names(tmp_path, files):
+    (tmp_path / "state.json").write_text(json.dumps({"_data_files": files, "_split": 5}))
+    refused("is not what save_to_disk writes", f"hf:{tmp_path}")

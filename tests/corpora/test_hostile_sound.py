@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from test_audio import SPEECH_FILES, encoded, encoded_by_ffmpeg, ogg_checksum, pages, speech
 from test_decoding import many_channels
 
-from xlt_ray.corpora import audio, guarded
+from xlt_ray.corpora import audio, decoder, guarded
 from xlt_ray.corpora.audio import Place
 from xlt_ray.corpora.guarded import sounds
 
@@ -277,3 +277,17 @@ def test_damaged_files_are_sound_or_rejected(tmp_path_factory, suffix, data):
             assert f"    {kind}  " in audio.__doc__
             assert kind != "slow"
     assert {path: path.read_bytes() for path in folder.iterdir()} == contents
+
+
+def test_an_archive_whose_headers_unfold_is_read_in_bounded_memory(tmp_path, monkeypatch):
+    """4 MB of gzip that tarfile would read into 1 GiB of memory, to learn the name of a member."""
+    monkeypatch.setattr(decoder, "_MEMORY", 2**28)
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, 2**30
+    with gzip.open(tmp_path / "a.tar.gz", "wb", compresslevel=1) as file:
+        file.write(info.tobuf())
+        for _ in range(2**10):
+            file.write(bytes(2**20))
+    place = Place(str(tmp_path / "a.tar.gz"), "a.wav")
+    [_, (answer, _)] = decoder._answers(decoder.Request([place], False))
+    assert answer.rejected.startswith("too long")

@@ -147,3 +147,42 @@ def test_a_supervision_needs_its_recording(tmp_path):
     spec = write_lhotse(tmp_path, cuts=False)
     lines(tmp_path / "mini_recordings_test.jsonl.gz", [])
     refused(spec, "mini_supervisions_test.jsonl.gz, line 1: recording_id 'rec-en-9' is in no file")
+
+
+PLAIN_CUT = {"id": "c", "start": 0.0, "type": "MonoCut", "supervisions": [], "recording": {}}
+TOLD = {"id": "s", "start": 0.0, "duration": 1.0, "text": "one", "language": "en"}
+FILED = {"id": "r", "sources": [{"type": "file", "channels": [0], "source": "a.wav"}]}
+
+
+@pytest.mark.parametrize(
+    ("cut", "said", "sound"),
+    [
+        *(({"supervisions": value}, {}, {}) for value in ("x", 1, ["x"], [None])),
+        *(({"recording": value}, {}, {}) for value in ("x", 1, [1], None)),
+        *(({"start": value}, {}, {}) for value in ("x", -1, 10**400, [1], True)),
+        *(({}, {"start": value}, {}) for value in ("x", [1], {"a": 1}, 10**400, 1e308)),
+        *(({}, {"text": value}, {}) for value in (["x"], {"a": 1}, 1.5)),
+        *(({}, {"language": value}, {}) for value in (["x"], {"a": 1}, 5)),
+        *(({}, {"custom": value}, {}) for value in ("x", [1], {"translations": {"de": 1}}, {"target_lang": [1]})),
+        *(({}, {"speaker": value}, {}) for value in ([1], {})),
+        *(({}, {}, {"sources": value}) for value in ("x", ["x"], [{}], [{"type": "file"}])),
+        *(({}, {}, {"sources": [{"type": "file", "source": s, "channels": c}]}) for s, c in (("a", 5), (1.5, [0]))),
+    ],
+)
+def test_a_cut_of_other_types_is_refused(tmp_path, cut, said, sound):
+    row = PLAIN_CUT | {"supervisions": [TOLD | said], "recording": FILED | sound} | cut
+    refused(f"lhotse:{lines(tmp_path / 'cuts.jsonl', [row])}", "line 1: ")
+
+
+def test_the_same_cut_without_mistakes_is_read(tmp_path):
+    row = PLAIN_CUT | {"supervisions": [TOLD], "recording": FILED}
+    [read] = corpora.read(f"lhotse:{lines(tmp_path / 'cuts.jsonl', [row])}", ["en"], None)
+    assert (read.text, read.audio) == ("one", f"{tmp_path}/a.wav")
+
+
+@pytest.mark.parametrize("time", [10**400, 1e308, 1e9])
+def test_a_time_that_no_recording_has_is_refused(tmp_path, time):
+    for name in ("offset", "duration"):
+        refused(
+            f"nemo:{lines(tmp_path / 'm.json', [NEMO | {'text': 'so', name: time}])}", "line 1: (start|duration) must"
+        )

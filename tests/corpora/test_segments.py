@@ -188,3 +188,11 @@ def test_av_is_the_witness_of_aac(files):
     [found] = read_recordings([Place(str(files / "a.m4a"), "", 4.0, 2.0)])
     assert np.array_equal(found.samples, frames[64_000:96_000])
     assert len(audio.decode(found, "a.m4a")) == 32_000
+
+
+@pytest.mark.parametrize(
+    ("start", "duration"), [(1e308, 1.0), (1e308, 1e308), (0.0, 1e308), (float("inf"), None), (0.0, float("nan"))]
+)
+def test_times_that_no_recording_has(files, start, duration):
+    [found] = read_recordings([Place(str(files / "a.wav"), "", start, duration)])
+    assert str(found).startswith("beyond the end")

@@ -11,7 +11,7 @@ from tiny import tiny_whisper
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.errors import Damaged, NoResources, TooManyRejected, Unreachable, Unwritable, UserError
 from xlt_ray.job import cli
-from xlt_ray.job.settings import identity
+from xlt_ray.job.settings import check_name, identity
 from xlt_ray.presets import PRESETS
 from xlt_ray.retrieval.config import RetrievalJob
 
@@ -251,3 +251,16 @@ def test_a_reader_that_goes_away_is_no_fault():
             [sys.executable, "jobs/embed.py", "--help"], stdout=gone, stderr=subprocess.PIPE, text=True, check=False
         )
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize(
+    "name", ["a\0b", "a\nb", "\ud800", "\u202etxt", "a\u2066b", "\x1b[2J", "x" * 201, "ж" * 101, "..", "a/b", ""]
+)
+def test_a_name_that_no_folder_should_have_is_refused(name):
+    with pytest.raises(UserError, match="--name"):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", ["demo", "ein Lauf", "实验-1", "a.b", "x" * 200])
+def test_other_names_are_taken(name):
+    check_name(name)

@@ -175,3 +175,26 @@ def test_a_file_that_is_not_there(tmp_path, name, kind):
 def test_a_flag_without_its_file_is_refused():
     with pytest.raises(UserError, match="invalid choice '' for --config"):
         parse("--config")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", '{"identity": {}, "settings": ["x"]}', "holds no settings"),
+        ("a.json", "[" * 100_000, "can't be read as JSON"),
+        ("a.yaml", "a: " + "[" * 100_000, "can't be read as YAML"),
+        ("a.yaml", "languages: &a [en, *a]", "repeats a value by a name"),
+        ("a.yaml", "embed: &a\n  x: *a", "repeats a value by a name"),
+        ("a.yaml", "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "repeats a value by a name"),
+    ],
+)
+def test_a_file_that_means_harm(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        parse("--config", tmp_path / name)
+
+
+@pytest.mark.parametrize("place", ["a\0b.yaml", "~nobody-of-that-name/a.yaml", "\udcff.yaml", "x" * 300 + ".yaml"])
+def test_a_place_that_can_be_none(place):
+    with pytest.raises(UserError):
+        parse("--config", place)

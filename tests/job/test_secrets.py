@@ -1,6 +1,7 @@
 """No password in a line, a log or a tag."""
 
 import dataclasses
+import time
 
 import pytest
 from hypothesis import given
@@ -60,3 +61,32 @@ def test_errors_and_tracebacks_show_none(capsys, monkeypatch):
         traceback = file.read()
     assert "API request" in traceback
     assert "hunter22" not in line + traceback
+
+
+def test_long_words_take_no_time():
+    started = time.perf_counter()
+    assert secrets.redacted("x" * 1_000_000) == "x" * 1_000_000
+    assert time.perf_counter() - started < 5  # hours, where each letter may begin a URI
+
+
+def test_every_spelling_of_a_scheme_is_known():
+    assert secrets.redacted("s3+x.y-z://a:b@c, manifest:s3://a:b@c") == "s3+x.y-z://***@c, manifest:s3://***@c"
+
+
+def test_keys_of_aws_have_slashes():
+    assert secrets.redacted("no s3://AKIA:wJal/K7M/bPx+Ri@bucket/x here") == "no s3://***@bucket/x here"
+    assert secrets.redacted("http://host:8080/a@b") == "http://host:8080/a@b"
+    with pytest.raises(UserError, match="--root holds a user or password"):
+        secrets.refuse_passwords(Job(root="s3://AKIA:wJal/K7M/bPx+Ri@bucket/x"))
+
+
+def test_many_uris_take_no_time():
+    started = time.perf_counter()
+    secrets.redacted("a://b:" * 20_000)
+    assert time.perf_counter() - started < 10
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
+def test_tokens_of_the_hub_are_gone(monkeypatch, name):
+    monkeypatch.setenv(name, "hf_abcdef")
+    assert secrets.redacted("401 for hf_abcdef") == "401 for ***"

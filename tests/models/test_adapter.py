@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import peft
@@ -203,3 +204,20 @@ def test_the_wheels_as_base(tmp_path, monkeypatch):
     model = WhisperForConditionalGeneration.from_pretrained(whisper.resolve_model(str(tmp_path / "adapter")))
     for name, weight in expected.float().state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], weight, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"base_model_name_or_path": ["x"]}, "names no base model"),
+        ({"megatron_config": {"a": 1}, "megatron_core": "antigravity"}, "has a megatron_config"),
+        ({"modules_to_save": [None]}, "does not fit its base"),
+        ({"alora_invocation_tokens": [1]}, "does not fit its base"),
+    ],
+)
+def test_a_config_that_asks_for_more_than_peft_can(base, tmp_path, changed, message):
+    adapt(base, tmp_path / "adapter")
+    edit(tmp_path / "adapter", **changed)
+    with pytest.raises(UserError, match=message):
+        whisper.resolve_model(str(tmp_path / "adapter"))
+    assert "antigravity" not in sys.modules

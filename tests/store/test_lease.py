@@ -218,3 +218,13 @@ def test_a_plan_that_another_job_has_overtaken_is_not_worked_on(artifact, tmp_pa
     again.merge_rejected()
     again.commit(units={"u": 1}, num_rows_in=1, inputs={}, seconds=0)
     again.begin()  # its own commit is no surprise
+
+
+@pytest.mark.parametrize("changed", [{"pid": None}, {"pid": "../../x"}, {"started": None}, {"pid": -1}, {"pid": 1.5}])
+def test_a_file_that_names_no_process_holds_nobody(tmp_path, quick, changed):
+    artifact = f"{tmp_path}/embed/a"
+    claim = lease._write(artifact, lease._about_us() | {"works": True} | changed)
+    lease.require_free(artifact)
+    lease.take(artifact)
+    lease.give_back(artifact)
+    assert not storage.exists(claim.uri)

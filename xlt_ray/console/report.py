@@ -20,13 +20,13 @@ def main(job: ReportJob) -> None:
 
     from xlt_ray.errors import Damaged
     from xlt_ray.report.collect import collect
-    from xlt_ray.report.render import render
+    from xlt_ray.report.render import shown
     from xlt_ray.report.untracked import log_missing
     from xlt_ray.store import storage
 
-    results = collect(job.root, verify=job.verify)
+    results, text = shown(collect(job.root, verify=job.verify))
     page = storage.join(results.root, "report", job.name, "index.html")
-    storage.write_bytes(page, render(results).encode())
+    storage.write_bytes(page, text.encode())
     print(f"report: {shlex.quote(page)}")
     for name, problem in results.damaged.items():
         print(f"damaged: {name}: {problem}")

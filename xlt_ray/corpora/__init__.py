@@ -127,6 +127,7 @@ def read_as_written(
 
 def _in_our_codes(row: Utterance) -> Utterance:
     """The row with the codes of `languages.code_of`, however the corpus spells them."""
+    _require_texts(row)
     translations: dict[str, str] = {}
     spelled: dict[str, str] = {}
     for spelling, text in row.translations.items():
@@ -138,6 +139,16 @@ def _in_our_codes(row: Utterance) -> Utterance:
             )
         spelled[code], translations[code] = spelling, text
     return dataclasses.replace(row, language=read_as(row.language), translations=translations)
+
+
+def _require_texts(row: Utterance) -> None:
+    """Refuse numbers, lists and other things where a row has texts: a Parquet file has columns of any type."""
+    names = (row.utterance_id, row.sentence_id, row.language, row.audio, row.member, *row.translations)
+    texts = (row.text, row.speaker, row.split, *row.translations.values())
+    if wrong := [
+        value for value in (*names, *(text for text in texts if text is not None)) if not isinstance(value, str)
+    ]:
+        raise UserError(f"utterance {row.utterance_id!r} has {wrong[0]!r:.100} where a text must be")
 
 
 _SEPARATE = {"fleurs": ("train", "dev", "test"), "covost2": ("train", "dev", "test")}

@@ -31,7 +31,7 @@ from pathlib import Path
 import filelock
 
 from xlt_ray.errors import UserError
-from xlt_ray.store import cache
+from xlt_ray.store import cache, storage
 from xlt_ray.store.schema import Utterance
 
 VOICES = {
@@ -76,7 +76,7 @@ def asterisk(source: str, languages: Sequence[str], split: str | None) -> Iterat
         _check_value("language", language, VOICES)
     if split is not None:
         _check_value("split", split, ("train", "dev", "test"))
-    root = Path(source).expanduser().absolute() if source else fetch()
+    root = storage.local(source) if source else fetch()
     texts = {language: _transcripts(root, language) for language in VOICES}
     chosen = _sentences(root, texts)
     if not chosen:

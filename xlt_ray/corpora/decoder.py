@@ -109,8 +109,8 @@ def _answers(request: Request) -> Iterator[tuple[Answer | None, Samples | None]]
     """For each place None, and then its answer."""
     recordings = try_recordings(request.places)
     for place in request.places:
-        # A segment is decoded while it is read. Of others only the decoding is limited: an archive may be long.
-        with _limits() if place.segment != Segment() else contextlib.nullcontext():
+        # A segment is decoded while it is read. The reading of others may take its time: an archive may be long.
+        with _limits(of_time=place.segment != Segment()):
             recording = next(recordings)
         yield None, None
         with _limits():
@@ -119,12 +119,12 @@ def _answers(request: Request) -> Iterator[tuple[Answer | None, Samples | None]]
 
 
 @contextlib.contextmanager
-def _limits() -> Iterator[None]:
+def _limits(*, of_time: bool = True) -> Iterator[None]:
     """What takes too much memory gets none, and what takes too much CPU time ends this process with SIGPROF."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if (most := _memory_of_its_own() + _MEMORY) < (soft if soft != resource.RLIM_INFINITY else sys.maxsize):
         resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
-    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS if of_time else 0)
     try:
         yield
     finally:

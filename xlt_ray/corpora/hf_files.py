@@ -82,8 +82,9 @@ def _saved_split(folder: str, split: str | None) -> list[Table]:
     state = json.loads(storage.read_bytes(storage.join(folder, "state.json")))
     if state.get("_indices_files") or state.get("_indices_data_files"):
         raise UserError(f"{folder!r} was saved with a selection of its rows; save it again after flatten_indices()")
-    split = split or (state.get("_split") and (split_in(state["_split"]) or state["_split"]))
-    return [Table(storage.join(folder, file["filename"]), split) for file in files]
+    own = str(state.get("_split") or "")
+    split = split or split_in(own) or own or None
+    return [Table(storage.join(folder, _name(file)), split) for file in files]
 
 
 def _written(uri: str, name: str) -> Any:
@@ -92,9 +93,13 @@ def _written(uri: str, name: str) -> Any:
         value = json.loads(storage.read_bytes(uri))[name]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{uri!r} is not what save_to_disk writes: there is no {name!r} in it") from error
-    if not isinstance(value, list):
-        raise UserError(f"{uri!r} is not what save_to_disk writes: {name!r} is no list")
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in map(_name, value)):
+        raise UserError(f"{uri!r} is not what save_to_disk writes: {name!r} is no list of names")
     return value
+
+
+def _name(item: Any) -> Any:
+    return item.get("filename") if isinstance(item, dict) else item
 
 
 def _built(path: str, config: str | None, revision: str | None) -> list[Table]:

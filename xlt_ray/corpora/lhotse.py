@@ -17,8 +17,8 @@ from typing import Any
 
 from xlt_ray.corpora import places
 from xlt_ray.corpora.gathered import Gathered, select
-from xlt_ray.corpora.manifest import seconds
-from xlt_ray.corpora.tables import at_line, json_lines, split_in
+from xlt_ray.corpora.manifest import LATEST_S, seconds
+from xlt_ray.corpora.tables import at_line, json_lines, split_in, text_of
 from xlt_ray.errors import UserError
 from xlt_ray.languages import code_of_name
 from xlt_ray.store import storage
@@ -77,8 +77,23 @@ def _add_cut(rows: Gathered, cut: _Object, file: str, languages: Sequence[str]) 
     if cut.get("type", "MonoCut") not in ("MonoCut", "MultiCut") or "recording" not in cut:
         raise ValueError(f"a cut of type {cut.get('type')!r} is not part of one recording; write cuts before mixing")
     start = seconds("start", cut.get("start")) or 0.0
-    for supervision in cut.get("supervisions") or []:
-        _add(rows, supervision, start, cut["recording"], (file, file), languages)
+    for supervision in _objects(cut, "supervisions"):
+        _add(rows, supervision, start, _object(cut, "recording"), (file, file), languages)
+
+
+def _object(line: _Object, name: str) -> _Object:
+    """An object in an object; {} where there is none."""
+    if not isinstance(value := line.get(name) or {}, dict):
+        raise ValueError(f"{name} must be an object, not {value!r:.100}")
+    return value
+
+
+def _objects(line: _Object, name: str) -> Sequence[_Object]:
+    """Objects in an object."""
+    value = line.get(name) or []
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ValueError(f"{name} must be a list of objects, not {value!r:.100}")
+    return value
 
 
 def _add_supervision(
@@ -111,24 +126,27 @@ def _add(
     """
     language = _language(supervision, languages)
     # A supervision may begin before its cut, and so have a negative start.
-    start = seconds("start", cut_start + float(supervision.get("start") or 0.0))
+    own_start = supervision.get("start") or 0.0
+    if not isinstance(own_start, int | float) or not abs(own_start) < LATEST_S:
+        raise ValueError(f"start must be a number of seconds, not {own_start!r:.100}")
+    start = seconds("start", cut_start + own_start)
     row = dataclasses.replace(
         rows.empty,
         language=language,
         audio=places.resolve(posixpath.dirname(files[0]), _sound(recording, supervision)),
         start=start,
         duration=seconds("duration", supervision.get("duration")),
-        speaker=supervision.get("speaker") or None,
+        speaker=text_of(supervision, "speaker"),
         split=split_in(posixpath.basename(files[1])),
     )
-    custom = supervision.get("custom") or {}
-    texts = _translations(custom) | ({language: supervision["text"]} if supervision.get("text") else {})
+    custom = _object(supervision, "custom")
+    texts = _translations(custom) | ({language: text} if (text := text_of(supervision, "text")) else {})
     name, sentence = supervision.get("id"), custom.get("sentence_id")
     rows.add(row, texts, name and str(name), sentence and str(sentence))
 
 
 def _language(supervision: _Object, languages: Sequence[str]) -> str:
-    code = supervision.get("language")
+    code = text_of(supervision, "language")
     if not code and len(languages) != 1:
         raise ValueError("no language; name one language only with --languages, where all supervisions are in it")
     return code_of_name(code) if code else languages[0]
@@ -136,24 +154,26 @@ def _language(supervision: _Object, languages: Sequence[str]) -> str:
 
 def _sound(recording: _Object, supervision: _Object) -> str:
     """The file of a recording."""
-    sources = recording.get("sources") or []
+    sources = _objects(recording, "sources")
     if len(sources) != 1 or sources[0].get("type") not in ("file", "url"):
         kinds = ", ".join(str(item.get("type")) for item in sources) or "nothing"
         raise ValueError(f"recording {recording.get('id')!r} is {kinds}; only sound in one file is read")
-    channels = sources[0].get("channels") or [0]
+    channels, source = sources[0].get("channels") or [0], text_of(sources[0], "source")
     wanted = supervision.get("channel", 0)
+    if not source or not isinstance(channels, list):
+        raise ValueError(f"recording {recording.get('id')!r} has no source with its channels")
     if len(channels) > len(wanted if isinstance(wanted, list) else [wanted]):
         raise ValueError(f"channel {wanted} of {len(channels)} in one file cannot be read; write one file a channel")
-    return str(sources[0]["source"])
+    return source
 
 
 def _translations(custom: _Object) -> dict[str, str]:
     texts: dict[str, str] = {}
-    target = custom.get("target_lang") or custom.get("tgt_lang")
+    target = text_of(custom, "target_lang") or text_of(custom, "tgt_lang")
     for name in ("translations", "translation", "translated_text"):
         value = custom.get(name)
         known = {target: value} if isinstance(value, str) and target else value or {}
-        if not isinstance(known, dict):
+        if not isinstance(known, dict) or not all(isinstance(text, str | None) for text in known.values()):
             raise ValueError(f"custom.{name} must be an object of texts by language, not {value!r}")
         texts |= {code_of_name(code): text for code, text in known.items() if text}
     return texts

@@ -37,6 +37,9 @@ REQUIRED = ("utterance_id", "sentence_id", "language", "audio")
 SECONDS = ("start", "duration")
 OPTIONAL = (*SECONDS, "member", "text", "translations", "speaker", "split")
 
+LATEST_S = 1e8
+"""Seconds that a time in a recording is below: three years."""
+
 _LISTED = {"language", "text"}  # a translation as the tables of this package hold it
 
 _Row = dict[str, Any]
@@ -119,17 +122,18 @@ def seconds(name: str, value: Any) -> float | None:
     """A time in seconds, from a number or its text; None where there is none.
 
     Raises:
-        ValueError: not a number, or not a time: `start` must be at least 0, `duration` greater than 0.
+        ValueError: not a number, or not a time: `start` must be at least 0, `duration` greater than 0, both below
+            `LATEST_S`.
     """
     if value is None or value == "":
         return None
     try:
         number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
-    except ValueError:
+    except (ValueError, OverflowError):
         number = math.nan
-    if not math.isfinite(number) or number < 0 or (name == "duration" and not number):
+    if not 0 <= number < LATEST_S or (name == "duration" and not number):
         least = "greater than 0" if name == "duration" else "at least 0"
-        raise ValueError(f"{name} must be a number of seconds, {least}, not {value!r}")
+        raise ValueError(f"{name} must be a number of seconds, {least}, not {value!r:.100}")
     return number
 
 

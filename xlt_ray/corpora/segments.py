@@ -69,6 +69,8 @@ def read_segments(
 
 def _cut(sound: _Sound, segment: Segment) -> Native | RejectedRow:
     start, rate = segment.start or 0.0, sound.rate
+    if not (start + (segment.duration or 0.0)) * rate < UNKNOWN_LENGTH:
+        return RejectedRow(BEYOND)
     first = round(start * rate)
     end = None if segment.duration is None else round((start + segment.duration) * rate)
     try:

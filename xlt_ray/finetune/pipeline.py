@@ -6,6 +6,7 @@ embedding shards -> examples -> (fisher) -> Ray Train -> model/: what transforme
 from __future__ import annotations
 
 import functools
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -189,7 +190,7 @@ def _card(work: Work, log: list[dict[str, float]]) -> export.Card:
 
 def _public(model: str) -> str:
     """The name of a model without the place where it lies on somebody's disk."""
-    return Path(model).name if Path(model).expanduser().is_dir() else model
+    return Path(model).name if os.path.isdir(os.path.expanduser(model)) else model
 
 
 def _scores(config: FinetuneConfig, log: list[dict[str, float]]) -> tuple[export.Metric, ...]:

@@ -25,6 +25,12 @@ _RECORDED = ("--num-layers",)
 class _Words(yaml.BaseLoader):
     """Reads each value as it is written, but `null` and `~`: in YAML, the language `no` is false and 1e-5 a text."""
 
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """A file of some lines can repeat one value a billion times by its name, or hold itself."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it repeats a value by a name (*name); write the value out")
+        return super().compose_node(parent, index)
+
 
 _NULL = "tag:yaml.org,2002:null"
 _Words.add_implicit_resolver(_NULL, re.compile(r"^(?:~|null)$"), ["~", "n"])
@@ -49,10 +55,14 @@ def _settings(place: str) -> Mapping[str, Any]:
     try:
         text = storage.read_bytes(storage.absolute(place)).decode()
         found = json.loads(text) if is_json else yaml.load(text, Loader=_Words)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"--config {place} can't be read as {'JSON' if is_json else 'YAML'}: {_line(error)}") from None
     if isinstance(found, dict) and {"identity", "settings"} <= found.keys():
-        found = {key: value for key, value in found["settings"].items() if key != "config"}
+        found = found["settings"]
+        if isinstance(found, dict):
+            found = {key: value for key, value in found.items() if key != "config"}
     if not isinstance(found, dict):
         raise UserError(f"--config {place} holds no settings; write one on each line, such as corpus: fleurs")
     return found

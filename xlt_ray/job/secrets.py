@@ -10,9 +10,15 @@ from typing import Any
 
 from xlt_ray.errors import UserError
 
-_SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_SECRETS = (
+    *("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+)
 _LEAST = 4  # characters: a shorter word would be struck out of words that it is no secret in
-_USER_INFO = re.compile(r"(\w[\w+.-]*://)[^/\s'\"]*@")
+_USER_INFO = re.compile(
+    r"((?<![\w+.-])[\w+.-]+://)"  # from its first letter alone: else each letter of a long word may begin a scheme
+    r"(?:[^/\s'\"]*|[^/\s'\"@:]+:(?!\d+/)[^\s'\"]{0,2000})@"  # the keys of AWS have slashes, which a port has not
+)
 
 
 def redacted(text: str) -> str:

@@ -63,10 +63,17 @@ def read_distinct_codes(config: Any, name: str, flag: str) -> None:
         raise UserError(f"{flag} {','.join(asked)} names a language twice: {','.join(read)}")
 
 
+_LONGEST_NAME = 200  # bytes; file systems take 255, and files are named after it
+
+
 def check_name(name: str) -> None:
-    """Refuse names that would leave the root."""
+    """Refuse names that would leave the root, or that no folder can have, or that show as another name."""
     if not name or name.startswith(".") or "/" in name:
         raise UserError(f"--name {name!r} must be one plain folder name, without / and not starting with a dot")
+    if not name.isprintable():  # also what turns the direction of text, and half characters
+        raise UserError(f"--name {name!r} has characters that do not show; give a name without them")
+    if len(name.encode()) > _LONGEST_NAME:
+        raise UserError(f"--name {name[:20]!r}... is longer than {_LONGEST_NAME} bytes; give a shorter one")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

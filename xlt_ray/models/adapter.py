@@ -11,8 +11,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-
 from xlt_ray.errors import UserError
 from xlt_ray.models.files import WEIGHTS, header, read_json
 from xlt_ray.models.shapes import EMBEDDING, OUTPUT
@@ -55,7 +53,7 @@ def base_of(folder: Path) -> str:
         raise UserError(f"{folder} has a pickled adapter only, and a pickle can run any code; save it as {ADAPTER}")
     header(folder / ADAPTER)
     base = config.get("base_model_name_or_path")
-    if not base:
+    if not base or not isinstance(base, str):
         raise UserError(
             f"{path} names no base model (base_model_name_or_path is {base!r}); write there the directory or the Hub "
             "id of the Whisper that the adapter was trained on"
@@ -64,6 +62,8 @@ def base_of(folder: Path) -> str:
         raise UserError(
             f"{path} asks for revision {config['revision']!r} of {base!r}; download it and name its directory"
         )
+    if config.get("megatron_config"):  # with it PEFT imports whatever module megatron_core names
+        raise UserError(f"{path} has a megatron_config; only adapters that were trained without Megatron can be merged")
     beside = folder.parent / base
     return str(beside) if beside.is_dir() and not Path(base).is_dir() else str(base)
 
@@ -107,12 +107,12 @@ def _merged_state(folder: Path, base_dir: Path) -> dict[str, Tensor]:
         config = peft.PeftConfig.from_pretrained(str(folder))
         adapted = peft.PeftModel(model, config)
         result = adapted.load_adapter(str(folder), "default")
-    except (RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        state: dict[str, Tensor] = adapted.merge_and_unload().state_dict()
+    except Exception as error:  # PEFT fails in the ways of whatever its config asks for
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the adapter {folder} does not fit its base {base_dir}: {reason}") from None
     if wrong := [*result.missing_keys, *result.unexpected_keys]:
         raise UserError(f"the adapter {folder} does not fit its base {base_dir}: {wrong[0]} is in one of them alone")
-    state: dict[str, Tensor] = adapted.merge_and_unload().state_dict()
     if torch.equal(state[OUTPUT], state[EMBEDDING]):
         del state[OUTPUT]
     return {name: weight.clone() for name, weight in state.items()}

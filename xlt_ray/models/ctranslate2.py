@@ -15,7 +15,7 @@ from xlt_ray.errors import UserError
 from xlt_ray.models import shapes as model_shapes
 from xlt_ray.models import tokens as model_tokens
 from xlt_ray.models.ctranslate2_file import layout, read_variables
-from xlt_ray.models.files import COPY, fault, read_json
+from xlt_ray.models.files import COPY, fault, given_to_transformers, read_json
 from xlt_ray.store.cache import made_once, stamp
 
 if TYPE_CHECKING:  # seconds to import, and most processes only ask where a model is
@@ -113,12 +113,15 @@ def convert(source: Path, target: Path) -> None:
         state, sizes = state_dict(variables), _sizes(variables)
     except KeyError as error:
         raise UserError(f"{str(weights)!r} lacks {error}; {COPY}") from None
+    except (ValueError, TypeError, RuntimeError, IndexError) as error:  # of other shapes than the names say
+        raise UserError(f"{str(weights)!r} is damaged ({error}); {COPY}") from None
     model_shapes.require_front_end(source, sizes["num_mel_bins"])
     generation = _generation(settings, tokens, source)
     model_tokens.require_tokens(tokens, generation, sizes["vocab_size"], source)
     save_file(state, target / "model.safetensors", metadata={"format": "pt"})
     shutil.copyfile(tokenizer, target / "tokenizer.json")
-    _save_configs(target, sizes, generation, is_tied=model_shapes.OUTPUT not in state)
+    with given_to_transformers(config):
+        _save_configs(target, sizes, generation, is_tied=model_shapes.OUTPUT not in state)
     model_shapes.require_agreement(target)
 
 
@@ -229,8 +232,9 @@ def _generation(settings: dict[str, Any], tokens: dict[str, int], source: Path) 
     generation = model_tokens.completed(known, tokens, source)
     if not generation["is_multilingual"]:
         return generation
-    languages = set(generation["lang_to_id"].values())
-    if wrong := [id_ for id_ in settings.get("lang_ids") or () if id_ not in languages]:
+    languages = list(generation["lang_to_id"].values())
+    given = settings.get("lang_ids") or []
+    if wrong := [id_ for id_ in (given if isinstance(given, list) else [given]) if id_ not in languages]:
         raise UserError(
             f"{source / 'config.json'} says {wrong[0]} is a language (lang_ids), and in tokenizer.json it is not; "
             "copy tokenizer.json from the very model that the weights were made from"

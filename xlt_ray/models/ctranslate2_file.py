@@ -42,8 +42,11 @@ def read_variables(model_bin: Path) -> dict[str, Tensor]:
             raise UserError(f"{str(model_bin)!r} is cut short; copy or download it again") from None
         except (IndexError, ValueError, RuntimeError) as error:
             raise UserError(f"{str(model_bin)!r} is damaged ({error}); copy or download it again") from None
-    variables = {name: _dequantised(name, stored) for name in stored if not name.endswith("_scale")}
-    return variables | {alias: variables[name] for alias, name in aliases}
+    try:
+        variables = {name: _dequantised(name, stored) for name in stored if not name.endswith("_scale")}
+        return variables | {alias: variables[name] for alias, name in aliases}
+    except (KeyError, RuntimeError) as error:  # an alias of nothing, a scale of another shape
+        raise UserError(f"{str(model_bin)!r} is damaged ({error}); copy or download it again") from None
 
 
 def layout(model_bin: Path) -> tuple[int, str, int]:

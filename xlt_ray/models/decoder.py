@@ -23,7 +23,7 @@ from xlt_ray.models import shapes as model_shapes
 from xlt_ray.models import tokens as model_tokens
 from xlt_ray.models.attention import attend
 from xlt_ray.models.encoder import pad_frames
-from xlt_ray.models.files import full_name, read_json, weight_files
+from xlt_ray.models.files import full_name, given_to_transformers, read_json, weight_files
 from xlt_ray.models.prompts import LANGUAGE, MAX_POSITIONS
 
 _ATTENTION = "xlt_ray_frames"
@@ -98,9 +98,9 @@ class FrameDecoder(WhisperForCausalLM):  # type: ignore[misc]
 
 def empty_decoder(model_dir: str | os.PathLike[str]) -> FrameDecoder:
     """The decoder of a model without values: shapes and names, no memory."""
-    config = WhisperConfig.from_pretrained(model_dir, attn_implementation=_ATTENTION)
-    config.dtype = torch.float32
-    with torch.device("meta"):
+    with given_to_transformers(Path(model_dir) / "config.json"), torch.device("meta"):
+        config = WhisperConfig.from_pretrained(model_dir, attn_implementation=_ATTENTION)
+        config.dtype = torch.float32
         return FrameDecoder(config)
 
 
@@ -108,7 +108,8 @@ def load_decoder(model_dir: str | os.PathLike[str], device: str | torch.device =
     """The decoder of a model in float32 and eval mode; the weights of the encoder are not read."""
     decoder = empty_decoder(model_dir)
     set_weights(decoder, read_weights(model_dir, device))
-    decoder.generation_config = GenerationConfig.from_dict(model_tokens.generation(Path(model_dir)))
+    with given_to_transformers(Path(model_dir) / "generation_config.json"):
+        decoder.generation_config = GenerationConfig.from_dict(model_tokens.generation(Path(model_dir)))
     decoder.eval()
     return decoder
 

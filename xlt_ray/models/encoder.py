@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from xlt_ray.models.files import weight_files
+from xlt_ray.models.files import given_to_transformers, weight_files
 from xlt_ray.models.whisper import HOP_LENGTH, MAX_FRAMES, MAX_SAMPLES, N_FFT
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def mel_filters(model_dir: str | os.PathLike[str], device: str | torch.device = 
     """The mel filters of the checkpoint, float32 (num_mels, 201): 80 mels, or 128 since large-v3."""
     from transformers import WhisperFeatureExtractor
 
-    extractor = WhisperFeatureExtractor.from_pretrained(model_dir)
+    with given_to_transformers(Path(model_dir) / "preprocessor_config.json"):
+        extractor = WhisperFeatureExtractor.from_pretrained(model_dir)
     return torch.from_numpy(extractor.mel_filters.T).to(device, torch.float32).contiguous()
 
 
@@ -103,7 +104,7 @@ def load_encoder(model_dir: str | os.PathLike[str], device: str | torch.device, 
     # Imported here: it takes 3 s, and whoever only needs the mel should not wait for it.
     from transformers.models.whisper.modeling_whisper import WhisperConfig, WhisperEncoder
 
-    with torch.device("meta"):
+    with given_to_transformers(Path(model_dir) / "config.json"), torch.device("meta"):
         encoder = WhisperEncoder(WhisperConfig.from_pretrained(model_dir))
     state: dict[str, Tensor] = {}
     for path in weight_files(Path(model_dir)):

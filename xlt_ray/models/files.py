@@ -5,12 +5,13 @@ Nothing but JSON and the headers of safetensors files is read, so a model of 6 G
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import struct
-from collections.abc import Set
-from pathlib import Path
+from collections.abc import Iterator, Set
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
@@ -65,9 +66,27 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is no valid JSON ({error}); {COPY}") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deeply to be read; {COPY}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not an object; {COPY}")
     return content
+
+
+@contextlib.contextmanager
+def given_to_transformers(path: Path) -> Iterator[None]:
+    """While transformers makes something of a file: what it refuses is a mistake in the file.
+
+    Raises:
+        UserError: with the file, and what it says of it.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # transformers fails in the ways of whatever it is built on
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path} can't be used ({type(error).__name__}: {reason}); {COPY}") from error
 
 
 def files(model_dir: Path) -> list[Path]:
@@ -84,6 +103,8 @@ def weight_files(model_dir: Path) -> list[Path]:
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
         raise UserError(f"{index} names no files (weight_map); {COPY}")
+    if elsewhere := [name for name in shards.values() if PurePosixPath(name).name != name or "\0" in name]:
+        raise UserError(f"{index} names {elsewhere[0]!r} (weight_map), which is no file beside it; {COPY}")
     return [model_dir / name for name in sorted(set(shards.values()))]
 
 
@@ -134,10 +155,10 @@ def _unreadable(path: Path) -> str:
         header = stream.read(length) if length <= _LONGEST_HEADER else b""
     try:
         offsets = [part["data_offsets"][1] for name, part in json.loads(header).items() if name != "__metadata__"]
-    except (ValueError, TypeError, KeyError, AttributeError):
+        whole = 8 + length + max(offsets, default=0)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         cut = header.startswith(b"{") and size < 8 + length
         return f"is cut short within its header: {size:,} bytes; {COPY}" if cut else ""
-    whole = 8 + length + max(offsets, default=0)
     return f"is cut short: {size:,} of the {whole:,} bytes that its header names; {COPY}" if size < whole else ""
 
 

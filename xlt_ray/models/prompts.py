@@ -14,6 +14,7 @@ from xlt_ray.errors import UserError
 from xlt_ray.languages import Direction, is_spaced
 from xlt_ray.models import tokens as model_tokens
 from xlt_ray.models import whisper
+from xlt_ray.models.files import given_to_transformers
 
 if TYPE_CHECKING:  # transformers takes seconds to import
     from transformers import PreTrainedTokenizerFast
@@ -48,7 +49,8 @@ class Prompter:
         self.end: int = settings["eos_token_id"]
         from transformers.models.whisper.tokenization_whisper import WhisperTokenizer
 
-        self._tokenizer: PreTrainedTokenizerFast = WhisperTokenizer.from_pretrained(model_dir)
+        with given_to_transformers(Path(model_dir) / "tokenizer_config.json"):
+            self._tokenizer: PreTrainedTokenizerFast = WhisperTokenizer.from_pretrained(model_dir)
 
     def prompt(self, direction: Direction, scheme: Scheme, spoken: str | None = None) -> list[int]:
         """The four prompt tokens of a direction: start, language, task, no timestamps.

@@ -49,8 +49,9 @@ def _require_sizes(path: Path, config: Mapping[str, Any]) -> None:
     for name in ("encoder_attention_heads", "decoder_attention_heads"):
         if config["d_model"] % config[name]:
             raise UserError(f"{path} says {name} {config[name]}, which does not divide d_model {config['d_model']}")
-    if (pad := config.get("pad_token_id") or 0) >= config["vocab_size"]:
-        raise UserError(f"{path} says pad_token_id {pad}, which is beyond vocab_size {config['vocab_size']}; {COPY}")
+    pad = config.get("pad_token_id") or 0
+    if not isinstance(pad, int) or pad >= config["vocab_size"]:
+        raise UserError(f"{path} says pad_token_id {pad!r}, which is beyond vocab_size {config['vocab_size']}; {COPY}")
 
 
 def expected_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -95,6 +96,12 @@ def _norm(scope: str, dim: int) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _require_shapes(model_dir: Path, config: Mapping[str, Any], stored: Mapping[str, Stored]) -> None:
+    for layers in ("encoder_layers", "decoder_layers"):
+        if config[layers] > len(stored):  # a number that is far too large would take all memory
+            raise UserError(
+                f"{model_dir / 'config.json'} says {layers} {config[layers]}, and the weights are "
+                f"{len(stored)} tensors; one of the two is of another model"
+            )
     expected = expected_shapes(config)
     for name, (shape, dtype, path) in stored.items():
         if dtype not in _FLOATS:
@@ -153,5 +160,5 @@ def _front_ends(model_dir: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             content = read_json(path)
             if path.name == "preprocessor_config.json":
                 yield path, content
-            elif nested := content.get("feature_extractor"):
+            elif isinstance(nested := content.get("feature_extractor"), dict) and nested:
                 yield path, nested

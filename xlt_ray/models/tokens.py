@@ -22,6 +22,7 @@ TASKS = ("transcribe", "translate")
 _NEEDED = (END, START, NO_TIMESTAMPS, *(f"<|{task}|>" for task in TASKS))
 _NAMED = {"decoder_start_token_id": START, "eos_token_id": END, "no_timestamps_token_id": NO_TIMESTAMPS}
 _PREVIOUS = "<|startofprev|>"
+_SUPPRESSED = ("suppress_tokens", "begin_suppress_tokens")
 _LANGUAGE = re.compile(r"<\|[a-z]{2,3}\|>")
 _NUM_TIMESTAMPS = 1501  # 0.00 to 30.00 s; older tokenizers leave them out, the weights never do
 _PUBLISHED = (51_864, 51_865, 51_866)  # vocabularies of the English-only models, of most others, and since large-v3
@@ -57,13 +58,26 @@ def _slow(model_dir: Path) -> dict[str, int]:
         tokens |= read_json(model_dir / "added_tokens.json")
     if (model_dir / "tokenizer_config.json").is_file():
         added = read_json(model_dir / "tokenizer_config.json").get("added_tokens_decoder", {})
-        tokens |= {token["content"]: int(id_) for id_, token in added.items()}
+        try:
+            tokens |= {token["content"]: int(id_) for id_, token in added.items()}
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise UserError(f"{model_dir / 'tokenizer_config.json'} adds tokens without ids; {COPY}") from None
+    if not _are_ids(tokens):
+        raise UserError(f"{model_dir / 'vocab.json'} and the tokens added to it have ids that are no numbers; {COPY}")
     return tokens
+
+
+def _are_ids(value: object) -> bool:
+    """Whether something is an object of numbers."""
+    return isinstance(value, dict) and all(isinstance(id_, int) for id_ in value.values())
 
 
 def _require_merges(path: Path, tokens: Mapping[str, int]) -> None:
     """Tokens of more than one letter are made by merges; a file that is cut short would give other tokens to a text."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error}); {COPY}") from error
     merges = sum(bool(line.strip()) and not line.startswith("#version") for line in lines)
     joined = sum(len(token) > 1 and not token.startswith("<|") for token in tokens)
     if merges < joined - _UNMERGED:
@@ -104,6 +118,7 @@ def completed(settings: Mapping[str, Any], tokens: Mapping[str, int], model_dir:
     Raises:
         UserError: where a multilingual model has no language tokens.
     """
+    _require_ids(settings, model_dir)
     ids: dict[str, Any] = {name: tokens[token] for name, token in _NAMED.items()}
     if _PREVIOUS in tokens:
         ids["prev_sot_token_id"] = tokens[_PREVIOUS]
@@ -118,6 +133,18 @@ def completed(settings: Mapping[str, Any], tokens: Mapping[str, int], model_dir:
             "copy it from a newer version of the model, or from the model of the same size by openai"
         )
     return dict(settings) | ids | given
+
+
+def _require_ids(settings: Mapping[str, Any], model_dir: Path) -> None:
+    """What the settings of generation give as ids are numbers, lists of them, or objects of them."""
+    for name in (*_NAMED, "prev_sot_token_id", *_SUPPRESSED):
+        value = settings.get(name)
+        several = value if isinstance(value, list) and (value or name in _SUPPRESSED) else [value]
+        if not all(isinstance(id_, int) for id_ in several) and value is not None:
+            raise UserError(f"{model_dir}: {name} is {value!r} in the settings of generation, and no id; {COPY}")
+    for name in ("lang_to_id", "task_to_id"):
+        if settings.get(name) and not _are_ids(settings[name]):
+            raise UserError(f"{model_dir}: {name} in the settings of generation is no object of ids; {COPY}")
 
 
 def require_tokens(tokens: Mapping[str, int], settings: Mapping[str, Any], vocab_size: int, model_dir: Path) -> None:
@@ -145,7 +172,7 @@ def require_tokens(tokens: Mapping[str, int], settings: Mapping[str, Any], vocab
                 f"{model_dir}: the id of {token} is {id_} in generation_config.json and {tokens.get(token)} in the "
                 "tokenizer; copy both from the very model that the weights were made from"
             )
-    for name in ("suppress_tokens", "begin_suppress_tokens"):
+    for name in _SUPPRESSED:
         if beyond := [id_ for id_ in settings.get(name) or () if not -1 <= id_ < vocab_size]:
             raise UserError(f"{model_dir}: {name} has {beyond[0]}, and the weights have {vocab_size:,} tokens; {COPY}")
 

@@ -28,6 +28,7 @@ from xlt_ray.models import files as model_files
 from xlt_ray.models import shapes as model_shapes
 from xlt_ray.models import tokens as model_tokens
 from xlt_ray.models.files import read_json, weight_files
+from xlt_ray.store import storage
 
 SAMPLE_RATE = 16_000
 N_FFT = 400
@@ -95,13 +96,19 @@ def files_to_see(spec: str) -> list[str]:
 
 def _local(spec: str) -> Path | None:
     """The directory that a spec names, if it names one."""
-    path = Path(spec).expanduser().absolute()
-    if spec and path.is_file():
+    path = storage.local(spec)
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except OSError as error:
+        raise UserError(
+            f"model {spec!r} can't be read ({error.strerror}); give a local directory or a Hub id"
+        ) from error
+    if spec and is_file:
         raise UserError(
             f"model {spec!r} is a file; give the directory of a model in Hugging Face (safetensors) or CTranslate2 "
             f"format, such as {str(path.parent)!r} if that is one"
         )
-    return path if spec and path.is_dir() else None
+    return path if spec and is_folder else None
 
 
 def _checked(model_dir: Path, spec: str) -> Path:

@@ -47,9 +47,16 @@ class Artifact:
     rejected: tuple[dict[str, str], ...]
 
     @property
+    def label(self) -> str:
+        """Stage and name."""
+        return f"{self.stage}/{self.name}"
+
+    @property
     def embedded(self) -> dict[str, str]:
-        """Name and fingerprint of the embed artifact that it was made from; {} where it names none."""
-        return dict((self.manifest.get("inputs") or {}).get("embed") or {})
+        """Name and fingerprint of the embed artifact that it was made from; {} where it names none under its root."""
+        found = dict((self.manifest.get("inputs") or {}).get("embed") or {})
+        is_plain = isinstance(name := found.get("name"), str) and "/" not in name and name not in (".", "..")
+        return found if is_plain and isinstance(found.get("fingerprint"), str) else {}
 
 
 def read_artifact(stored: artifacts.Artifact) -> Artifact:
@@ -85,6 +92,14 @@ def _read_plots(uri: str) -> Iterator[Plot]:
     for file in storage.list_files(uri):
         if file.endswith(".png"):
             png = storage.read_bytes(file)
-            with reading.reading(file), Image.open(io.BytesIO(png)) as image:
-                caption = str(image.info.get("Description", ""))
+            with reading.reading(file):
+                caption = _caption(png)
             yield Plot(name=file.rsplit("/", 1)[-1].removesuffix(".png"), png=png, caption=caption)
+
+
+def _caption(png: bytes) -> str:
+    try:
+        with Image.open(io.BytesIO(png)) as image:
+            return str(image.info.get("Description", ""))
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"it is no plot: {error}") from error

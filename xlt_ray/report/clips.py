@@ -76,6 +76,9 @@ class Clips:
         return sum(clip.uri is not None for clip in self.found.values())
 
 
+NO_CLIPS = Clips(found={}, num_wanted=0, num_bytes=0)
+
+
 def read_clips(root: str, wanted: Iterable[tuple[Mapping[str, str], str]]) -> Clips:
     """Read and compress recordings, the first ones first, up to the limits.
 

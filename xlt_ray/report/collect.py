@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from xlt_ray.embed.section import Speech, read_speech
@@ -18,7 +18,8 @@ from xlt_ray.job.secrets import redacted
 from xlt_ray.mine.section import Mining, read_mining
 from xlt_ray.report.artifact import Artifact as Artifact
 from xlt_ray.report.artifact import read_artifact
-from xlt_ray.report.clips import Clips, read_clips
+from xlt_ray.report.clips import NO_CLIPS, Clips, read_clips
+from xlt_ray.report.culprits import without_culprits
 from xlt_ray.retrieval.section import Retrieval, read_retrieval
 from xlt_ray.store import artifacts, reading, storage
 from xlt_ray.store.schema import versions_of
@@ -28,6 +29,10 @@ from xlt_ray.translate.samples import Samples, read_samples
 from xlt_ray.translate.scores import by_direction
 from xlt_ray.translate.section import Group, Run, group_runs
 from xlt_ray.tune.section import Search, read_search
+
+_FIGURES = {"embed": "speech", "retrieval": "retrieval", "translate": "samples", "mine": "mining"}
+_FIGURES |= {"finetune": "training", "tune": "searches", "study": "studies"}
+"""Field of the results of each stage whose figures are read."""
 
 STAGES = ("embed", "retrieval", "mine", "fisher", "finetune", "tune", "translate", "study")
 """Directories of a root that hold artifacts, in the order of the data flow."""
@@ -86,6 +91,15 @@ class Results:
         found = (artifact.config.get("settings", {}).get(name) for artifact in self.artifacts)
         return tuple(dict.fromkeys(redacted(str(value)) for value in found if value))
 
+    def only(self, labels: Collection[str]) -> Results:
+        """Of finished artifacts only these (`{stage}/{name}`), and nothing that joins several."""
+        shown = tuple(artifact for artifact in self.artifacts if artifact.label in labels)
+        kept: dict[str, Any] = {
+            field: {name: found for name, found in getattr(self, field).items() if f"{stage}/{name}" in labels}
+            for stage, field in _FIGURES.items()
+        }
+        return dataclasses.replace(self, artifacts=shown, keeping=(), not_placed=(), **kept)
+
     def of(self, stage: str) -> list[Artifact]:
         """Finished artifacts of one stage."""
         return [artifact for artifact in self.artifacts if artifact.stage == stage]
@@ -107,6 +121,19 @@ def collect(root: str, *, verify: bool = False) -> Results:
     there = [artifact for stage in STAGES for artifact in artifacts.all_of(root, stage)]
     finished = [artifact for artifact in there if artifact.is_committed]
     read, damaged = _read_all(finished, verify)
+    (results, recordings), wrong = without_culprits(read, lambda some: (_joined(root, some), list(_recordings(some))))
+    damaged |= {artifact.label: not_shown(root, artifact.label, error) for (artifact, _), error in wrong}
+    unfinished = tuple(artifact.label for artifact in there if artifact not in finished)
+    return dataclasses.replace(results, unfinished=unfinished, damaged=damaged, clips=read_clips(root, recordings))
+
+
+def not_shown(root: str, label: str, error: Exception) -> str:
+    """What the page says of an artifact that is whole, and holds what no job writes."""
+    return str(reading.damaged(storage.join(root, label), f"can't be read ({error!r:.200})"))
+
+
+def _joined(root: str, read: Sequence[tuple[Artifact, Any]]) -> Results:
+    """All of some artifacts but their clips."""
     shown = tuple(artifact for artifact, _ in read)
     keeping, not_placed = group_runs(_runs(shown))
 
@@ -119,12 +146,12 @@ def collect(root: str, *, verify: bool = False) -> Results:
         root=root,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         artifacts=shown,
-        unfinished=tuple(_label(artifact) for artifact in there if artifact not in finished),
-        damaged=damaged,
+        unfinished=(),
+        damaged={},
         speech=figures("embed"),
         retrieval=figures("retrieval"),
         samples=figures("translate"),
-        clips=read_clips(root, _recordings(read)),
+        clips=NO_CLIPS,
         mining=figures("mine"),
         training=figures("finetune"),
         searches=figures("tune"),
@@ -132,10 +159,6 @@ def collect(root: str, *, verify: bool = False) -> Results:
         keeping=keeping,
         not_placed=tuple(name for name in not_placed if name not in studied),
     )
-
-
-def _label(artifact: artifacts.Artifact) -> str:
-    return f"{artifact.stage}/{artifact.name}"
 
 
 def _read_all(
@@ -150,9 +173,9 @@ def _read_all(
             # Whatever a reader meets in a file that changed without growing or shrinking is damage too.
             with reading.reading(stored.uri):
                 read.append((artifact, _figures(stored, artifact)))
-        except (Damaged, KeyError, TypeError, AttributeError) as error:
+        except Exception as error:  # whole files may still hold anything
             known = isinstance(error, Damaged)
-            damaged[_label(stored)] = str(error if known else reading.damaged(stored.uri, f"can't be read ({error!r})"))
+            damaged[stored.label] = str(error) if known else not_shown(stored.root, stored.label, error)
     return read, damaged
 
 

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
+import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -17,7 +19,8 @@ from xlt_ray.charts.style import DARK, LIGHT
 from xlt_ray.charts.svg import to_svg
 from xlt_ray.finetune.section import highest_dev, highest_loss
 from xlt_ray.report import clips
-from xlt_ray.report.collect import STAGES, Artifact, Results
+from xlt_ray.report.collect import STAGES, Artifact, Results, not_shown
+from xlt_ray.report.culprits import without_culprits
 from xlt_ray.study.section import predictor_name, predictor_scatter
 from xlt_ray.translate.distance import distance_correlation, distance_scatter, has_unseen, unseen_languages
 from xlt_ray.translate.pareto import pareto
@@ -44,10 +47,30 @@ PLOT_CAPTIONS = {
 
 def render(results: Results) -> str:
     """The page as HTML text, to be written as UTF-8."""
+    return shown(results)[1]
+
+
+def shown(results: Results) -> tuple[Results, str]:
+    """What the page shows, and the page: an artifact whose figures can't be shown is named as damaged instead."""
     template = _environment().get_template("report/page.html.jinja")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of the plots; the browser has other fonts
-        return template.render(results=results, stages=STAGES, sections=SECTIONS)
+
+    def page(some: Results) -> str:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of the plots; the browser has other fonts
+            text = template.render(results=some, stages=STAGES, sections=SECTIONS)
+        return text.encode("utf-8", "replace").decode()  # JSON can write half a character
+
+    def page_of(artifacts: Sequence[Artifact]) -> str:
+        is_all = len(artifacts) == len(results.artifacts)
+        return page(results if is_all else results.only([artifact.label for artifact in artifacts]))
+
+    text, wrong = without_culprits(results.artifacts, page_of)
+    if not wrong:
+        return results, text
+    problems = {artifact.label: not_shown(results.root, artifact.label, error) for artifact, error in wrong}
+    left = [artifact.label for artifact in results.artifacts if artifact.label not in problems]
+    rest = dataclasses.replace(results.only(left), damaged=results.damaged | problems)
+    return rest, page(rest)
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
@@ -121,6 +144,7 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
+@functools.cache
 def _environment() -> jinja2.Environment:
     """Templates of this package. Escaping is always on: transcripts and file names come from anywhere."""
     environment = jinja2.Environment(

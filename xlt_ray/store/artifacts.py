@@ -63,6 +63,11 @@ class Artifact:
         return storage.join(self.uri, *parts)
 
     @property
+    def label(self) -> str:
+        """Stage and name."""
+        return f"{self.stage}/{self.name}"
+
+    @property
     def root(self) -> str:
         """The root that the artifact is under."""
         return self.uri.removesuffix(f"/{self.stage}/{self.name}")
@@ -188,13 +193,20 @@ class Artifact:
     @property
     def identity(self) -> dict[str, Any]:
         """What this artifact was started with, as far as it decides what comes out."""
-        return dict((self.asked or self.read_json("config.json"))["identity"])
+        return self._recorded("identity", self.asked or self.read_json(manifest.CONFIG))
 
     @property
     def settings(self) -> dict[str, Any]:
         """All the settings of the run that began this artifact."""
         is_there = self.asked is None or self.is_begun
-        return dict((self.read_json("config.json") if is_there else self.asked)["settings"])  # type: ignore[index]
+        return self._recorded("settings", self.read_json(manifest.CONFIG) if is_there else self.asked)
+
+    def _recorded(self, part: str, config: Any) -> dict[str, Any]:
+        """A part of config.json; a file that has none is not what was written."""
+        found = config.get(part) if isinstance(config, dict) else None
+        if not isinstance(found, dict):
+            raise reading.damaged(self.path(manifest.CONFIG), f"has no {part}")
+        return dict(found)
 
     @property
     def fingerprint(self) -> str:

@@ -195,7 +195,8 @@ def _may_live(other: _Claim, own: _Claim) -> bool:
 
 def _is_alive(other: _Claim) -> bool:
     """Whether a process of this machine is still the one that wrote the file."""
-    return bool(_started(other.content["pid"]) == other.content["started"])
+    pid, started = other.content.get("pid"), other.content.get("started")
+    return isinstance(pid, int) and isinstance(started, str) and _started(pid) == started
 
 
 def _is_renewed(other: _Claim, own: _Claim) -> bool:
@@ -239,7 +240,7 @@ def _read(uri: str) -> _Claim | None:
         content = json.loads(storage.read_bytes(uri))
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         content = {}
     return _Claim(uri, content if isinstance(content, dict) else {}, info.mtime.timestamp())
 

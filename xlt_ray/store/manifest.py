@@ -26,7 +26,21 @@ def read(artifact: str) -> dict[str, Any]:
     content = reading.json_of(uri)
     if not isinstance(content, dict) or content.get("checksum", _checksum(content)) != _checksum(content):
         raise reading.damaged(uri, "is not what was written: its checksum differs")
+    if not all(map(_is_entry, [*_several(content.get("files")), *_several(content.get("others", []))])):
+        raise reading.damaged(uri, "names a file that is none of the artifact, or without its size")
     return content
+
+
+def _several(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether an entry is of a file inside the artifact: files that are damaged are deleted, by these paths."""
+    if not isinstance(entry, dict) or not isinstance(path := entry.get("path"), str):
+        return False
+    is_inside = not path.startswith("/") and ".." not in path.split("/") and "://" not in path and path.isprintable()
+    return is_inside and isinstance(entry.get("bytes"), int) and isinstance(entry.get("sha256", ""), str)
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:

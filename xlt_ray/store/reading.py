@@ -79,7 +79,7 @@ def reading(uri: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise damaged(uri, "is missing") from error
-    except (pa.ArrowException, ValueError, OSError, MemoryError) as error:
+    except (pa.ArrowException, ValueError, OSError, MemoryError, RecursionError) as error:
         if isinstance(error, OSError) and (error.errno or any(word in str(error) for word in _STORE_ERRORS)):
             raise
         raise damaged(uri, f"is damaged ({_short(error)})") from error

@@ -36,7 +36,25 @@ def absolute(uri: str | os.PathLike[str]) -> str:
     if "://" in text and not text.startswith("file://"):
         valid = ", ".join(f"{scheme}://" for scheme in REMOTE_SCHEMES)
         raise UserError(f"{text!r} has an unknown scheme; use a local path or one of {valid}")
-    return str(Path(text.removeprefix("file://")).expanduser().absolute())
+    return str(local(text.removeprefix("file://")))
+
+
+def local(text: str) -> Path:
+    """The absolute path that a text names; `~` is expanded.
+
+    Raises:
+        UserError: it can name none, on any disk.
+    """
+    try:
+        path = Path(text).expanduser().absolute()
+        str(path).encode()
+    except RuntimeError as error:
+        raise UserError(f"{text!r} is of a user who is not known here; give the path without ~") from error
+    except UnicodeEncodeError as error:
+        raise UserError(f"{text!r} is no path: it is not UTF-8") from error
+    if "\0" in text:
+        raise UserError(f"{text!r} is no path: it has a NUL character")
+    return path
 
 
 def join(base: str, *parts: str) -> str:

@@ -126,9 +126,9 @@ def _located(model: str) -> str:
         if not _HUB_ID.fullmatch(model):
             raise _CometError(f"{model!r} is neither a .ckpt file nor a Hub id such as Unbabel/wmt22-comet-da")
         return model
-    path = Path(model).expanduser().absolute()
+    path = Path(os.path.abspath(os.path.expanduser(model)))
     for needed in (path, path.parents[1] / "hparams.yaml"):
-        if not needed.is_file():
+        if not os.path.isfile(needed):  # False also for what can be no path
             raise _CometError(f"no COMET checkpoint {model!r}: there is no file {str(needed)!r}")
     return str(path)
 
