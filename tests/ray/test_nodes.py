@@ -10,10 +10,10 @@ from xlt_ray.job import cluster
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 
-def test_a_root_that_a_node_does_not_see_is_refused(tmp_path):
+def test_a_root_that_a_node_does_not_see_is_refused(tmp_path, monkeypatch):
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
-        nodes.add_node(num_cpus=1)
+        node = nodes.add_node(num_cpus=1)
         ray.init(address=nodes.address, log_to_driver=False)
         cluster.require_shared(str(tmp_path))
         cluster.require_shared("s3://bucket/runs")
@@ -21,6 +21,10 @@ def test_a_root_that_a_node_does_not_see_is_refused(tmp_path):
             UserError, match=r"2 of 2 nodes do not see /nowhere/config.json; give a --root that all nodes"
         ):
             cluster.require_shared("/nowhere/config.json")
+        there = ray.nodes()
+        nodes.remove_node(node, allow_graceful=False)
+        monkeypatch.setattr(ray, "nodes", lambda: there)  # as they were before one was lost
+        cluster.require_shared(str(tmp_path))
     finally:
         ray.shutdown()
         nodes.shutdown()

@@ -15,6 +15,7 @@ import ray
 import ray.data
 import ray.util.annotations
 from ray._private import services
+from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException, ServerUnavailable
@@ -166,6 +167,14 @@ def require_shared(path: str, advice: str = "give a --root that all nodes share,
         return
     sees = ray.remote(num_cpus=0)(os.path.exists)
     places = [sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)) for node in nodes]
-    num_blind = ray.get([place.remote(path) for place in places]).count(False)
+    num_blind = [_answer(asked) for asked in [place.remote(path) for place in places]].count(False)
     if num_blind:
         raise UserError(f"{num_blind} of {len(nodes)} nodes do not see {path}; {advice}")
+
+
+def _answer(asked: ray.ObjectRef[bool]) -> bool:
+    """What a node sees; a node that is lost before it answers will write nothing."""
+    try:
+        return bool(ray.get(asked))
+    except (TaskUnschedulableError, NodeDiedError, WorkerCrashedError):
+        return True
