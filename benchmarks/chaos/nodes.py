@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import ray
+from ray.autoscaler.v2.sdk import get_cluster_status
 from rich.console import Console
 from rich.table import Table
 
@@ -31,6 +31,7 @@ JOBS = ("embed", "retrieval", "mine", "translate", "finetune", "tune", "study")
 IDLE_MINUTES = 0.2
 LONGEST_S = 900.0
 _HEAD = "f" * 51 + "00000"
+_TYPE = "cpu"
 _HEAD_TYPE = "ray.head.default"  # what the fake provider calls it
 _LISTS = ("setup_commands", "initialization_commands", "head_setup_commands", "worker_setup_commands")
 _LISTS += ("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files", "rsync_exclude")
@@ -75,7 +76,6 @@ def _cluster(folder: Path) -> Iterator[str]:
             _connect(address, process)
             yield address
         finally:
-            ray.shutdown()
             process.terminate()
             process.wait()
 
@@ -94,7 +94,7 @@ def _config(address: str) -> dict[str, object]:
     node = {"CPU": 1, "memory": 4 * 10**9, "object_store_memory": 10**8}
     types = {
         _HEAD_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
-        "cpu": {"resources": node, "node_config": {}, "min_workers": 0, "max_workers": 2},
+        _TYPE: {"resources": node, "node_config": {}, "min_workers": 0, "max_workers": 2},
     }
     empty: dict[str, object] = {name: [] for name in _LISTS} | {"file_mounts": {}, "auth": {}, "docker": {}}
     return empty | {
@@ -118,8 +118,8 @@ def _connect(address: str, head: subprocess.Popen[bytes]) -> None:
     for _ in range(60):
         if head.poll() is not None:
             raise SystemExit("nodes: the head has ended; see its log")
-        with contextlib.suppress(ConnectionError, RuntimeError):
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        with contextlib.suppress(Exception):  # whatever says that nobody answers yet
+            _num_nodes(address)
             return
         time.sleep(1)
     raise SystemExit("nodes: the head does not answer")
@@ -130,13 +130,13 @@ def _run(made: world.World, job: str, address: str) -> dict[str, float]:
     root = made.folder / "runs"
     started = time.monotonic()
     process = made.start(job, str(root), f"logs/{job}.log", {"RAY_ADDRESS": address})
-    changes = [(0.0, _num_nodes())]
+    changes = [(0.0, _num_nodes(address))]
     ended = None
     while time.monotonic() - started < LONGEST_S:
         now = time.monotonic() - started
         if ended is None and process.poll() is not None:
             ended = now
-        if (count := _num_nodes()) != changes[-1][1]:
+        if (count := _num_nodes(address)) != changes[-1][1]:
             changes.append((now, count))
         if ended is not None and not count:
             break
@@ -150,8 +150,9 @@ def _run(made: world.World, job: str, address: str) -> dict[str, float]:
     return {"code": code, "first": first, "most": most, "ended": ended, "gone": last[0] - ended, "left": last[1]}
 
 
-def _num_nodes() -> int:
-    return sum(node["Alive"] and bool(node["Resources"].get("CPU")) for node in ray.nodes())
+def _num_nodes(address: str) -> int:
+    status = get_cluster_status(address)
+    return sum(node.ray_node_type_name == _TYPE for node in (*status.active_nodes, *status.idle_nodes))
 
 
 def _show(found: dict[str, dict[str, float]]) -> None:

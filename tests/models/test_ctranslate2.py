@@ -267,7 +267,7 @@ def test_a_changed_model_is_converted_anew(converted, tmp_path):
 def test_a_failed_conversion_leaves_nothing_behind(converted, cache, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(ctranslate2, "_save_configs", lambda *_, **__: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(UserError, match=r"can't be used .ZeroDivisionError"):
             whisper.resolve_model(str(converted("float16")))
         (lock,) = cache.iterdir()
     # A run that is killed can remove nothing.

@@ -1,5 +1,6 @@
 """Models as they come from the field: what each file is, in truth, is said before any work, in one line."""
 
+import errno
 import json
 import os
 import re
@@ -569,3 +570,13 @@ def test_a_vocabulary_that_is_none(tmp_path, vocabulary, merges):
 @pytest.mark.parametrize("spec", ["~nobody-of-that-name/model", "a\0b", "\udcff", "x" * 300])
 def test_what_can_be_no_path(spec):
     assert refusal(spec)
+
+
+def test_what_the_system_refuses_is_no_mistake_in_a_file(tmp_path):
+    with pytest.raises(OSError, match="No space left"), model_files.given_to_transformers(tmp_path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with (
+        pytest.raises(UserError, match=r"can't be used .OSError: not valid JSON"),
+        model_files.given_to_transformers(tmp_path),
+    ):
+        raise OSError("not valid JSON")

@@ -85,6 +85,8 @@ def given_to_transformers(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # transformers fails in the ways of whatever it is built on
+        if isinstance(error, OSError) and error.errno:  # of the system: a full disk, no rights
+            raise
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path} can't be used ({type(error).__name__}: {reason}); {COPY}") from error
 
