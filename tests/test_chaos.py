@@ -66,7 +66,7 @@ def test_only_processes_of_ray_that_work_are_killed():
     for name, met in (("IDLE", ""), ("Encode(Unit)", "Encode")):
         with subprocess.Popen([sys.executable, "-c", driver.format(name)], stdout=subprocess.PIPE) as job:
             job.stdout.readline()
-            assert faults.kill_worker(job, faults.random.Random(0)) == met
+            assert faults.kill_worker(job.pid, faults.random.Random(0)) == met
             job.kill() if not met else job.wait(10)
             for child, _ in [] if met else list(faults.descendants(faults.psutil.Process())):
                 child.kill()

@@ -14,6 +14,8 @@ import psutil
 from ray.cluster_utils import Cluster
 
 STORE_BYTES = 100_000_000
+_OTHERS = "ray::(IDLE|DashboardAgent|RuntimeEnvAgent|_StatsActor|_AutoscalingCoordinatorActor)"
+"""Processes of Ray that do none of a job's work."""
 
 
 def descendants(process: psutil.Process) -> Iterator[tuple[psutil.Process, str]]:
@@ -31,12 +33,12 @@ def kill_driver(job: subprocess.Popen[bytes], _: random.Random) -> str:
     return "driver"
 
 
-def kill_worker(job: subprocess.Popen[bytes], rng: random.Random) -> str:
+def kill_worker(started_by: int, rng: random.Random) -> str:
     """SIGKILL for one process of Ray that holds an actor or a task; its title, or nothing where none works."""
     busy = [
         (process, title)
-        for process, title in descendants(psutil.Process(job.pid))
-        if title.startswith("ray::") and not title.startswith("ray::IDLE")
+        for process, title in descendants(psutil.Process(started_by))
+        if title.startswith("ray::") and not re.match(_OTHERS, title)
     ]
     if not busy:
         return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import random
 import shutil
 import subprocess
@@ -93,18 +94,24 @@ def plan(
     world: World, seed: int, num_kills: int, stages: Sequence[str], only: Sequence[str]
 ) -> Iterator[Callable[[], Result]]:
     """The trials; what a stage does undisturbed is found out before its first."""
-    laboratory = Laboratory(world, random.Random(seed), num_kills)
-    for stage in stages:
-        for fault in only:
-            if stage in FAULTS[fault]:
-                yield partial(laboratory.attempt, fault, stage)
+    with faults.Nodes() as nodes:
+        laboratory = Laboratory(world, random.Random(seed), num_kills, nodes)
+        for stage in stages:
+            for fault in only:
+                if stage in FAULTS[fault]:
+                    yield partial(laboratory.attempt, fault, stage)
+
+
+def kill_one(_: subprocess.Popen[bytes], rng: random.Random) -> str:
+    """SIGKILL for a worker of the cluster, which this process has started."""
+    return faults.kill_worker(os.getpid(), rng)
 
 
 class Laboratory:
     """Runs trials one after another."""
 
-    def __init__(self, world: World, rng: random.Random, num_kills: int) -> None:
-        self.world, self.rng, self.num_kills = world, rng, num_kills
+    def __init__(self, world: World, rng: random.Random, num_kills: int, nodes: faults.Nodes) -> None:
+        self.world, self.rng, self.num_kills, self.nodes = world, rng, num_kills, nodes
         (world.folder / "logs").mkdir(exist_ok=True)
         self._calm: dict[str, Calm] = {}
         self._number = 0
@@ -116,9 +123,9 @@ class Laboratory:
         log = f"logs/{fault.replace(' ', '-')}-{stage}.log"
         try:
             {
-                "driver": partial(self._killed, strike=faults.kill_driver),
-                "worker": partial(self._killed, strike=faults.kill_worker),
-                "node": self._without_a_node,
+                "driver": partial(self._disturb, strike=faults.kill_driver, count=self.num_kills),
+                "worker": partial(self._disturb, strike=kill_one, count=self.num_kills),
+                "node": partial(self._disturb, strike=lambda _, rng: self.nodes.lose_one(rng), count=2),
                 "head": self._without_a_head,
                 "all but the store": self._without_all_but_the_store,
                 "store": self._with_a_bad_store,
@@ -140,7 +147,7 @@ class Laboratory:
                 self.calm("embed")
                 self._lay(root)
             started = time.monotonic()
-            job = self.world.start(stage, str(root), f"logs/calm-{stage}.log")
+            job = self.world.start(stage, str(root), f"logs/calm-{stage}.log", self.nodes.address)
             if job.wait(HANGS_S):
                 raise SystemExit(f"chaos: {stage} fails undisturbed; see {self.world.folder}/logs/calm-{stage}.log")
             self._calm[stage] = Calm(time.monotonic() - started, content.rows(root))
@@ -176,20 +183,11 @@ class Laboratory:
         else:
             shutil.rmtree(root)
 
-    def _killed(self, result: Result, calm: Calm, log: str, strike: Strike) -> None:
-        self._disturb(result, calm, log, strike, self.num_kills, {})
-
-    def _without_a_node(self, result: Result, calm: Calm, log: str) -> None:
-        with faults.Nodes() as nodes:
-            self._disturb(result, calm, log, lambda _, rng: nodes.lose_one(rng), 2, nodes.address)
-
-    def _disturb(
-        self, result: Result, calm: Calm, log: str, strike: Strike, count: int, environment: Mapping[str, str]
-    ) -> None:
+    def _disturb(self, result: Result, calm: Calm, log: str, strike: Strike, count: int) -> None:
         """Strike at random moments, start again what has ended, and compare whatever is done."""
         root = self._root(result.stage)
         while result.runs < MAX_RUNS:
-            job = self._start(result, str(root), log, environment)
+            job = self._start(result, str(root), log, self.nodes.address)
             while result.struck < count and self._lives_for(job, self.rng.uniform(0.1, 0.9) * calm.seconds):
                 if met := strike(job, self.rng):
                     result.meet(met)
