@@ -10,9 +10,21 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import worlds
 
 from benchmarks.chaos import clock, content, faults
 from benchmarks.chaos.trials import Result
+from benchmarks.chaos.world import STAGES, World
+from xlt_ray.job import cli
+from xlt_ray.presets import PRESETS
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_commands_are_those_of_jobs(tmp_path, stage):
+    """Every flag is one of the job's, and the settings agree with each other."""
+    words = World(tmp_path).words(stage, str(tmp_path / "runs"))
+    job = cli.parse(worlds.JOBS[stage], words[2:], PRESETS)
+    assert (words[1], job.name, job.languages) == (f"jobs/{stage}.py", "chaos", ("en", "fr"))
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ STAGES = {
     "embed": "",
     "retrieval": "--retrieval.strip-utterances 3 --retrieval.baselines mean_pool random",
     "mine": "--mine.strip-utterances 3 --mine.candidates 6 --mine.neighbours 2",
-    "translate": "--translate.directions en-zh fr-zh --translate.rows-per-unit 2 --translate.max-tokens 24",
+    "translate": "--translate.targets zh --translate.rows-per-unit 2 --translate.max-tokens 24",
     "finetune": f"{_TRAIN} {_KEEP} --finetune.epochs 10 --finetune.learning-rate 1e-3 --finetune.num-workers 2",
     "tune": f"{_TRAIN} --finetune.keep fr-en --finetune.epochs 2 --tune.learning-rate 1e-3,1e-2 --tune.ewc-lambda 1,10",
     "study": "--study.target zh --finetune.epochs 1 --finetune.batch-size 4 --translate.max-tokens 24",
