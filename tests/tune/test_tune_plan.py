@@ -12,7 +12,7 @@ from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.models import whisper
 from xlt_ray.store.schema import Utterance
 from xlt_ray.tune.config import Axis, TuneConfig, TuneJob
-from xlt_ray.tune.plan import prepare, splits_of, trial_name, trial_plan
+from xlt_ray.tune.plan import config_of, prepare, splits_of, trial_name, trial_plan
 
 SENTENCES = [f"s{number}" for number in range(60)]
 
@@ -94,6 +94,20 @@ def test_trials_share_the_fisher_of_the_search(job):
 def test_a_search_without_ewc_needs_no_fisher(job):
     tune = TuneConfig(learning_rate=Axis(values=(1e-5, 1e-4)), ewc_lambda=Axis())
     assert prepare(dataclasses.replace(job, tune=tune)).fisher is None
+
+
+def test_what_is_kept_may_be_held_by_the_settings_that_are_searched_alone(job):
+    """A strength of EWC in the search is enough; without any, what should be kept has no effect and is refused."""
+    keeping = dataclasses.replace(job, finetune=dataclasses.replace(job.finetune, keep=("fr-en",)))
+    assert keeping.kept == ("fr-en",)
+    held = {config_of(keeping, settings).keep for settings in prepare(keeping).trials if settings["ewc_lambda"]}
+    free = {config_of(keeping, settings).keep for settings in prepare(keeping).trials if not settings["ewc_lambda"]}
+    assert (held, free) == ({("fr-en",)}, {()})
+    rates = TuneConfig(learning_rate=Axis(values=(1e-5, 1e-4)), ewc_lambda=Axis())
+    with pytest.raises(UserError, match=r"--finetune\.keep alone does nothing"):
+        dataclasses.replace(keeping, tune=rates)
+    replayed = dataclasses.replace(rates, replay_fraction=Axis(values=(0.0, 0.25)))
+    assert dataclasses.replace(keeping, tune=replayed).kept == ("fr-en",)
 
 
 def test_a_search_may_be_tested_on_what_it_was_measured_on(job):

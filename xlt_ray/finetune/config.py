@@ -129,12 +129,6 @@ class FinetuneConfig:
                 f"--finetune.replay-fraction {self.replay_fraction} of a batch of {self.batch_size} is "
                 f"{round(self.replay_fraction * self.batch_size)} examples; change one so that both kinds have one"
             )
-        if self.keep and not (self.ewc_lambda or self.replay_fraction):
-            raise UserError(
-                "--finetune.keep alone does nothing; add --finetune.ewc-lambda or --finetune.replay-fraction"
-            )
-        if self.fisher and not self.ewc_lambda:
-            raise UserError("--finetune.fisher has no effect without --finetune.ewc-lambda")
         if both := sorted(set(self.directions) & set(self.keep)):
             raise UserError(f"{both[0]} is in --finetune.directions and in --finetune.keep; keep it in one")
 
@@ -147,10 +141,20 @@ class FinetuneJob(Job):
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 
     def __post_init__(self) -> None:
-        """Check that the sources of all directions are among the languages."""
+        """Check that the sources of all directions are among the languages, and that what preserves has an effect."""
         Job.__post_init__(self)
+        if self.finetune.keep and not (self.uses("ewc_lambda") or self.uses("replay_fraction")):
+            raise UserError(
+                "--finetune.keep alone does nothing; add --finetune.ewc-lambda or --finetune.replay-fraction"
+            )
+        if self.finetune.fisher and not self.uses("ewc_lambda"):
+            raise UserError("--finetune.fisher has no effect without --finetune.ewc-lambda")
         for name in ("directions", "keep", "evaluate"):
             sources = {direction.split("-")[0] for direction in getattr(self.finetune, name)}
             if beyond := sorted(sources - set(self.languages)):
                 listed = ",".join(self.languages)
                 raise UserError(f"--finetune.{name} has source {beyond[0]}, which is not in --languages {listed}")
+
+    def uses(self, name: str) -> bool:
+        """Whether a training of this job has a setting that is not 0."""
+        return bool(getattr(self.finetune, name))

@@ -160,6 +160,10 @@ class TuneJob(FinetuneJob):
         if not self.kept:
             raise UserError("no direction to preserve: --languages is en; add another, or give --finetune.evaluate")
 
+    def uses(self, name: str) -> bool:
+        """Whether some trial may have a setting that is not 0."""
+        return name in self.tune.space or FinetuneJob.uses(self, name)
+
     @property
     def kept(self) -> tuple[str, ...]:
         """Directions whose BLEU a trial should preserve: those evaluated, else those to keep, else all into English."""
