@@ -91,7 +91,7 @@ def _config(address: str) -> dict[str, object]:
         "launch_multiple": True,
         "head_node_id": _HEAD,
     }
-    node = {"CPU": 1, "memory": 4 * 10**9, "object_store_memory": 10**8}
+    node = {"CPU": 1, "object_store_memory": 10**8}  # the fake provider takes no memory
     types = {
         _HEAD_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
         _TYPE: {"resources": node, "node_config": {}, "min_workers": 0, "max_workers": 2},
