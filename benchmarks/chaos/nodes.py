@@ -62,7 +62,7 @@ def _cluster(folder: Path) -> Iterator[str]:
     """A head without CPUs and an autoscaler that may bring two nodes; its address."""
     port = _free_port()
     address = f"127.0.0.1:{port}"
-    config = folder / "cluster.json"
+    config = folder / "ray_bootstrap_config.yaml"  # where `ray up` leaves it, in the home of the head
     config.write_text(json.dumps(_config(address)))
     head = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}", "--num-cpus=0"]
     head += ["--node-ip-address=127.0.0.1", "--include-dashboard=false", "--object-store-memory=100000000"]
@@ -129,7 +129,8 @@ def _run(made: world.World, job: str, address: str) -> dict[str, float]:
     """Follow the nodes from the start of a job until the last one is gone."""
     root = made.folder / "runs"
     started = time.monotonic()
-    process = made.start(job, str(root), f"logs/{job}.log", {"RAY_ADDRESS": address})
+    on_head = {"RAY_ADDRESS": address, "HOME": str(made.folder)}
+    process = made.start(job, str(root), f"logs/{job}.log", on_head)
     changes = [(0.0, _num_nodes(address))]
     ended = None
     while time.monotonic() - started < LONGEST_S:
