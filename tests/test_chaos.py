@@ -53,6 +53,16 @@ def test_a_row_that_is_gone_doubled_or_changed_is_seen(root):
     assert (calm - content.rows(root)).total() == 3
 
 
+def test_where_a_root_is_makes_no_difference(root):
+    found = []
+    for place in ("/a/calm/x", "s3://chaos/lost", "/a/chaos/roots/007-x"):
+        write(root / "embed" / "a" / "data", [{"shard": f"{place}/embed/chaos/data/u.parquet", "row": 1}])
+        found.append(content.rows(root))
+    assert found[0] == found[1] == found[2]
+    write(root / "embed" / "a" / "data", [{"shard": "/a/calm/x/embed/chaos/data/v.parquet", "row": 1}])
+    assert content.rows(root) != found[0]
+
+
 def test_another_figure_is_seen_and_another_time_is_not(root):
     calm = content.rows(root)
     file = root / "embed" / "a" / "metrics.json"

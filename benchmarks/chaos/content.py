@@ -13,6 +13,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 _CLOCK = re.compile(r"(^|_)(seconds|s|started|ended|created|mtime|per_s|run_id|time)$")
+_PLACE = re.compile(r"""[^'"\s]*/(\w+)/chaos(?=['"/])""")
+"""Where an artifact is, which a row of another may name."""
 _READ = ("metrics.json", "log.json")
 
 
@@ -47,11 +49,11 @@ def _lines(content: Any, key: str = "") -> Iterator[str]:
         for place, value in enumerate(content):
             yield from _lines(value, f"{key}[{place}]")
     else:
-        yield f"{key} = {content!r}"
+        yield _PLACE.sub(r"\1/chaos", f"{key} = {content!r}")
 
 
 def _text(row: dict[str, Any]) -> str:
-    return repr({name: _short(value) for name, value in row.items() if not _CLOCK.search(name)})
+    return _PLACE.sub(r"\1/chaos", repr({key: _short(value) for key, value in row.items() if not _CLOCK.search(key)}))
 
 
 def _short(value: Any) -> Any:
