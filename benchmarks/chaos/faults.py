@@ -14,7 +14,10 @@ import psutil
 from ray.cluster_utils import Cluster
 
 STORE_BYTES = 100_000_000
-_OTHERS = "ray::(IDLE|DashboardAgent|RuntimeEnvAgent|_StatsActor|_AutoscalingCoordinatorActor)"
+_OTHERS = (
+    "ray::(IDLE|DashboardAgent|RuntimeEnvAgent|_StatsActor|_AutoscalingCoordinatorActor|ActorLocationTracker"
+    "|PlacementGroupCleaner|PreemptionWatcher|SynchronizationActor|DatasetManager)"
+)
 """Processes of Ray that do none of a job's work."""
 
 
