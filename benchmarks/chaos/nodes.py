@@ -127,7 +127,7 @@ def _connect(address: str, head: subprocess.Popen[bytes]) -> None:
 
 def _run(made: world.World, job: str, address: str) -> dict[str, float]:
     """Follow the nodes from the start of a job until the last one is gone."""
-    root = made.folder / "runs"
+    root = made.folder / "runs" / job  # a search has trainings of its own name
     started = time.monotonic()
     on_head = {"RAY_ADDRESS": address, "HOME": str(made.folder)}
     process = made.start(job, str(root), f"logs/{job}.log", on_head)
