@@ -56,7 +56,7 @@ class Nodes:
 
     def __init__(self, environment: Mapping[str, str] = MappingProxyType({})) -> None:
         os.environ.update(environment)  # its workers have that of the process that starts it
-        head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+        head = {"num_cpus": 0, "include_dashboard": True, "object_store_memory": STORE_BYTES}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self._nodes = [self._add(), self._add()]
 

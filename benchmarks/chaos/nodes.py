@@ -65,7 +65,7 @@ def _cluster(folder: Path) -> Iterator[str]:
     config = folder / "ray_bootstrap_config.yaml"  # where `ray up` leaves it, in the home of the head
     config.write_text(json.dumps(_config(address)))
     head = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}", "--num-cpus=0"]
-    head += ["--node-ip-address=127.0.0.1", "--include-dashboard=false", "--object-store-memory=100000000"]
+    head += ["--node-ip-address=127.0.0.1", "--include-dashboard=true", "--object-store-memory=100000000"]
     fake = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_enable_autoscaler_v2": "1"}
     fake |= {"RAY_CLOUD_INSTANCE_ID": _HEAD, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": _HEAD}
     with (folder / "logs" / "head.log").open("wb") as log:
