@@ -74,6 +74,8 @@ def test_another_figure_is_seen_and_another_time_is_not(root):
 
 def test_an_artifact_without_its_manifest_is_unfinished(root):
     result = Result("driver", "embed")
+    assert not result.is_equal  # no job was struck
+    result.meet("driver")
     assert result.is_equal
     result.unfinished += content.unfinished(root)
     assert result.unfinished == ["embed/a"]

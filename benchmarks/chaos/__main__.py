@@ -13,18 +13,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
-import platform
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks._origin import origin
 from benchmarks.chaos import trials, world
 
 
@@ -57,9 +54,7 @@ def _options() -> argparse.Namespace:
 
 
 def _show(found: list[trials.Result], seed: int) -> None:
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    title = f"chaos: seed {seed}, commit {commit}, {machine}, {time.strftime('%Y-%m-%d')}"
+    title = f"chaos: seed {seed}, {origin()}"
     table = Table(title=title, title_justify="left")
     for column in ("fault", "stage"):
         table.add_column(column)

@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import platform
 import socket
 import subprocess
 import sys
@@ -25,6 +23,7 @@ from ray.autoscaler.v2.sdk import get_cluster_status
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks._origin import origin
 from benchmarks.chaos import world
 
 JOBS = ("embed", "retrieval", "mine", "translate", "finetune", "tune", "study")
@@ -157,9 +156,7 @@ def _num_nodes(address: str) -> int:
 
 
 def _show(found: dict[str, dict[str, float]]) -> None:
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    title = f"nodes over time: commit {commit}, {machine}, {time.strftime('%Y-%m-%d')}"
+    title = f"nodes over time: {origin()}"
     table = Table(title=title, title_justify="left")
     table.add_column("job")
     for column in ("exit", "first node, s", "most nodes", "job done, s", "last node gone, s later", "nodes left"):

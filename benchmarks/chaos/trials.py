@@ -78,8 +78,9 @@ class Result:
 
     @property
     def is_equal(self) -> bool:
-        """Whether nothing is lost, nothing doubled and nothing unfinished."""
-        return not (self.num_lost or self.num_more or self.unfinished or self.note.startswith("FAILED"))
+        """Whether the fault met a job, and nothing is lost, nothing doubled and nothing unfinished."""
+        is_lost = self.num_lost or self.num_more or self.unfinished
+        return self.struck > 0 and not (is_lost or self.note.startswith("FAILED"))
 
     @property
     def line(self) -> str:

@@ -17,7 +17,6 @@ import collections
 import contextlib
 import hashlib
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks._origin import origin
 from benchmarks.fuzz.targets import TARGETS
 from benchmarks.fuzz.trials import ACCEPTED, FINDING, REJECTED, USER_ERROR, Result, Trials
 
@@ -117,8 +117,7 @@ def _again(folder: Path) -> bool:
 
 def _show(counts: dict[str, collections.Counter[str]], seed: int) -> None:
     root = Path(__file__).parents[2]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True).stdout
-    title = f"fuzz: seed {seed}, commit {commit.strip()}, {time.strftime('%Y-%m-%d')}"
+    title = f"fuzz: seed {seed}, {origin()}"
     table = Table(title=title, title_justify="left")
     for column in ("target", "inputs", ACCEPTED, USER_ERROR, REJECTED, "findings", "kinds"):
         table.add_column(column, justify="left" if column == "target" else "right")

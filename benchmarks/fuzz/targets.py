@@ -119,7 +119,7 @@ def _use(root: Path, stage: str, name: str) -> None:
 
 
 class _Elements(html.parser.HTMLParser):
-    """What A page has that no template has: elements, attributes that run code, links that leave the page."""
+    """What a page has that no template has: elements, attributes that run code, links that leave the page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks._origin import origin
 from benchmarks.rehearsal import corpora
 
 ROOT = Path(__file__).parents[2]
@@ -126,10 +126,7 @@ def _bytes(folder: Path) -> int:
 
 
 def _show(found: dict[str, dict[str, object]], scale: float) -> None:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    head = f"scale {scale:g}, commit {commit.strip()}, {machine}"
-    table = Table(title=f"rehearsal: {head}, {time.strftime('%Y-%m-%d')}", title_justify="left")
+    table = Table(title=f"rehearsal: scale {scale:g}, {origin()}", title_justify="left")
     columns = (
         "seconds",
         "planning s",

@@ -44,6 +44,14 @@ def test_what_stays_wrong_is_raised_at_once(quick, error):
     assert len(calls) == 1
 
 
+def test_a_thread_that_comes_again_by_itself_asks_once(quick):
+    ask, calls = failing([SLOW_DOWN] * 2)
+    with patience.at_once(), pytest.raises(OSError, match="SLOW_DOWN"):
+        ask()
+    assert len(calls) == 1
+    assert ask() == "answer"
+
+
 def test_it_tells_that_it_waits_and_gives_up(quick, monkeypatch, capsys):
     monkeypatch.setattr(patience, "LONGEST_S", 0.2)
     monkeypatch.setattr(patience, "TELL_S", 0.05)

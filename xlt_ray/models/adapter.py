@@ -15,6 +15,7 @@ from xlt_ray.errors import UserError
 from xlt_ray.models.files import WEIGHTS, header, read_json
 from xlt_ray.models.shapes import EMBEDDING, OUTPUT
 from xlt_ray.models.write import read_weights, write_model
+from xlt_ray.store import storage
 from xlt_ray.store.cache import made_once, stamp
 
 if TYPE_CHECKING:  # seconds to import, and most processes only ask where a model is
@@ -109,6 +110,8 @@ def _merged_state(folder: Path, base_dir: Path) -> dict[str, Tensor]:
         result = adapted.load_adapter(str(folder), "default")
         state: dict[str, Tensor] = adapted.merge_and_unload().state_dict()
     except Exception as error:  # PEFT fails in the ways of whatever its config asks for
+        if storage.is_at_fault(error):
+            raise
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the adapter {folder} does not fit its base {base_dir}: {reason}") from None
     if wrong := [*result.missing_keys, *result.unexpected_keys]:

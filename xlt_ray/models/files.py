@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from xlt_ray.errors import UserError
+from xlt_ray.store import storage
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 COPY = "copy it again from the model it was made from"
@@ -85,7 +86,7 @@ def given_to_transformers(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # transformers fails in the ways of whatever it is built on
-        if isinstance(error, OSError) and error.errno:  # of the system: a full disk, no rights
+        if storage.is_at_fault(error):
             raise
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path} can't be used ({type(error).__name__}: {reason}); {COPY}") from error

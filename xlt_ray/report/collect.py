@@ -174,6 +174,8 @@ def _read_all(
             with reading.reading(stored.uri):
                 read.append((artifact, _figures(stored, artifact)))
         except Exception as error:  # whole files may still hold anything
+            if storage.is_at_fault(error):
+                raise
             known = isinstance(error, Damaged)
             damaged[stored.label] = str(error) if known else not_shown(stored.root, stored.label, error)
     return read, damaged

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from xlt_ray.store import storage
+
 Item = TypeVar("Item")
 Shown = TypeVar("Shown")
 
@@ -16,14 +18,17 @@ def without_culprits(
 
     Nearly always it can of all. Else they are added one by one, so an item is left out that fails with those before it.
 
+    What a disk or a store that fails raises is raised: no item is to blame.
+
     Args:
         items: in the order in which they are made from one another.
         show: of some of them; it must be able to of none.
     """
     try:
         return show(items), []
-    except Exception:  # somebody may have written anything into them
-        pass
+    except Exception as error:  # somebody may have written anything into them
+        if storage.is_at_fault(error):
+            raise
     kept: list[Item] = []
     wrong: list[tuple[Item, Exception]] = []
     for item in items:
@@ -31,5 +36,7 @@ def without_culprits(
             show([*kept, item])
             kept.append(item)
         except Exception as error:
+            if storage.is_at_fault(error):
+                raise
             wrong.append((item, error))
     return show(kept), wrong

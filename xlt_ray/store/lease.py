@@ -26,7 +26,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from xlt_ray.errors import UserError
-from xlt_ray.store import storage
+from xlt_ray.store import patience, storage
 
 RENEW_S = 10.0
 STALE_S = 60.0
@@ -289,7 +289,8 @@ def _renew_for_ever() -> None:
     while True:
         time.sleep(RENEW_S)
         for artifact in held():
-            with contextlib.suppress(OSError), _lock:  # a store that is down may be back in time
+            # A store that is down may be back in time. Whoever gives back, as at a signal, waits for this lock.
+            with contextlib.suppress(OSError), patience.at_once(), _lock:
                 _renew(artifact)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
 import re
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -24,6 +26,23 @@ _PASSING = re.compile(
 )
 
 
+class _Thread(threading.local):
+    has_patience = True
+
+
+_in_thread = _Thread()
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """Inside, this thread asks once, for work that comes again by itself and holds others up meanwhile."""
+    _in_thread.has_patience = False
+    try:
+        yield
+    finally:
+        _in_thread.has_patience = True
+
+
 def patient(ask: Callable[P, R]) -> Callable[P, R]:
     """Let a function that asks an object store do so again, for `LONGEST_S` seconds, where the store is at fault."""
 
@@ -36,7 +55,7 @@ def patient(ask: Callable[P, R]) -> Callable[P, R]:
                 return ask(*args, **kwargs)
             except OSError as error:
                 waited = time.monotonic() - began
-                if waited > LONGEST_S or not _PASSING.search(str(error)):
+                if waited > LONGEST_S or not _in_thread.has_patience or not _PASSING.search(str(error)):
                     raise
                 if time.monotonic() - told > TELL_S:
                     told = time.monotonic()

@@ -15,7 +15,6 @@ from xlt_ray.store import storage, sums
 from xlt_ray.store.patience import patient
 
 _KEEP_COMMAND = ("config.json", "manifest.json")
-_STORE_ERRORS = ("AWS Error", "google::cloud")  # of a store that does not answer; the file may be as it was
 _DEEPEST = 4  # folders between a file and its artifact
 
 
@@ -80,7 +79,7 @@ def reading(uri: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise damaged(uri, "is missing") from error
     except (pa.ArrowException, ValueError, OSError, MemoryError, RecursionError) as error:
-        if isinstance(error, OSError) and (error.errno or any(word in str(error) for word in _STORE_ERRORS)):
+        if storage.is_at_fault(error):
             raise
         raise damaged(uri, f"is damaged ({_short(error)})") from error
 

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
-from xlt_ray.errors import Unwritable, UserError
+from xlt_ray.errors import Unreachable, Unwritable, UserError
 from xlt_ray.store.patience import patient
 
 REMOTE_SCHEMES = ("s3", "gs", "gcs", "hf")
+_STORE_ERRORS = ("AWS Error", "google::cloud")
 
 
 def is_remote(uri: str) -> bool:
@@ -62,6 +63,13 @@ def join(base: str, *parts: str) -> str:
     for part in parts:
         base = part if is_remote(part) else posixpath.join(base, part.removeprefix("file://"))
     return base
+
+
+def is_at_fault(error: BaseException) -> bool:
+    """Whether a disk or a store failed: then a file may be as it was, whatever went wrong while it was read."""
+    if isinstance(error, OSError):
+        return bool(error.errno or any(word in str(error) for word in _STORE_ERRORS))
+    return isinstance(error, Unreachable | Unwritable)
 
 
 @functools.lru_cache(maxsize=64)

@@ -120,13 +120,18 @@ def _rows(sources: Sequence[str], hypotheses: Sequence[str], references: Sequenc
     return rows
 
 
+def absolute(model: str) -> str:
+    """A checkpoint's path, the same in every working directory; a Hub id as it is. Whether it is there is not asked."""
+    return os.path.abspath(os.path.expanduser(model)) if model.endswith(".ckpt") else model
+
+
 def _located(model: str) -> str:
     """The model as the script takes it: checked as far as that needs no environment."""
     if not model.endswith(".ckpt"):
         if not _HUB_ID.fullmatch(model):
             raise _CometError(f"{model!r} is neither a .ckpt file nor a Hub id such as Unbabel/wmt22-comet-da")
         return model
-    path = Path(os.path.abspath(os.path.expanduser(model)))
+    path = Path(absolute(model))
     for needed in (path, path.parents[1] / "hparams.yaml"):
         if not os.path.isfile(needed):  # False also for what can be no path
             raise _CometError(f"no COMET checkpoint {model!r}: there is no file {str(needed)!r}")

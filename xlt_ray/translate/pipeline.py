@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -248,8 +247,7 @@ def _comet_scores(config: TranslateConfig, model: str, rows: pa.Table) -> CometS
         reason = "no translation has the text of its source"
         return CometScores(model=model, version=comet.VERSION, system=None, segments=None, reason=reason)
     pool = pools.pool("comet", config.num_gpus, 1, 1)
-    # Workers have another working directory.
-    place = os.path.abspath(os.path.expanduser(model)) if model.endswith(".ckpt") else model
+    place = comet.absolute(model)  # workers have another working directory
     texts = [rows[name].to_pylist() for name in ("text", "hypothesis", "reference")]
     task = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(comet.score)
     found: CometScores = ray.get(task.remote(place, *texts, num_gpus=int(pool.num_gpus > 0)))
