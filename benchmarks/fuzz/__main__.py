@@ -116,7 +116,6 @@ def _again(folder: Path) -> bool:
 
 
 def _show(counts: dict[str, collections.Counter[str]], seed: int) -> None:
-    root = Path(__file__).parents[2]
     title = f"fuzz: seed {seed}, {origin()}"
     table = Table(title=title, title_justify="left")
     for column in ("target", "inputs", ACCEPTED, USER_ERROR, REJECTED, "findings", "kinds"):
