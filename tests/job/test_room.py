@@ -72,7 +72,7 @@ def test_what_fits_is_not_refused():
 def test_pools_and_workers_refuse_too():
     with pytest.raises(NoResources, match=r"embed needs .* 1 GPU"):
         pools.pool("embed", 1, None, 9)
-    with pytest.raises(NoResources, match=r"finetune needs 7.2 CPU"):
+    with pytest.raises(NoResources, match=r"finetune needs 7.12 CPU"):
         pools.workers("finetune", 8, None)
 
 
@@ -106,10 +106,16 @@ def test_the_file_of_the_cluster_tells_what_can_come(monkeypatch, gpus, workers,
 
 def test_a_search_is_as_wide_as_the_cluster_can_become(autoscaling):
     """The head has 2 CPUs; two nodes of 4 CPUs and 1 GPU can come, of which there is none yet."""
-    assert pools.most_groups(Workers(1, 0.9, 0)) == 2 + 2 * 4
-    assert pools.most_groups(Workers(2, 0.9, 0)) == (2 + 2 * 4) // 2
-    assert pools.most_groups(Workers(1, 0.9, 1)) == 2
+    assert pools.most_groups(Workers(1, 0.89, 0)) == 2 + 2 * 4
+    assert pools.most_groups(Workers(2, 0.89, 0)) == (2 + 2 * 4) // 2
+    assert pools.most_groups(Workers(1, 0.89, 1)) == 2
     assert pools.most_groups(Workers(4, 1.0, 1)) == 1  # a group that can't be is refused elsewhere
+
+
+def test_one_cpu_holds_a_worker_what_feeds_it_and_ten_trials():
+    """Else a search on nodes of one CPU waits forever: its workers hold what their readers need."""
+    taken = pools.workers("finetune", 1, 0).num_cpus + pools.FEED_CPUS + 10 * pools.TRIAL_CPUS
+    assert taken == pytest.approx(1.0)
 
 
 def test_nodes_without_a_bound_are_none_for_a_search(monkeypatch):
@@ -119,9 +125,9 @@ def test_nodes_without_a_bound_are_none_for_a_search(monkeypatch):
 
 
 def test_of_this_machine_a_search_takes_what_is_there(monkeypatch):
-    assert pools.most_groups(Workers(1, 0.9, 0)) == 2
+    assert pools.most_groups(Workers(1, 0.89, 0)) == 2
     monkeypatch.setattr(room, "_node_types", lambda: [])
-    assert pools.most_groups(Workers(1, 0.9, 0)) == 2
+    assert pools.most_groups(Workers(1, 0.89, 0)) == 2
 
 
 def test_a_file_that_leaves_resources_to_the_cloud_tells_nothing(monkeypatch, tmp_path):

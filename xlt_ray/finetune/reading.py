@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import ray.data
 
+from xlt_ray.job import pools
 from xlt_ray.store import shards
 
 _READ_AHEAD = 4  # micro-batches of one reading task
@@ -28,7 +29,7 @@ def in_order(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     blocks = -(-len(items) // _READ_AHEAD)
     read = ray.data.from_items(items, override_num_blocks=blocks).map(
         _read,
-        num_cpus=0.1,  # the part of a CPU that a worker leaves free of its own
+        num_cpus=pools.FEED_CPUS,
         compute=ray.data.TaskPoolStrategy(size=2),  # one reads while the other's result is taken
     )
     return iter(read.iter_rows())

@@ -12,6 +12,16 @@ import ray.data
 
 from xlt_ray.job import address, room
 
+FEED_CPUS = 0.1
+"""CPUs of a task that reads what an actor or a worker on a CPU works on next."""
+TRIAL_CPUS = 0.001
+"""CPUs of a trial of a search, which only waits for its workers."""
+_WORKER_CPUS = 0.89
+"""CPUs of a worker that trains without a GPU: a node's only CPU also holds the task that feeds it and ten trials.
+
+With 0.9, and 0.01 for a trial, a search on nodes of one CPU waits forever for what feeds its workers.
+"""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pool:
@@ -127,7 +137,7 @@ def pool(stage: str, num_gpus: float | None, max_actors: int | None, num_units: 
         each = min(1.0, round(0.5 * cpus / initial_size, 2)) if cpus else 1.0
         chosen = Pool(each, gpus_each, each, initial_size, max_size, asked_memory)
     else:
-        chosen = Pool(0.9, 0.0, 0.1, initial_size, max_size, asked_memory)
+        chosen = Pool(0.9, 0.0, FEED_CPUS, initial_size, max_size, asked_memory)
     _take(stage, [_bundle(chosen), {"CPU": chosen.feed_cpus}])
     return chosen
 
@@ -158,7 +168,7 @@ def require(job: Any) -> None:
             room.require(f"--{stage}.num-gpus {asked:g}", [{"GPU": float(asked)}], advice)
         if count := getattr(config, "num_workers", None):
             gpus_each = asked if asked is not None else float(gpus > 0)
-            each = {"GPU": gpus_each} if gpus_each else {"CPU": 0.9}
+            each = {"GPU": gpus_each} if gpus_each else {"CPU": _WORKER_CPUS}
             room.require(f"--{stage}.num-workers {count}", [each] * count, "give fewer")
 
 
@@ -196,8 +206,7 @@ def workers(stage: str, count: int | None, num_gpus: int | None, needed: Needed 
     chosen = count or (max(1, fit) if gpus_each else 1)
     device = f"{gpus_each:g} GPU each" if gpus_each else "CPUs"
     print(f"{stage}: {chosen} {'worker' if chosen == 1 else 'workers'} on {device}", flush=True)
-    # A tenth of each CPU stays for the tasks that feed the workers.
-    num_cpus = 0.9 if not gpus_each else min(1.0, round(0.5 * cpus / chosen, 2)) or 1.0
+    num_cpus = _WORKER_CPUS if not gpus_each else min(1.0, round(0.5 * cpus / chosen, 2)) or 1.0
     found = Workers(chosen, num_cpus, gpus_each, memory(needed("cuda" if gpus_each else "cpu")))
     _take(stage, [_bundle(found)] * chosen)
     return found

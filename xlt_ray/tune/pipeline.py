@@ -102,8 +102,7 @@ def _run_missing(plan: TunePlan, before: Figures) -> None:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the other output can't be silenced
     with progress.Bar("tune trials", len(plan.trials), len(done)) as bar:
         ray.tune.Tuner(
-            # Its workers take what a trial needs; a trial itself only waits for them.
-            ray.tune.with_resources(trainable, {"CPU": 0.01}),
+            ray.tune.with_resources(trainable, {"CPU": pools.TRIAL_CPUS}),
             param_space={"trial": ray.tune.grid_search(missing)},
             tune_config=ray.tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=at_once),
             run_config=ray.tune.RunConfig(
