@@ -63,8 +63,8 @@ test: test-fast test-ray ## every test that needs no network: those without Ray,
 test-fast: $(INSTALLED) ## the tests that start no Ray, one process a core (arguments: PYTEST_ARGS=...)
 	$(BIN)/pytest -n auto --dist loadfile -m "not ray and not real and not wide" $(PYTEST_ARGS)
 
-test-ray: $(INSTALLED) ## the tests that start a Ray, one after another (arguments: PYTEST_ARGS=...)
-	$(BIN)/pytest -m "ray and not real and not wide" $(PYTEST_ARGS)
+test-ray: $(INSTALLED) ## the tests that start a Ray, as many at a time as there are cores (arguments: PYTEST_ARGS=...)
+	$(BIN)/pytest -n auto --dist loadfile -m "ray and not real and not wide" $(PYTEST_ARGS)
 
 test-real: $(INSTALLED) ## the tests on the real model and the real speech of the demo
 	$(BIN)/pytest -m real $(PYTEST_ARGS)

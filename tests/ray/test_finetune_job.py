@@ -142,7 +142,7 @@ def test_the_fisher_is_that_of_one_process(world, calm):
         torch.testing.assert_close(fisher[f"model.decoder.{name}"], of / 12, rtol=1e-3, atol=1e-7)
 
 
-def test_two_workers_take_the_steps_of_one(world, calm):
+def test_two_workers_take_the_steps_of_one(world, calm, several_cpus):
     root, flags = world
     more = ["--finetune.num-workers", "2", "--finetune.fisher", "calm", "--finetune.evaluate-every", "4"]
     run(flags, "two", *KEEPING, *more)
@@ -198,7 +198,7 @@ def node_that_trains(cluster):
     raise AssertionError("no worker trains on this cluster")
 
 
-def test_a_lost_node_changes_no_bit(world, calm, monkeypatch):
+def test_a_lost_node_changes_no_bit(world, calm, several_cpus, monkeypatch):
     """The node that trains goes down with all that runs there; training goes on from its checkpoint on another."""
     root, flags = world
     monkeypatch.setenv("RAY_health_check_period_ms", "1000")

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
-def one_gpu(monkeypatch):
+def one_gpu(several_cpus, monkeypatch):
     """A Ray of 2 CPUs that says it has a GPU; what makes no progress for a minute fails."""
     assert pools.Pool(0.5, 0.5, 0.5, 1, 1).device == "cuda"
     assert pools.Pool(0.9, 0, 0.1, 1, 1).device == "cpu"

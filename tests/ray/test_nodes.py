@@ -10,7 +10,7 @@ from xlt_ray.job import cluster
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 
-def test_a_root_that_a_node_does_not_see_is_refused(tmp_path, monkeypatch):
+def test_a_root_that_a_node_does_not_see_is_refused(several_cpus, tmp_path, monkeypatch):
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
         node = nodes.add_node(num_cpus=1)

@@ -121,7 +121,7 @@ def test_a_search_that_is_killed_goes_on_with_what_is_missing(world):
     assert "nothing to search" in finish(start(flags))
 
 
-def test_trials_that_fall_behind_are_stopped_and_one_that_fails_is_recorded(world):
+def test_trials_that_fall_behind_are_stopped_and_one_that_fails_is_recorded(world, several_cpus):
     """Two at a time; a checkpoint that can't be read makes one trial fail, and the others end."""
     folder, flags = world
     flags = [*flags, "--name", "side", "--finetune.embeddings", "search", "--finetune.max-failures", "0"]

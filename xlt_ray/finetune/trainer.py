@@ -33,7 +33,8 @@ def train(work: Work, workers: pools.Workers) -> ray.train.Checkpoint:
     board = ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
     trainer = trainer_of(work, workers, board)
     each = f"{workers.num_cpus:g} CPU" + (f" and {workers.num_gpus:g} GPU" if workers.num_gpus else "")
-    with _watched(board, work.num_steps, f"{workers.count} workers with {each} each"):
+    asked = f"1 worker with {each}" if workers.count == 1 else f"{workers.count} workers with {each} each"
+    with _watched(board, work.num_steps, asked):
         result = trainer.fit()
     assert result.checkpoint is not None, "the loop ends with a checkpoint"
     return result.checkpoint
