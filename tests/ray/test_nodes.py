@@ -28,3 +28,15 @@ def test_a_root_that_a_node_does_not_see_is_refused(several_cpus, tmp_path, monk
     finally:
         ray.shutdown()
         nodes.shutdown()
+
+
+def test_a_search_is_refused_where_no_dashboard_tells_what_runs(several_cpus, monkeypatch):
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+        with cluster.cluster():
+            pass
+        with pytest.raises(UserError, match="no dashboard"), cluster.cluster(with_state_api=True):
+            raise AssertionError("work has begun")
+    finally:
+        nodes.shutdown()

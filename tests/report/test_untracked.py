@@ -161,6 +161,18 @@ def test_every_run_names_what_it_read(logged: tuple[Path, MlflowClient, list[Run
         assert json.loads(read.dataset.source) == {"uri": f"{root}/embed/speech/index.parquet"}
 
 
+def test_figures_that_no_job_writes_keep_no_other_from_its_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished(tmp_path, "retrieval", "odd", {"pairs": 3})
+    finished(tmp_path, "fisher", "f", {"num_examples": 200, "trace": 41234.5, "largest": 12.5})
+    log_missing(str(tmp_path))
+    odd, closing = capsys.readouterr().out.splitlines()[-2:]
+    assert odd.startswith("runs: not logged: ")
+    assert "retrieval/odd can't be read" in odd
+    assert closing == "runs: 1 artifacts logged, 0 had a run"
+
+
 def test_nothing_is_logged_twice(
     logged: tuple[Path, MlflowClient, list[Run]], capsys: pytest.CaptureFixture[str]
 ) -> None:

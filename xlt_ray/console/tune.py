@@ -50,6 +50,7 @@ def main(job: TuneJob) -> None:
         show_costs(job, costs, public, lambda: prepare(job).embeddings)
         return
     plan = prepare(job)
-    artifact = on_embeddings(job, plan.embeddings, lambda: pipeline.search(plan), with_state_api=True)
+    searches = not plan.artifact.is_complete
+    artifact = on_embeddings(job, plan.embeddings, lambda: pipeline.search(plan), with_state_api=searches)
     progress.show(results.as_table(artifact.read_json("metrics.json")))
     progress.where_next(artifact, job.root, report_command(job.root, job.name))

@@ -33,10 +33,11 @@ def cluster(with_state_api: bool = False) -> Iterator[None]:
     """Ray for the length of a job: the cluster of RAY_ADDRESS (set by `ray job submit`), else this machine.
 
     Args:
-        with_state_api: whether a Ray of this machine starts its dashboard, on loopback: what a search needs.
+        with_state_api: whether a Ray of this machine starts its dashboard, on loopback, and a cluster must have one:
+            what a search needs.
 
     Raises:
-        UserError: if another job makes what this one has planned to make.
+        UserError: if another job makes what this one has planned to make, or the cluster has no dashboard.
         NoResources: if the cluster can't be joined.
     """
     artifacts.require_free()
@@ -51,6 +52,8 @@ def cluster(with_state_api: bool = False) -> Iterator[None]:
                 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
                 _join(**quiet) if joins else _start_here(with_state_api, **quiet)
                 stopping.rearm()
+            if joins and with_state_api:
+                _require_state_api()
             data = ray.data.DataContext.get_current()
             data.enable_progress_bars = False  # jobs draw their own, in rows of the corpus
             yield
@@ -134,7 +137,7 @@ def _no_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def require_state_api() -> None:
+def _require_state_api() -> None:
     """Refuse a cluster that can't tell what runs on it.
 
     Ray Train frees the workers of a trial that was stopped by asking for its controller's state. Without an answer the

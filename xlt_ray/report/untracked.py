@@ -16,7 +16,7 @@ from xlt_ray.finetune import results as finetune
 from xlt_ray.job import runs
 from xlt_ray.job.tracking import Model, Tracker, track
 from xlt_ray.mine import keys as mine
-from xlt_ray.report.collect import STAGES
+from xlt_ray.report.collect import STAGES, not_shown
 from xlt_ray.retrieval import keys as retrieval
 from xlt_ray.store import artifacts, storage
 from xlt_ray.store.artifacts import Artifact
@@ -35,6 +35,8 @@ _NAMES = ("corpus", "model")
 def log_missing(root: str) -> None:
     """Log every finished artifact under a root that has no finished run, and say how many.
 
+    An artifact whose figures no version writes is named, and the others are logged.
+
     Raises:
         Unreachable: if MLflow's store or server can't be used.
     """
@@ -48,11 +50,18 @@ def log_missing(root: str) -> None:
     # In the order in which they were made: of what several say of one model, the last counts.
     finished.sort(key=lambda artifact: str(artifact.read_json("manifest.json")["created"]))
     missing = [artifact for artifact in finished if not _has_run(client, artifact)]
+    num_logged = 0
     for artifact in missing:
-        _log(root, artifact)
+        try:
+            _log(root, artifact)
+            num_logged += 1
+        except Exception as error:  # whole files may still hold anything
+            if storage.is_at_fault(error):
+                raise
+            print(f"runs: not logged: {not_shown(root, artifact.label, error)}")
         if problem := runs.lost(root):
             raise Unreachable("the store of MLflow", problem)
-    print(f"runs: {len(missing)} artifacts logged, {len(finished) - len(missing)} had a run")
+    print(f"runs: {num_logged} artifacts logged, {len(finished) - len(missing)} had a run")
 
 
 def _has_run(client: MlflowClient, artifact: Artifact) -> bool:

@@ -84,7 +84,6 @@ def _run_missing(plan: TunePlan, before: Figures) -> None:
             _log(plan, row, before)
     if not missing:
         return
-    cluster.require_state_api()
     halving = Halving(job.tune.grace, job.tune.reduction)
     for row in done:
         halving.record(row["trial"], [results.point(measured, job.tune) for measured in row["curve"]])
