@@ -30,7 +30,7 @@ STAGES = {
     "mine": "--mine.strip-utterances 3 --mine.candidates 6 --mine.neighbours 2",
     "translate": "--translate.targets zh --translate.rows-per-unit 2 --translate.max-tokens 24",
     "finetune": f"{_TRAIN} {_KEEP} --finetune.epochs 10 --finetune.learning-rate 1e-3 --finetune.num-workers 2",
-    "tune": f"{_TRAIN} --finetune.keep fr-en --finetune.epochs 2 --tune.learning-rate 1e-3,1e-2 --tune.ewc-lambda 1,10",
+    "tune": f"{_TRAIN} --finetune.keep fr-en --finetune.epochs 2 --tune.learning-rate 1e-3,1e-2 --tune.ewc-lambda 10",
     "study": "--study.target zh --finetune.epochs 1 --finetune.batch-size 4",
 }
 """Flags of the job of each stage; all but the first read embeddings that are there."""
