@@ -30,7 +30,7 @@ FAULTS = {
 }
 """The stages that each fault is tried in."""
 
-HANGS_S = 400.0
+HANGS_S = 600.0
 MAX_RUNS = 40
 
 Strike = Callable[[subprocess.Popen[bytes], random.Random], str]
@@ -149,7 +149,7 @@ class Laboratory:
                 self._lay(root)
             started = time.monotonic()
             job = self.world.start(stage, str(root), f"logs/calm-{stage}.log", self.nodes.address)
-            if job.wait(HANGS_S):
+            if self._end(job):
                 raise SystemExit(f"chaos: {stage} fails undisturbed; see {self.world.folder}/logs/calm-{stage}.log")
             self._calm[stage] = Calm(time.monotonic() - started, content.rows(root))
             print(f"chaos: {stage} undisturbed, {self._calm[stage].seconds:.0f} s", flush=True)
