@@ -1,0 +1,187 @@
+"""Retrieval in two stages: what candidates by pooled frames find of the exact nearest, and what they save.
+
+    python benchmarks/candidates.py --root runs --name demo          # the embeddings of jobs/embed.py or retrieval.py
+    python benchmarks/candidates.py                                  # random frames, seconds: only a trial
+
+The recordings of some languages are searched for among those of others. Where there are too few, they are repeated with
+noise of a tenth of the frames' own deviation, up to --num on each side. The exact nearest are those of --queries
+recordings of each side, among all of the other; exact seconds are theirs, scaled to all pairs. One thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import embedded  # noqa: E402
+
+from benchmarks._origin import origin  # noqa: E402
+from xlt_ray.embed import plan  # noqa: E402
+from xlt_ray.retrieval import candidates, top, units  # noqa: E402
+from xlt_ray.retrieval.candidates import Candidates, Keys  # noqa: E402
+from xlt_ray.retrieval.seqsim import Frames, combine, seqsim  # noqa: E402
+from xlt_ray.retrieval.units import Stored  # noqa: E402
+from xlt_ray.store import artifacts  # noqa: E402
+from xlt_ray.store.schema import Utterance  # noqa: E402
+
+NEAREST = 10
+NOISE = 0.1
+STRIP = 250
+
+
+def main() -> None:
+    """Find both ways and print a table, a row for each number of candidates."""
+    options = _options()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        root, name = (options.root, options.name) if options.root else (folder, _random(folder))
+        sides = tuple(_side(root, name, codes.split(","), options.num) for codes in options.sides)
+    started = time.monotonic()
+    asked = [np.sort(np.random.default_rng(0).permutation(len(side.lengths))[: options.queries]) for side in sides]
+    exact = [_exact(sides[own], sides[1 - own], queries) for own, queries in enumerate(asked)]
+    num_pairs = len(sides[0].lengths) * len(sides[1].lengths)
+    scored = sum(len(queries) * len(sides[1 - own].lengths) for own, queries in enumerate(asked))
+    exact_s = (time.monotonic() - started) * num_pairs / scored
+    rows = [_two_stages(sides, asked, exact, num, options.pool_frames) for num in options.candidates]
+    _show(rows, exact_s, sides, options)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", help="root of the embed artifact; none: random frames")
+    parser.add_argument("--name", default="demo", help="its name (demo)")
+    parser.add_argument("--sides", nargs=2, default=["en,es", "fr,it"], help="codes of either side (en,es fr,it)")
+    parser.add_argument("--num", type=int, default=0, help="recordings of a side, by repeating them (those there are)")
+    parser.add_argument("--queries", type=int, default=200, help="of each side whose exact nearest are found (200)")
+    parser.add_argument("--candidates", type=int, nargs="+", default=[10, 20, 40], help="of each recording (10 20 40)")
+    parser.add_argument("--pool-frames", type=int, default=10, help="frames that become one (10)")
+    return parser.parse_args()
+
+
+def _side(root: str, name: str, codes: list[str], num: int) -> Stored:
+    """The recordings of some languages, repeated with noise up to `num`."""
+    artifact = artifacts.find(root, "embed", name)
+    index = plan.read_index(artifact)
+    index = index.filter(pc.and_(pc.is_valid(index["row"]), pc.is_in(index["language"], pa.array(codes))))
+    there = units.read_strip(artifact.uri, index, None)
+    parts, lengths, generator = [there.frames.data], list(there.lengths), torch.Generator().manual_seed(0)
+    while num > len(lengths):
+        first = there.frames.data.float()
+        noise = NOISE * first.std(dim=0) * torch.randn(first.shape, generator=generator)
+        parts.append((first + noise).to(there.frames.data.dtype))
+        lengths += there.lengths
+    lengths = lengths[: num or None]
+    return Stored(torch.cat(parts)[: sum(lengths)], tuple(lengths))
+
+
+def _part(stored: Stored, places: Any) -> Frames:
+    """Some utterances of a side."""
+    starts = np.cumsum([0, *stored.lengths])
+    return Frames.of([stored.frames.data[starts[place] : starts[place + 1]] for place in places])
+
+
+def _strips(stored: Stored) -> list[range]:
+    return units.ranges(0, len(stored.lengths), STRIP)
+
+
+def _exact(own: Stored, other: Stored, queries: Any) -> Keys:
+    """Keys (num_queries, NEAREST) of the nearest among all of the other side."""
+    best = torch.full((len(queries), NEAREST), top.NONE)
+    x = _part(own, queries)
+    for columns in _strips(other):
+        best = top.best(best, top.keys(combine(*seqsim(x, _part(other, columns)), "f1"), columns))
+    return best.numpy()
+
+
+def _two_stages(sides: Any, asked: Any, exact: Any, num: int, pool_frames: int) -> dict[str, float]:
+    """What `num` candidates find and take."""
+    started = time.monotonic()
+    coarse = [candidates.pooled(side, pool_frames) for side in sides]
+    there, back = (candidates.Nearest(np.arange(len(side.lengths)), num, "cpu") for side in sides)
+    for rows in _strips(coarse[0]):
+        x = _part(coarse[0], rows)
+        for columns in _strips(coarse[1]):
+            matrix = combine(*seqsim(x, _part(coarse[1], columns)), "f1")
+            there.add(rows, top.keys(matrix, columns))
+            back.add(columns, top.keys(matrix.T.contiguous(), rows))
+    chosen = Candidates.make((there.keys, back.keys))
+    pooled_s = time.monotonic() - started
+    found = [torch.full((len(side.lengths), NEAREST), top.NONE) for side in sides]
+    scored = 0
+    for rows in _strips(sides[0]):
+        x = _part(sides[0], rows)
+        for columns in _strips(sides[1]):
+            wanted = chosen.wanted(rows, columns)
+            scored += int(wanted.sum())
+            matrix = candidates.scored(x, _part(sides[1], columns), wanted, "f1")
+            for place, part, keys in (
+                (0, rows, top.keys(matrix, columns)),
+                (1, columns, top.keys(matrix.T.contiguous(), rows)),
+            ):
+                found[place][part.start : part.stop] = top.best(found[place][part.start : part.stop], keys)
+    seconds = time.monotonic() - started
+    recalls = []
+    for place, queries in enumerate(asked):
+        every = np.full((len(sides[place].lengths), NEAREST), top.NONE)
+        every[queries] = exact[place]
+        recalls.append(candidates.recall(found[place].numpy(), every, queries) or {})
+    shares = {key: float(np.mean([side[key] for side in recalls])) for key in ("first", "nearest")}
+    num_pairs = len(sides[0].lengths) * len(sides[1].lengths)
+    return {"num": num, "share": scored / num_pairs, "pooled_s": pooled_s, "seconds": seconds, **shares}
+
+
+def _show(rows: list[dict[str, float]], exact_s: float, sides: Any, options: argparse.Namespace) -> None:
+    sizes = " x ".join(f"{len(side.lengths):,}" for side in sides)
+    frames = np.mean([np.mean(side.lengths) for side in sides])
+    title = f"two stages: {sizes} recordings of {frames:.0f} frames, exact {exact_s:.0f} s, {origin()}"
+    table = Table(title=title, title_justify="left")
+    names = (
+        "candidates",
+        "pairs scored, %",
+        "recall@1, %",
+        "recall@10, %",
+        "pooled s",
+        "seconds",
+        "exact / two stages",
+    )
+    for name in names:
+        table.add_column(name, justify="right")
+    for row in rows:
+        shares = [f"{100 * row[key]:.2f}" for key in ("share", "first", "nearest")]
+        times = [f"{row['pooled_s']:.1f}", f"{row['seconds']:.1f}", f"{exact_s / row['seconds']:.1f}"]
+        table.add_row(f"{row['num']}", *shares, *times)
+    Console(width=120).print(table)
+
+
+def _random(root: str, num: int = 60, dim: int = 16) -> str:
+    """An embed artifact of four languages, of random frames."""
+    generator = np.random.default_rng(0)
+    codes = ("en", "es", "fr", "it")
+    rows = [
+        Utterance(utterance_id=f"{code}{n}", sentence_id=f"s{n}", language=code, audio="/x.wav")
+        for code in codes
+        for n in range(num)
+    ]
+
+    def frames_of(_: Utterance) -> dict[int | None, Any]:
+        return {None: generator.normal(size=(generator.integers(25, 41), dim)).astype(np.float16)}
+
+    return embedded.write(root, "random", rows, frames_of).name
+
+
+if __name__ == "__main__":
+    main()
