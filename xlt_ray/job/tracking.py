@@ -123,6 +123,7 @@ def track(
     *,
     read: Artifact | None = None,
     model: Model | None = None,
+    shows_identity: bool = True,
 ) -> Iterator[Tracker]:
     """One MLflow run named `name` in the experiment of the stage; FINISHED where the body comes to its end.
 
@@ -141,8 +142,10 @@ def track(
         ended_ago: when it ended, where it was over before the run is opened.
         read: embed artifact whose rows are read; those that the identity names are logged as datasets.
         model: of which this is a part: the run is inside that of the model, which is made where it is missing.
+        shows_identity: whether the identity is among the parameters.
     """
-    tracker, key = _begin(root, stage, name, identity, inputs, (seconds_ago, ended_ago), model)
+    parameters = _joined(identity, inputs) if shows_identity else dict(inputs)
+    tracker, key = _begin(root, stage, name, identity, parameters, (seconds_ago, ended_ago), model)
     status, token = "FAILED", _OPEN.set(key)
     try:
         with stopping.last_word(lambda: tracker.end("KILLED") if tracker else None):
@@ -162,7 +165,7 @@ def _begin(
     stage: str,
     name: str,
     identity: Mapping[str, Any],
-    inputs: Mapping[str, Any],
+    parameters: Mapping[str, Any],
     ago: tuple[float, float],
     model: Model | None,
 ) -> tuple[MlflowTracker | None, tuple[str, str]]:
@@ -184,7 +187,7 @@ def _begin(
         return None, _NOT_TRACKED
     tracker = MlflowTracker(client, run_id, root, ago[1])
     tracker.model = whole[0] if whole else None
-    tracker.parameters(_joined(identity, inputs))
+    tracker.parameters(parameters)
     return tracker, (experiment, run_id)
 
 

@@ -204,7 +204,8 @@ def _log(plan: TunePlan, row: Mapping[str, Any], before: Figures) -> None:
     parallel coordinates over the searched settings without anybody choosing them.
     """
     what = {"trial": row["trial"], "search": plan.artifact.fingerprint}
-    with track(plan.job.root, "trial", row["name"], what, row["settings"], row["seconds"]) as tracker:
+    tried, seconds = row["settings"], row["seconds"]
+    with track(plan.job.root, "trial", row["name"], what, tried, seconds, shows_identity=False) as tracker:
         found = results.against(row, before)
         totals = {"new_bleu": row["new_bleu"], "old_bleu": row["old_bleu"], "kept/gain": found["gain"]}
         if found["kept"] is not None:
