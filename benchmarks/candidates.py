@@ -11,6 +11,7 @@ recordings of each side, among all of the other; exact seconds are theirs, scale
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 import time
@@ -50,13 +51,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root, name = (options.root, options.name) if options.root else (folder, _random(folder))
         sides = tuple(_side(root, name, codes.split(","), options.num) for codes in options.sides)
-    started = time.monotonic()
+    frames = [side.frames for side in sides]
     asked = [np.sort(np.random.default_rng(0).permutation(len(side.lengths))[: options.queries]) for side in sides]
-    exact = [_exact(sides[own], sides[1 - own], queries) for own, queries in enumerate(asked)]
+    started = time.monotonic()
+    exact = [_exact(frames[own], frames[1 - own], queries) for own, queries in enumerate(asked)]
     num_pairs = len(sides[0].lengths) * len(sides[1].lengths)
     scored = sum(len(queries) * len(sides[1 - own].lengths) for own, queries in enumerate(asked))
     exact_s = (time.monotonic() - started) * num_pairs / scored
-    rows = [_two_stages(sides, asked, exact, num, options.pool_frames) for num in options.candidates]
+    rows = [_two_stages(sides, frames, asked, exact, num, options.pool_frames) for num in options.candidates]
     _show(rows, exact_s, sides, options)
 
 
@@ -88,57 +90,46 @@ def _side(root: str, name: str, codes: list[str], num: int) -> Stored:
     return Stored(torch.cat(parts)[: sum(lengths)], tuple(lengths))
 
 
-def _part(stored: Stored, places: Any) -> Frames:
-    """Some utterances of a side."""
-    starts = np.cumsum([0, *stored.lengths])
-    return Frames.of([stored.frames.data[starts[place] : starts[place + 1]] for place in places])
+def _strips(frames: Frames) -> list[tuple[range, Frames]]:
+    ranges = units.ranges(0, len(frames.lengths), STRIP)
+    return [(part, frames.part(part.start, part.stop)) for part in ranges]
 
 
-def _strips(stored: Stored) -> list[range]:
-    return units.ranges(0, len(stored.lengths), STRIP)
-
-
-def _exact(own: Stored, other: Stored, queries: Any) -> Keys:
+def _exact(own: Frames, other: Frames, queries: Any) -> Keys:
     """Keys (num_queries, NEAREST) of the nearest among all of the other side."""
     best = torch.full((len(queries), NEAREST), top.NONE)
-    x = _part(own, queries)
-    for columns in _strips(other):
-        best = top.best(best, top.keys(combine(*seqsim(x, _part(other, columns)), "f1"), columns))
+    parts = own.data.split(own.lengths)
+    x = Frames.of([parts[query] for query in queries])
+    for columns, y in _strips(other):
+        best = top.best(best, top.keys(combine(*seqsim(x, y), "f1"), columns))
     return best.numpy()
 
 
-def _two_stages(sides: Any, asked: Any, exact: Any, num: int, pool_frames: int) -> dict[str, float]:
+def _two_stages(sides: Any, frames: Any, asked: Any, exact: Any, num: int, pool_frames: int) -> dict[str, float]:
     """What `num` candidates find and take."""
     started = time.monotonic()
-    coarse = [candidates.pooled(side, pool_frames) for side in sides]
+    coarse = [candidates.pooled(side, pool_frames).frames for side in sides]
     there, back = (candidates.Nearest(np.arange(len(side.lengths)), num, "cpu") for side in sides)
-    for rows in _strips(coarse[0]):
-        x = _part(coarse[0], rows)
-        for columns in _strips(coarse[1]):
-            matrix = combine(*seqsim(x, _part(coarse[1], columns)), "f1")
-            there.add(rows, top.keys(matrix, columns))
-            back.add(columns, top.keys(matrix.T.contiguous(), rows))
+    for (rows, x), (columns, y) in itertools.product(*map(_strips, coarse)):
+        matrix = combine(*seqsim(x, y), "f1")
+        there.add(rows, top.keys(matrix, columns))
+        back.add(columns, top.keys(matrix.T.contiguous(), rows))
     chosen = Candidates.make((there.keys, back.keys))
     pooled_s = time.monotonic() - started
-    found = [torch.full((len(side.lengths), NEAREST), top.NONE) for side in sides]
+    found = [candidates.Nearest(np.arange(len(side.lengths)), NEAREST, "cpu") for side in sides]
     scored = 0
-    for rows in _strips(sides[0]):
-        x = _part(sides[0], rows)
-        for columns in _strips(sides[1]):
-            wanted = chosen.wanted(rows, columns)
-            scored += int(wanted.sum())
-            matrix = candidates.scored(x, _part(sides[1], columns), wanted, "f1")
-            for place, part, keys in (
-                (0, rows, top.keys(matrix, columns)),
-                (1, columns, top.keys(matrix.T.contiguous(), rows)),
-            ):
-                found[place][part.start : part.stop] = top.best(found[place][part.start : part.stop], keys)
+    for (rows, x), (columns, y) in itertools.product(*map(_strips, frames)):
+        wanted = chosen.wanted(rows, columns)
+        scored += int(wanted.sum())
+        matrix = candidates.scored(x, y, wanted, "f1")
+        found[0].add(rows, top.keys(matrix, columns))
+        found[1].add(columns, top.keys(matrix.T.contiguous(), rows))
     seconds = time.monotonic() - started
     recalls = []
     for place, queries in enumerate(asked):
         every = np.full((len(sides[place].lengths), NEAREST), top.NONE)
         every[queries] = exact[place]
-        recalls.append(candidates.recall(found[place].numpy(), every, queries) or {})
+        recalls.append(candidates.recall(found[place].keys, every, queries) or {})
     shares = {key: float(np.mean([side[key] for side in recalls])) for key in ("first", "nearest")}
     num_pairs = len(sides[0].lengths) * len(sides[1].lengths)
     return {"num": num, "share": scored / num_pairs, "pooled_s": pooled_s, "seconds": seconds, **shares}
