@@ -193,7 +193,7 @@ def _show(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
         shown.append(np.mean([held_out(mine, pair) for pair in pairs]))
         shown += [np.mean([point["f1"] for point in points]) for points in best.values()]
         table.add_row(way, margin, *(f"{100 * value:.1f}" for value in shown))
-    Console(width=max(100, 60 + 8 * len(pairs))).print(table)
+    Console(width=80 + 8 * len(pairs)).print(table)
 
 
 def _synthetic(root: str, num: int = 30, dim: int = 16) -> str:
