@@ -22,7 +22,7 @@ def on_embeddings(job: Job, embeddings: Embeddings, make: Callable[[], _Made], w
         make: works on the finished embeddings.
         with_state_api: whether a Ray of this machine starts its dashboard, which a search needs.
     """
-    with cluster.cluster(with_state_api):
+    with cluster.cluster(with_state_api=with_state_api):
         pools.require(job)
         embed(embeddings)
         return make()
