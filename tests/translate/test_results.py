@@ -329,6 +329,17 @@ def test_the_tables_show_the_figures():
     assert f"backward transfer {kept['difference']:+.2f}" in text
 
 
+def test_one_text_has_no_interval_and_no_p():
+    """Every draw from one text is that text: the bootstrap would show a certainty that nobody has."""
+    figures, _ = finished()
+    one = figures["directions"]["fr-zh"]
+    assert one["num"] == 1
+    assert line_of(tables.as_table(figures), "fr-zh")[:3] == ["fr-zh", f"{one['bleu']:.1f}", f"{one['chrf']:.1f}"]
+    alone = {"directions": {"fr-zh": {**figures["kept"]["directions"]["fr-en"], "num": 1}}}
+    compared = line_of(tables.kept_table(figures | {"kept": figures["kept"] | alone}), "fr-zh")
+    assert len(compared) == len(["direction", "score", "before", "after", "difference", "kept", "texts"])
+
+
 def by_prompt(prompt, **directions):
     figures = results.summarise(several(**directions), {})
     return figures | {"prompt": "tgt_transcribe", "source_prompt": prompt, "checkpoint": None}

@@ -86,8 +86,14 @@ def _cells(score: Figures, has_comet: bool) -> list[str]:
         shown = "" if rate is None else f"{score['measure'].upper()} {100 * rate:.1f}"
         return ["", "", "", *[""] * has_comet, shown]
     low, high = score["bleu_ci95"]
+    interval = f"{low:.1f} to {high:.1f}" if _can_vary(score) else ""
     comet = ["" if score["comet"] is None else f"{score['comet']:.3f}"] if has_comet else []
-    return [f"{score['bleu']:.1f}", f"{low:.1f} to {high:.1f}", f"{score['chrf']:.1f}", *comet, ""]
+    return [f"{score['bleu']:.1f}", interval, f"{score['chrf']:.1f}", *comet, ""]
+
+
+def _can_vary(score: Figures) -> bool:
+    """Whether a bootstrap says anything: every draw from one text is that text, so its interval has no width."""
+    return bool(score["num"] > 1)
 
 
 def kept_table(figures: Figures) -> Table:
@@ -114,7 +120,8 @@ def _compared_cells(score: Figures) -> list[str]:
     low, high = score["difference_ci95"]
     kept = "" if score["retained"] is None else f"{100 * score['retained']:.0f}"
     scores = [f"{score['before']:.1f}", f"{score['after']:.1f}", f"{score['difference']:+.1f}"]
-    return [*scores, f"{low:+.1f} to {high:+.1f}", f"{score['p_value']:.3f}", kept]
+    test = [f"{low:+.1f} to {high:+.1f}", f"{score['p_value']:.3f}"] if _can_vary(score) else ["", ""]
+    return [*scores, *test, kept]
 
 
 def prompts_table(runs: Sequence[Figures]) -> Table:
