@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import re
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -19,6 +20,13 @@ _OTHERS = (
     "|PlacementGroupCleaner|PreemptionWatcher|SynchronizationActor|DatasetManager)"
 )
 """Processes of Ray that do none of a job's work."""
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def descendants(process: psutil.Process) -> Iterator[tuple[psutil.Process, str]]:
@@ -56,7 +64,9 @@ class Nodes:
 
     def __init__(self, environment: Mapping[str, str] = MappingProxyType({})) -> None:
         os.environ.update(environment)  # its workers have that of the process that starts it
-        head = {"num_cpus": 0, "include_dashboard": True, "object_store_memory": STORE_BYTES}
+        # Two clusters may run at a time, and both would take Ray's own port for their dashboard.
+        head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": free_port()}
+        head |= {"object_store_memory": STORE_BYTES}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self._nodes = [self._add(), self._add()]
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._origin import origin
-from benchmarks.chaos import world
+from benchmarks.chaos import faults, world
 
 JOBS = ("embed", "retrieval", "mine", "translate", "finetune", "tune", "study")
 IDLE_MINUTES = 0.2
@@ -59,7 +58,7 @@ def _options() -> argparse.Namespace:
 @contextlib.contextmanager
 def _cluster(folder: Path) -> Iterator[str]:
     """A head without CPUs and an autoscaler that may bring two nodes; its address."""
-    port = _free_port()
+    port = faults.free_port()
     address = f"127.0.0.1:{port}"
     config = folder / "ray_bootstrap_config.yaml"  # where `ray up` leaves it, in the home of the head
     config.write_text(json.dumps(_config(address)))
@@ -105,12 +104,6 @@ def _config(address: str) -> dict[str, object]:
         "available_node_types": types,
         "head_node_type": _HEAD_TYPE,
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def _connect(address: str, head: subprocess.Popen[bytes]) -> None:
