@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ from xlt_ray.retrieval.units import Stored  # noqa: E402
 from xlt_ray.store import artifacts  # noqa: E402
 from xlt_ray.store.schema import Utterance  # noqa: E402
 
+Row = dict[str, float]
+
 NEAREST = 10
 NOISE = 0.1
 STRIP = 250
@@ -55,11 +59,11 @@ def main() -> None:
     asked = [np.sort(np.random.default_rng(0).permutation(len(side.lengths))[: options.queries]) for side in sides]
     started = time.monotonic()
     exact = [_exact(frames[own], frames[1 - own], queries) for own, queries in enumerate(asked)]
-    num_pairs = len(sides[0].lengths) * len(sides[1].lengths)
+    num_pairs = math.prod(len(side.lengths) for side in sides)
     scored = sum(len(queries) * len(sides[1 - own].lengths) for own, queries in enumerate(asked))
     exact_s = (time.monotonic() - started) * num_pairs / scored
-    ways = itertools.product(options.pool_frames, options.candidates)
-    rows = [_two_stages(sides, frames, asked, exact, num, pooled) for pooled, num in ways]
+    ways = (_rows(sides, frames, asked, exact, pooled, options.candidates) for pooled in options.pool_frames)
+    rows = list(itertools.chain.from_iterable(ways))
     _show(rows, exact_s, sides, options)
 
 
@@ -106,30 +110,48 @@ def _exact(own: Frames, other: Frames, queries: Any) -> Keys:
     return best.numpy()
 
 
-def _two_stages(sides: Any, frames: Any, asked: Any, exact: Any, num: int, pool_frames: int) -> dict[str, float]:
-    """What `num` candidates find and take."""
+def _first_stage(sides: Any, pool_frames: int, num: int) -> tuple[list[Keys], float]:
+    """Keys of the `num` best by pooled frames of each recording of either side, best first; seconds."""
     started = time.monotonic()
     coarse = [candidates.pooled(side, pool_frames).frames for side in sides]
-    there, back = (candidates.Nearest(np.arange(len(side.lengths)), num, "cpu") for side in sides)
-    for (rows, x), (columns, y) in itertools.product(*map(_strips, coarse)):
-        matrix = combine(*seqsim(x, y), "f1")
-        there.add(rows, top.keys(matrix, columns))
-        back.add(columns, top.keys(matrix.T.contiguous(), rows))
-    chosen = Candidates.make((there.keys, back.keys))
-    pooled_s = time.monotonic() - started
-    found = [candidates.Nearest(np.arange(len(side.lengths)), NEAREST, "cpu") for side in sides]
-    scored = 0
-    for (rows, x), (columns, y) in itertools.product(*map(_strips, frames)):
+    return _nearest(coarse, num, lambda x, y, *_: combine(*seqsim(x, y), "f1")), time.monotonic() - started
+
+
+def _second_stage(frames: Any, coarse: list[Keys]) -> tuple[list[Keys], int, float]:
+    """Keys of the nearest among the candidates of either side; pairs scored; seconds."""
+    started = time.monotonic()
+    chosen, num_scored = Candidates.make((coarse[0], coarse[1])), 0
+
+    def exact(x: Frames, y: Frames, rows: range, columns: range) -> torch.Tensor:
+        nonlocal num_scored
         wanted = chosen.wanted(rows, columns)
-        scored += int(wanted.sum())
-        matrix = candidates.scored(x, y, wanted, "f1")
+        num_scored += int(wanted.sum())
+        return candidates.scored(x, y, wanted, "f1")
+
+    return _nearest(frames, NEAREST, exact), num_scored, time.monotonic() - started
+
+
+def _nearest(frames: Any, num: int, score: Callable[[Frames, Frames, range, range], torch.Tensor]) -> list[Keys]:
+    """Keys of the `num` nearest of each recording of either side, tile by tile."""
+    found = [candidates.Nearest(np.arange(len(side.lengths)), num, "cpu") for side in frames]
+    for (rows, x), (columns, y) in itertools.product(*map(_strips, frames)):
+        matrix = score(x, y, rows, columns)
         found[0].add(rows, top.keys(matrix, columns))
         found[1].add(columns, top.keys(matrix.T.contiguous(), rows))
-    seconds = time.monotonic() - started
-    shares = np.mean([_recall(found[own].keys[asked[own]], exact[own]) for own in (0, 1)], axis=0)
-    num_pairs = len(sides[0].lengths) * len(sides[1].lengths)
-    times = {"pooled_s": pooled_s, "seconds": seconds, "first": shares[0], "nearest": shares[1]}
-    return {"pool": pool_frames, "num": num, "share": scored / num_pairs, **times}
+    return [side.keys for side in found]
+
+
+def _rows(sides: Any, frames: Any, asked: Any, exact: Any, pool_frames: int, nums: list[int]) -> Iterator[Row]:
+    """What each number of candidates finds and takes. The first stage is the same for all."""
+    coarse, pooled_s = _first_stage(sides, pool_frames, max(nums))
+    num_pairs = math.prod(len(side.lengths) for side in sides)
+    for num in nums:
+        found, num_scored, seconds = _second_stage(frames, [keys[:, :num] for keys in coarse])
+        shares = np.mean(
+            [_recall(keys[queries], best) for keys, queries, best in zip(found, asked, exact, strict=True)], axis=0
+        )
+        times = {"pooled_s": pooled_s, "seconds": pooled_s + seconds, "first": shares[0], "nearest": shares[1]}
+        yield {"pool": pool_frames, "num": num, "share": num_scored / num_pairs, **times}
 
 
 def _recall(found: Keys, exact: Keys) -> tuple[float, float]:
@@ -142,7 +164,7 @@ def _recall(found: Keys, exact: Keys) -> tuple[float, float]:
     return float(is_found[:, 0].mean()), float(is_found.mean())
 
 
-def _show(rows: list[dict[str, float]], exact_s: float, sides: Any, options: argparse.Namespace) -> None:
+def _show(rows: list[Row], exact_s: float, sides: Any, options: argparse.Namespace) -> None:
     sizes = " x ".join(f"{len(side.lengths):,}" for side in sides)
     frames = np.mean([np.mean(side.lengths) for side in sides])
     title = f"two stages: {sizes} recordings of {frames:.0f} frames, exact {exact_s:.0f} s, {origin()}"

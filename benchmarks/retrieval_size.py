@@ -13,8 +13,6 @@ import argparse
 import dataclasses
 import json
 import multiprocessing
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +31,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import embedded  # noqa: E402
 
+from benchmarks._origin import origin  # noqa: E402
 from xlt_ray.embed import plan  # noqa: E402
 from xlt_ray.retrieval import cost, units, work  # noqa: E402
 from xlt_ray.retrieval.bitext import COLUMNS  # noqa: E402
@@ -175,9 +174,8 @@ def _bytes() -> dict[str, int]:
 
 
 def _show(found: dict[int, dict[str, dict[str, float]]], options: argparse.Namespace) -> None:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
-    head = f"{options.frames} frames, dim {options.dim}, strips of {options.strip}, commit {commit.strip()}"
-    table = Table(title=f"retrieval by size: {head}, {platform.machine()}, {time.strftime('%Y-%m-%d')}")
+    head = f"{options.frames} frames, dim {options.dim}, strips of {options.strip}"
+    table = Table(title=f"retrieval by size: {head}, {origin()}")
     columns = ("pieces", "seconds", "CPU s", "peak MB", "declared MB", "read MB", "written MB")
     for column in ("recordings", "work", *columns):
         table.add_column(column, justify="right")

@@ -21,9 +21,9 @@ settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
 # As many tests run at a time as there are CPUs, so each Ray has one: of two actors, the second would only wait for the
 # first.
-ONE_CPU = {"RAY_OVERRIDE_RESOURCES": '{"CPU": 1}'}
+RESOURCES = "RAY_OVERRIDE_RESOURCES"
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.update(ONE_CPU)
+    os.environ[RESOURCES] = '{"CPU": 1}'
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("MLFLOW_EXPERIMENT_NAME", None)
@@ -31,10 +31,9 @@ os.environ.pop("MLFLOW_EXPERIMENT_NAME", None)
 
 @pytest.fixture(scope="module")
 def several_cpus():
-    """Each Ray has the CPUs that it is given, or those of the machine."""
+    """Each Ray has the CPUs that it is given, or those of the machine, from here to the end of the module."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ONE_CPU:
-            patch.delenv(name, raising=False)
+        patch.delenv(RESOURCES, raising=False)
         yield
 
 

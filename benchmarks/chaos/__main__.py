@@ -1,6 +1,6 @@
 r"""Breaks running jobs in every way that a cluster knows, runs them again, and counts what is lost by it.
 
-    python -m benchmarks.chaos                               # about 25 minutes on 2 cores
+    python -m benchmarks.chaos                               # an hour or more on 2 cores
     python -m benchmarks.chaos --seed 7 --kills 10           # other moments, ten of each kind in each stage
     python -m benchmarks.chaos --only driver --stages tune
 

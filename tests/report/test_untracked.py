@@ -15,6 +15,7 @@ from searched_runs import search_figures, study_figures
 from test_report import retrieval_metrics
 from tuned_runs import BEFORE, KEEP, MODEL, WER_BEFORE, compared, figures_of, log_of, moved
 
+from xlt_ray.errors import Damaged
 from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.job import runs
 from xlt_ray.job.settings import identity
@@ -171,6 +172,18 @@ def test_figures_that_no_job_writes_keep_no_other_from_its_run(
     assert odd.startswith("runs: not logged: ")
     assert "retrieval/odd can't be read" in odd
     assert closing == "runs: 1 artifacts logged, 0 had a run"
+
+
+def test_a_damaged_file_is_told_as_its_reader_tells_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    untouched = figures_of(BEFORE, WER_BEFORE) | {"source_prompt": None}
+    broken = finished(tmp_path, "translate", "base", untouched, translate={"split": "test"})
+    rows = Path(broken.path("data", "u.parquet"))
+    rows.write_bytes(b"{" * rows.stat().st_size)  # as long as they were, so that only their reader sees it
+    log_missing(str(tmp_path))
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("runs: not logged: ")]
+    with pytest.raises(Damaged) as error:
+        list(broken.tables())
+    assert said == f"runs: not logged: {error.value}"
 
 
 def test_nothing_is_logged_twice(

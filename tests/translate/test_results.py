@@ -366,6 +366,12 @@ def test_source_prompts_stand_side_by_side():
     assert not any(name in line for line in lines(distances) for name in ("zh-en", "kea-fr"))
 
 
+def test_source_prompts_of_one_text_have_no_interval():
+    one = (SAID[:1], WANTED[:1])
+    table, _ = tables.closing([by_prompt(prompt, kea_en=one, kea_kea=one) for prompt in ("auto", "es")])
+    assert "to" not in line_of(table, "kea-en")
+
+
 def test_four_source_prompts_fit_on_a_line():
     prompts = ("auto", "related", "en", "soft")
     table, _ = tables.closing([by_prompt(of, kea_en=(SAID, WANTED), kea_kea=(SAID, WANTED)) for of in prompts])

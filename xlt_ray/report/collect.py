@@ -128,7 +128,9 @@ def collect(root: str, *, verify: bool = False) -> Results:
 
 
 def not_shown(root: str, label: str, error: Exception) -> str:
-    """What the page says of an artifact that is whole, and holds what no job writes."""
+    """What is wrong with an artifact: what its reader says of a damaged file, or that it holds what no job writes."""
+    if isinstance(error, Damaged):
+        return str(error)
     return str(reading.damaged(storage.join(root, label), f"can't be read ({error!r:.200})"))
 
 
@@ -176,8 +178,7 @@ def _read_all(
         except Exception as error:  # whole files may still hold anything
             if storage.is_at_fault(error):
                 raise
-            known = isinstance(error, Damaged)
-            damaged[stored.label] = str(error) if known else not_shown(stored.root, stored.label, error)
+            damaged[stored.label] = not_shown(stored.root, stored.label, error)
     return read, damaged
 
 

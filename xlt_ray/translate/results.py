@@ -85,10 +85,14 @@ def _cells(score: Figures, has_comet: bool) -> list[str]:
         rate = score[score["measure"]]
         shown = "" if rate is None else f"{score['measure'].upper()} {100 * rate:.1f}"
         return ["", "", "", *[""] * has_comet, shown]
-    low, high = score["bleu_ci95"]
-    interval = f"{low:.1f} to {high:.1f}" if _can_vary(score) else ""
     comet = ["" if score["comet"] is None else f"{score['comet']:.3f}"] if has_comet else []
-    return [f"{score['bleu']:.1f}", interval, f"{score['chrf']:.1f}", *comet, ""]
+    return [f"{score['bleu']:.1f}", _interval(score), f"{score['chrf']:.1f}", *comet, ""]
+
+
+def _interval(score: Figures) -> str:
+    """That of BLEU, where it says something."""
+    low, high = score["bleu_ci95"]
+    return f"{low:.1f} to {high:.1f}" if _can_vary(score) else ""
 
 
 def _can_vary(score: Figures) -> bool:
@@ -144,9 +148,9 @@ def prompts_table(runs: Sequence[Figures]) -> Table:
 
 def _prompt_cells(directions: Mapping[str, Figures], name: str) -> list[str]:
     source, score = Direction.parse(name).source, directions[name]
-    low, high = score["bleu_ci95"]
+    interval = f" ({_interval(score)})" if _can_vary(score) else ""
     transcribed = directions.get(f"{source}-{source}")
-    return [f"{score['bleu']:.1f} ({low:.1f} to {high:.1f})", _rate_cell(transcribed) if transcribed else ""]
+    return [f"{score['bleu']:.1f}{interval}", _rate_cell(transcribed) if transcribed else ""]
 
 
 def _rate_cell(transcribed: Figures) -> str:
