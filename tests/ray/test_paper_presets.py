@@ -83,7 +83,7 @@ def run(tmp_path_factory):
         return folder / "runs" / job / preset
 
     with cluster.cluster():
-        monkeypatch.setattr(cluster, "cluster", contextlib.nullcontext)
+        monkeypatch.setattr(cluster, "cluster", lambda **_: contextlib.nullcontext())
         yield run_job
         monkeypatch.undo()
 
