@@ -75,7 +75,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--num", type=int, default=0, help="recordings of a side, by repeating them (those there are)")
     parser.add_argument("--queries", type=int, default=200, help="of each side whose exact nearest are found (200)")
     parser.add_argument("--candidates", type=int, nargs="+", default=[10, 20, 40], help="of each recording (10 20 40)")
-    parser.add_argument("--pool-frames", type=int, nargs="+", default=[10], help="frames that become one (10)")
+    parser.add_argument("--pool-frames", type=int, nargs="+", default=[5], help="frames that become one (5)")
     return parser.parse_args()
 
 

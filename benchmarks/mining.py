@@ -77,7 +77,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5, help="draws of what is removed (5)")
     parser.add_argument("--neighbours", type=int, default=4, help="whose mean a margin is over (4)")
     parser.add_argument("--candidates", type=int, default=10, help="of each recording (10)")
-    parser.add_argument("--pool-frames", type=int, default=10, help="frames that become one for candidates (10)")
+    parser.add_argument("--pool-frames", type=int, default=5, help="frames that become one for candidates (5)")
     parser.add_argument("--device", default="cpu", help="that computes (cpu)")
     parser.add_argument("--json", help="file for all figures")
     return parser.parse_args()

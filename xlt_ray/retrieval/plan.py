@@ -8,7 +8,7 @@ from xlt_ray.embed import plan as embed
 from xlt_ray.embed.plan import Embeddings
 from xlt_ray.errors import UserError
 from xlt_ray.job.settings import identity
-from xlt_ray.retrieval.config import RetrievalConfig, RetrievalJob
+from xlt_ray.retrieval.config import POOL_FRAMES, RetrievalConfig, RetrievalJob
 from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
 
@@ -42,11 +42,10 @@ def planned(job: RetrievalJob, embeddings: Embeddings) -> RetrievalPlan:
     kept = embeddings.artifact.identity["layers"]
     if missing := sorted(set(job.retrieval.layers) - set(kept)):
         raise UserError(f"embed artifact {embeddings.name!r} keeps layers {kept}, not {missing}")
-    what = {
-        "languages": sorted(job.languages),
-        "embeddings": embeddings.identity,
-        "retrieval": {name: value for name, value in identity(job.retrieval).items() if name != "split"},
-    }
+    counted = {name: value for name, value in identity(job.retrieval).items() if name != "split"}
+    if job.retrieval.candidates is not None:
+        counted["pool_frames"] = POOL_FRAMES  # not a setting, yet it decides which candidates are found
+    what = {"languages": sorted(job.languages), "embeddings": embeddings.identity, "retrieval": counted}
     # What is recorded of the embeddings is how they were made, not what flags of this job would make.
     settings = dataclasses.asdict(job) | embeddings.settings
     artifact = artifacts.plan(job.root, "retrieval", job.name, what, settings)
