@@ -56,7 +56,7 @@ def test_a_corpus_of_which_no_two_recordings_are_parallel_can_be_mined(tmp_path)
     first = prepare(job)
     chosen = dataclasses.replace(job.mine, margin="distance", threshold=0.1, top_n=3, one_to_one=False)
     assert prepare(dataclasses.replace(job, mine=chosen)).artifact.identity == first.artifact.identity
-    for name, value in {"candidates": "all", "neighbours": 2, "mode": "mean", "pool_frames": 5}.items():
+    for name, value in {"candidates": "all", "neighbours": 2, "mode": "mean", "pool_frames": 10}.items():
         other = dataclasses.replace(job, mine=dataclasses.replace(job.mine, **{name: value}))
         assert prepare(other).artifact.identity != first.artifact.identity, name
     assert not (tmp_path / "runs").exists()

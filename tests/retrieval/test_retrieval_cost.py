@@ -30,10 +30,10 @@ def test_operations_are_the_sum_over_all_pairs_of_recordings():
 
 
 def test_candidates_cost_pooled_pairs_a_sample_and_exact_ones():
-    """1,000 x 2,000 recordings of 1 s: every pair at 5 frames, 20 candidates and a sample of 100 of each at 50."""
+    """1,000 x 2,000 recordings of 1 s: every pair at 10 frames, 20 candidates and a sample of 100 of each at 50."""
     config = RetrievalConfig(baselines=(), candidates=20)
     num_exact = 20 * (1000 + 2000) + 100 * (2000 + 1000)
-    flops = 2 * 1280 * (1000 * 2000 * 5 * 5 + num_exact * 50 * 50)
+    flops = 2 * 1280 * (1000 * 2000 * 10 * 10 + num_exact * 50 * 50)
     spent = cost.retrieval_cost(LARGE, [(1000, 1.0), (2000, 1.0)], config)
     assert spent.gpu_hours * 3600 * 377e12 == pytest.approx(flops)
     whole, covered = (RetrievalConfig(baselines=(), candidates=num) for num in (None, 1000))
