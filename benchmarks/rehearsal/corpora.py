@@ -60,7 +60,7 @@ def _speech() -> Iterator[npt.NDArray[np.float32]]:
     """Recordings of the demo's corpus, over and over."""
     rows = list(corpora.read("asterisk", ["en", "fr", "es", "it", "ru"], None))
     for row in itertools.cycle(rows):
-        (data,) = audio.read_recordings([(row.audio, row.member)])
+        (data,) = audio.read_recordings([audio.Place(row.audio, row.member)])
         yield audio.decode(data, row.audio)
 
 
