@@ -64,7 +64,7 @@ test-fast: $(INSTALLED) ## the tests that start no Ray, one process a core (argu
 	$(BIN)/pytest -n auto --dist loadfile -m "not ray and not real and not wide" $(PYTEST_ARGS)
 
 test-ray: $(INSTALLED) ## the tests that start a Ray, as many at a time as there are cores (arguments: PYTEST_ARGS=...)
-	$(BIN)/pytest -n auto --dist loadfile -m "ray and not real and not wide" $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m "ray and not real and not wide" $(PYTEST_ARGS)
 
 test-real: $(INSTALLED) ## the tests on the real model and the real speech of the demo
 	$(BIN)/pytest -m real $(PYTEST_ARGS)

@@ -29,6 +29,12 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("MLFLOW_EXPERIMENT_NAME", None)
 
 
+def pytest_collection_modifyitems(items):
+    """Files that may take longest go first, so that no process is left with one of them at the end."""
+    limits = {item: marker.args[0] for item in items if (marker := item.get_closest_marker("timeout"))}
+    items.sort(key=lambda item: -limits.get(item, 0))
+
+
 @pytest.fixture(scope="module")
 def several_cpus():
     """Each Ray has the CPUs that it is given, or those of the machine, from here to the end of the module."""

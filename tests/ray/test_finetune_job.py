@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from soundfile import write
 from tiny import tiny_whisper
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 
 LANGUAGES = ("en", "fr")
 NUM_SENTENCES = 16

@@ -19,7 +19,7 @@ from tiny import tiny_whisper
 
 from xlt_ray.job.tracking import HEADLINES
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 
 NUM_SENTENCES = 12
 SEARCH = ["--tune.learning-rate", "1e-3,1e-2", "--tune.ewc-lambda", "0,100", "--tune.num-chosen", "1"]
