@@ -57,7 +57,7 @@ STEPS: dict[str, tuple[str, str, list[str]]] = {
     "study": (
         "study",
         "fleurs",
-        ["--preset", "plain", "--name", "study", "--languages", "en,fr,de", "--study.target", "zh"],
+        ["--preset", "plain", "--name", "study", "--languages", "en,fr,de,zh", "--study.target", "zh"],
     ),
     "report": ("report", "", ["--name", "rehearsal"]),
 }

@@ -73,7 +73,7 @@ EWC = ["--finetune.ewc-lambda", "5"]
     ("flags", "says"),
     [
         (["--finetune.directions", "en-xx"], "no token for language 'xx'"),
-        (["--finetune.directions", "en-de"], "no en recording of split 'train' has a de text"),
+        (["--finetune.directions", "en-de"], "has a de text; add de to --languages if the corpus has recordings of it"),
         (["--finetune.directions", "de-zh"], "has source de, which is not in --languages en,fr"),
         (["--finetune.directions", "zh"], "'zh' is not two language codes"),
         (["--finetune.directions", "en-zh,en-zh"], "names a direction twice"),

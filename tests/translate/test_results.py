@@ -76,6 +76,14 @@ def test_translations_are_scored_as_sacrebleu_does():
     assert "tok:zh" in figures["directions"]["fr-zh"]["bleu_signature"]
 
 
+def test_bleu_of_every_direction_is_there_where_a_search_asks_for_it():
+    tables_ = several(fr_en=(SAID, WANTED), fr_fr=(SAID[::-1], WANTED))
+    assert results.bleu(tables_) == {
+        "fr-en": pytest.approx(sacrebleu.corpus_bleu(SAID, [WANTED]).score),
+        "fr-fr": pytest.approx(sacrebleu.corpus_bleu(SAID[::-1], [WANTED]).score),
+    }
+
+
 def test_transcripts_have_an_error_rate_and_no_bleu():
     figures = results.summarise(several(fr_fr=(SAID, WANTED), zh_zh=(["你好吗", ""], ["你很好吗", "再见"])), {})
     french, chinese = figures["directions"]["fr-fr"], figures["directions"]["zh-zh"]

@@ -15,6 +15,7 @@ from xlt_ray.tune.config import Axis, TuneConfig, TuneJob
 from xlt_ray.tune.plan import config_of, prepare, splits_of, trial_name, trial_plan
 
 SENTENCES = [f"s{number}" for number in range(60)]
+RATES = TuneConfig(learning_rate=Axis(values=(1e-5, 1e-4)), ewc_lambda=Axis())
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,15 @@ def test_every_run_of_a_search_reads_its_own_splits_of_the_same_embeddings(job):
     assert [plan.before[split].artifact.name for split in ("dev", "test")] == ["search-dev", "search-base"]
 
 
+@pytest.mark.parametrize("languages", [("en", "fr"), ("en",)])
+def test_a_search_may_preserve_transcription(job, languages):
+    """As on a corpus of English alone. The untouched model is measured in every direction that trials are."""
+    finetune = dataclasses.replace(job.finetune, directions=("en-zh",), evaluate=("en-en",))
+    plan = prepare(dataclasses.replace(job, languages=languages, finetune=finetune, tune=RATES))
+    for before in plan.before.values():
+        assert {"en-zh", "en-en"} <= {str(direction) for direction in before.directions}
+
+
 def test_a_plan_of_a_search_writes_nothing(job, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     prepare(job)
@@ -92,8 +102,7 @@ def test_trials_share_the_fisher_of_the_search(job):
 
 
 def test_a_search_without_ewc_needs_no_fisher(job):
-    tune = TuneConfig(learning_rate=Axis(values=(1e-5, 1e-4)), ewc_lambda=Axis())
-    assert prepare(dataclasses.replace(job, tune=tune)).fisher is None
+    assert prepare(dataclasses.replace(job, tune=RATES)).fisher is None
 
 
 def test_what_is_kept_may_be_held_by_the_settings_that_are_searched_alone(job):
@@ -103,10 +112,9 @@ def test_what_is_kept_may_be_held_by_the_settings_that_are_searched_alone(job):
     held = {config_of(keeping, settings).keep for settings in prepare(keeping).trials if settings["ewc_lambda"]}
     free = {config_of(keeping, settings).keep for settings in prepare(keeping).trials if not settings["ewc_lambda"]}
     assert (held, free) == ({("fr-en",)}, {()})
-    rates = TuneConfig(learning_rate=Axis(values=(1e-5, 1e-4)), ewc_lambda=Axis())
     with pytest.raises(UserError, match=r"--finetune\.keep alone does nothing"):
-        dataclasses.replace(keeping, tune=rates)
-    replayed = dataclasses.replace(rates, replay_fraction=Axis(values=(0.0, 0.25)))
+        dataclasses.replace(keeping, tune=RATES)
+    replayed = dataclasses.replace(RATES, replay_fraction=Axis(values=(0.0, 0.25)))
     assert dataclasses.replace(keeping, tune=replayed).kept == ("fr-en",)
 
 

@@ -60,9 +60,8 @@ def test_which_trials_are_scored_on_test(objective, more, expected):
 
 
 def test_scores_and_what_they_are_against():
-    directions = {"en-zh": 4.0, "es-en": 6.0, "fr-en": 10.0, "es-zh": 50.0}
-    figures = {"directions": {name: {"bleu": bleu} for name, bleu in directions.items()} | {"en-en": {"wer": 0.1}}}
-    scores = results.scores_of(figures, ["en-zh"], ["es-en", "fr-en"])
+    bleu = {"en-zh": 4.0, "es-en": 6.0, "fr-en": 10.0, "es-zh": 50.0, "en-en": 90.0}
+    scores = results.scores_of(bleu, ["en-zh"], ["es-en", "fr-en"])
     assert scores == {"new_bleu": 4.0, "old_bleu": 8.0}
     assert results.against(scores, {"new_bleu": 1.0, "old_bleu": 16.0}) == {"gain": 3.0, "kept": 0.5}
     assert results.against(scores, {"new_bleu": 1.0, "old_bleu": 0.0})["kept"] is None

@@ -60,9 +60,12 @@ def require_references(rows: pa.Table, directions: Iterable[Direction], split: s
         if not spoken.num_rows:
             raise UserError(f"direction {direction}: no {source} recording is of split {split!r}; choose another split")
         if not any(_references(spoken, direction.target)):
+            target = direction.target
+            is_read = pc.any(pc.equal(rows["language"], target)).as_py()
+            hint = "" if is_read else f"add {target} to --languages if the corpus has recordings of it, "
             raise UserError(
-                f"direction {direction}: no {source} recording of split {split!r} has a {direction.target} text; give "
-                "the corpus translations, or choose another direction"
+                f"direction {direction}: no {source} recording of split {split!r} has a {target} text; {hint}give the "
+                "corpus translations, or choose another direction"
             )
 
 

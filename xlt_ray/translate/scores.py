@@ -29,6 +29,18 @@ def by_direction(hypotheses: Iterable[pa.Table]) -> dict[str, pa.Table]:
     return {name: rows.filter(pc.equal(rows["direction"], name)) for name in names}
 
 
+def bleu(hypotheses: Mapping[str, pa.Table]) -> dict[str, float]:
+    """BLEU of every direction. Transcription has it too, as it has during training, so that both can be compared.
+
+    Args:
+        hypotheses: rows of HYPOTHESIS by direction.
+    """
+    return {
+        name: metrics.bleu(rows["hypothesis"].to_pylist(), rows["reference"].to_pylist(), Direction.parse(name).target)
+        for name, rows in hypotheses.items()
+    }
+
+
 def detected(hypotheses: Iterable[pa.Table]) -> dict[str, dict[str, float]] | None:
     """The share of each language among those that were detected, by direction, the most frequent first.
 

@@ -29,6 +29,7 @@ from xlt_ray.store import artifacts, storage
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import REJECTED, TRIAL, as_values, by_name
 from xlt_ray.translate import pipeline as translate
+from xlt_ray.translate import scores
 from xlt_ray.tune import plan as plans
 from xlt_ray.tune import plots, results
 from xlt_ray.tune.halving import Halving, front
@@ -67,8 +68,8 @@ def search(plan: TunePlan) -> Artifact:
 
 def _scores(plan: TunePlan, translated: Artifact) -> Figures:
     """Means of new and old BLEU of a translate artifact, and its name."""
-    scores = results.scores_of(translated.read_json("metrics.json"), plan.job.finetune.directions, plan.job.kept)
-    return {"name": translated.name, **scores}
+    bleu = scores.bleu(scores.by_direction(translated.tables()))
+    return {"name": translated.name, **results.scores_of(bleu, plan.job.finetune.directions, plan.job.kept)}
 
 
 def _run_missing(plan: TunePlan, before: Figures) -> None:
@@ -275,8 +276,8 @@ def _score_chosen(plan: TunePlan, figures: Figures) -> None:
             print(f"tune: {trial['name']} is among the best: making its model and scoring it on test")
             finetune.finetune(plans.trial_plan(plan, trial["trial"]))
             translated = translate.translate(plans.test_plan(plan, trial["trial"]))
-            scores = _scores(plan, translated)
-            trial["test"] = {"translate": scores.pop("name"), **scores, **results.against(scores, before)}
+            tested = _scores(plan, translated)
+            trial["test"] = {"translate": tested.pop("name"), **tested, **results.against(tested, before)}
 
 
 def _finish(plan: TunePlan, figures: Figures, tracker: Tracker, seconds: float) -> None:

@@ -12,6 +12,7 @@ from xlt_ray.finetune import plan as finetune
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.finetune.plan import FinetunePlan
 from xlt_ray.job.settings import identity
+from xlt_ray.languages import Direction
 from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.translate import plan as translate
@@ -107,10 +108,11 @@ def _finetune_job(job: TuneJob, name: str, config: FinetuneConfig) -> FinetuneJo
 
 
 def _before(job: TuneJob, name: str, split: str) -> TranslateJob:
-    directions = (*job.finetune.directions, *job.kept)
+    directions = [Direction.parse(direction) for direction in (*job.finetune.directions, *job.kept)]
+    translations = [direction for direction in directions if direction.source != direction.target]
     config = TranslateConfig(
-        targets=tuple(dict.fromkeys(direction.split("-")[1] for direction in directions)),
-        transcribe=False,
+        targets=tuple(dict.fromkeys(direction.target for direction in translations)),
+        transcribe=len(translations) < len(directions),
         prompt=job.finetune.prompt,
         split=split,
         num_gpus=job.finetune.num_gpus,

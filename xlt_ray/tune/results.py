@@ -81,9 +81,8 @@ def choose(trials: Iterable[Row], config: TuneConfig) -> list[int]:
     return [best[round(place)] for place in places]
 
 
-def scores_of(figures: Row, learned: Sequence[str], kept: Sequence[str]) -> Figures:
-    """Mean BLEU of what was learned and of what should be kept, from the metrics.json of a translate artifact."""
-    bleu = {name: score["bleu"] for name, score in figures["directions"].items() if "bleu" in score}
+def scores_of(bleu: Mapping[str, float], learned: Sequence[str], kept: Sequence[str]) -> Figures:
+    """Mean BLEU of what was learned and of what should be kept, from that of every direction."""
     return {
         "new_bleu": fmean(bleu[direction] for direction in learned),
         "old_bleu": fmean(bleu[direction] for direction in kept),
