@@ -135,7 +135,7 @@ def _show(found: dict[str, dict[str, object]], scale: float) -> None:
         "store MB",
         "shards opened",
         "files opened",
-        "GB written",
+        "MB written",
     )
     for column in ("step", "exit", *columns):
         table.add_column(column, justify="left" if column == "step" else "right")
@@ -144,7 +144,7 @@ def _show(found: dict[str, dict[str, object]], scale: float) -> None:
         table.add_row(
             *(name, str(step["code"]), f"{step['seconds']:.0f}", f"{step['seconds_planning']:.0f}"),
             *(str(step[key]) for key in ("driver_mb", "worker_mb", "store_mb")),
-            *(str(opened.get("shard", 0)), str(sum(opened.values())), f"{step['bytes'] / 1e9:.2f}"),
+            *(str(opened.get("shard", 0)), str(sum(opened.values())), f"{step['bytes'] / 1e6:.1f}"),
         )
     Console(width=140).print(table)
 

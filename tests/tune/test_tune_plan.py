@@ -6,6 +6,7 @@ import embedded
 import pytest
 from tiny import tiny_whisper
 
+from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.embed.selection import divided
 from xlt_ray.errors import UserError
 from xlt_ray.finetune.config import FinetuneConfig
@@ -15,6 +16,18 @@ from xlt_ray.tune.config import Axis, TuneConfig, TuneJob
 from xlt_ray.tune.plan import config_of, prepare, splits_of, trial_name, trial_plan
 
 SENTENCES = [f"s{number}" for number in range(60)]
+ROWS = [
+    Utterance(
+        utterance_id=f"{code}-{sentence}",
+        sentence_id=sentence,
+        language=code,
+        audio="/x.wav",
+        text="hello",
+        translations={"zh": "你好", "en": "hello"},
+    )
+    for code in ("en", "fr")
+    for sentence in SENTENCES
+]
 RATES = TuneConfig(learning_rate=Axis(values=(1e-5, 1e-4)), ewc_lambda=Axis())
 
 
@@ -26,19 +39,7 @@ def model(tmp_path_factory):
 @pytest.fixture
 def job(tmp_path, model):
     """Two trials with EWC and two without, on a corpus without splits."""
-    rows = [
-        Utterance(
-            utterance_id=f"{code}-{sentence}",
-            sentence_id=sentence,
-            language=code,
-            audio="/x.wav",
-            text="hello",
-            translations={"zh": "你好", "en": "hello"},
-        )
-        for code in ("en", "fr")
-        for sentence in SENTENCES
-    ]
-    embedded.write(tmp_path, "speech", rows, sha256=whisper.weights_sha256(model))
+    embedded.write(tmp_path, "speech", ROWS, sha256=whisper.weights_sha256(model))
     return TuneJob(
         root=str(tmp_path),
         name="search",
@@ -130,3 +131,10 @@ def test_a_name_that_is_taken_is_refused(job):
     other = dataclasses.replace(job, tune=dataclasses.replace(job.tune, seed=5))
     with pytest.raises(UserError, match=r"tune/search was made with other settings \(tune.seed: 0 stored, 5 given\)"):
         prepare(other)
+
+
+def test_too_little_silence_is_warned_of_once(job, tmp_path, model, capsys):
+    config = EmbedConfig(encoding="trimmed", keep_margin=0, context_margin=0)
+    embedded.write(tmp_path, "short", ROWS, sha256=whisper.weights_sha256(model), config=config)
+    prepare(dataclasses.replace(job, finetune=dataclasses.replace(job.finetune, embeddings="short")))
+    assert capsys.readouterr().out.count("0 frames of silence behind the speech") == 1

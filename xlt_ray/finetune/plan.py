@@ -43,6 +43,7 @@ def prepare(job: FinetuneJob) -> FinetunePlan:
     """
     config = job.finetune
     embeddings = embed.prepare(job, job.embed, config.splits, name=config.embeddings, divide=True)
+    embed.warn_of_loops(embeddings)
     return planned(job, embeddings)
 
 
@@ -55,7 +56,6 @@ def planned(job: FinetuneJob, embeddings: Embeddings) -> FinetunePlan:
     config = job.finetune
     embeddings = embeddings.only(*config.splits)
     model_dir = whisper.resolve_model(job.model)
-    embed.warn_of_loops(embeddings)
     _require_directions(job, model_dir, embeddings)
     exported.require_possible(config.export)
     fisher = plan_fisher(job, config.keep, embeddings) if config.ewc_lambda else None

@@ -62,6 +62,7 @@ def prepare(job: StudyJob) -> StudyPlan:
         UserError: names the mistake and what to do.
     """
     embeddings = embed.prepare(job, job.embed, splits_of(job), name=job.finetune.embeddings, divide=True)
+    embed.warn_of_loops(embeddings)
     runs = {source: finetune.planned(_finetune_job(job, source), embeddings) for source in job.sources}
     fishers = {
         source: finetune.plan_fisher(run.job, run.job.finetune.directions, embeddings) for source, run in runs.items()

@@ -56,6 +56,7 @@ def prepare(job: TranslateJob) -> list[TranslatePlan]:
     config = job.translate
     divide = config.checkpoint is not None
     embeddings = embed.prepare(job, job.embed, [config.split], name=config.embeddings, divide=divide)
+    embed.warn_of_loops(embeddings)
     return [planned(run, embeddings) for run in runs(job)]
 
 
@@ -67,7 +68,6 @@ def planned(job: TranslateJob, embeddings: Embeddings) -> TranslatePlan:
     """
     config, model_dir = job.translate, whisper.resolve_model(job.model)
     embeddings = embeddings.only(config.split)
-    embed.warn_of_loops(embeddings)
     checkpoint = artifacts.find(job.root, "finetune", config.checkpoint) if config.checkpoint else None
     if checkpoint:
         embed.require_model(checkpoint, embeddings.identity["model"]["sha256"], job.model)

@@ -61,6 +61,7 @@ def prepare(job: TuneJob) -> TunePlan:
     trials = space.draw(job.tune)
     configs = [config_of(job, settings) for settings in trials]  # a combination that can't be is refused here
     embeddings = embed.prepare(job, job.embed, splits_of(job), name=job.finetune.embeddings, divide=True)
+    embed.warn_of_loops(embeddings)
     shared = finetune.planned(_finetune_job(job, job.name, config_of(job, {})), embeddings)
     ewc = next((config for config in configs if config.ewc_lambda), None)
     dev, test = _before(job, f"{job.name}-dev", job.finetune.dev_split), _before(job, f"{job.name}-base", TEST)
