@@ -130,7 +130,7 @@ def config_of(path, job, folder):
     return str(file)
 
 
-@pytest.mark.parametrize(("job", "words"), commands())
+@pytest.mark.parametrize(("job", "words"), list(commands()))
 def test_a_documented_command_passes_its_checks(offline, places, tmp_path, tmp_path_factory, job, words):
     if "--config" in words:
         place = words.index("--config") + 1
