@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from xlt_ray.errors import UserError
-from xlt_ray.store import artifacts, schema
+from xlt_ray.store import artifacts, lease, schema
 from xlt_ray.store.schema import REJECTED
 
 IDENTITY = {"languages": ["en", "fr"], "embed": {"encoding": "exact", "keep_margin": 100}}
@@ -170,6 +170,19 @@ def test_a_plan_sees_a_name_that_is_taken(tmp_path):
     with pytest.raises(UserError, match=taken):
         planned(tmp_path, identity=IDENTITY | {"languages": ["fr"]})
     assert (config.stat().st_mtime_ns, config.read_bytes()) == before
+
+
+def test_what_another_job_began_meanwhile_with_other_settings_is_not_gone_on_with(tmp_path):
+    """Both were planned while the name was free; the first was killed after a unit."""
+    first, second = planned(tmp_path), planned(tmp_path, identity=IDENTITY | {"languages": ["fr"]})
+    first.begin()
+    first.write_bytes("data/u.parquet", b"rows of the first")
+    lease.give_back(first.uri)
+    for _ in range(2):  # it leaves the lease to others
+        with pytest.raises(UserError, match=r"was made with other settings \(languages: .*\); choose another --name"):
+            second.begin()
+    first.begin()
+    assert first.done() == {"u"}
 
 
 def test_settings_are_those_of_the_run_that_began_it(tmp_path):

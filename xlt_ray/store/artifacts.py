@@ -132,8 +132,8 @@ class Artifact:
         From here on the name is taken. `commit` lets others write again, and so does the end of the process.
 
         Raises:
-            UserError: if another job works on it, or has finished it since it was planned; if the root can't be
-                written.
+            UserError: if another job works on it, or has begun it with other settings or finished it since it was
+                planned; if the root can't be written.
         """
         try:
             lease.take(self.uri)
@@ -157,6 +157,12 @@ class Artifact:
         if self.asked and mark not in (None, self.seen, _written.get(self.uri)):
             lease.give_back(self.uri)
             raise UserError(f"{self.uri} was finished by another job meanwhile; run the same command again to take it")
+        if self.asked and mark is None and self.is_begun:
+            try:
+                _require_same(self, self.asked["identity"])
+            except UserError:
+                lease.give_back(self.uri)
+                raise
 
     def _clear_damaged(self) -> None:
         """Delete files that are not what was written, so that they are made again; says so."""
@@ -477,17 +483,23 @@ def plan(root: str, stage: str, name: str, identity: Mapping[str, Any], settings
     asked = json.loads(json.dumps({"identity": {"schema": versions_of(stage), **identity}, "settings": settings}))
     if not artifact.is_begun:
         _require_writable(root)
-    elif drift := differences(_identity_there(artifact, asked["identity"]), asked["identity"]):
+    else:
+        _require_same(artifact, asked["identity"])
+    return artifact.planned(asked)
+
+
+def _require_same(artifact: Artifact, asked: dict[str, Any]) -> None:
+    """Refuse an artifact that was begun with another identity."""
+    if drift := differences(_identity_there(artifact, asked), asked):
         raise UserError(
             f"{artifact.uri} was made with other settings ({'; '.join(drift)}); choose another --name, or delete it"
         )
-    return artifact.planned(asked)
 
 
 def _identity_there(artifact: Artifact, asked: dict[str, Any]) -> dict[str, Any]:
     """The identity of an artifact that is there; where config.json is damaged, by the fingerprint in the manifest."""
     try:
-        return artifact.identity
+        return dataclasses.replace(artifact, asked=None).identity
     except Damaged as error:
         if artifact.is_committed and artifact.read_json(manifest.NAME)["fingerprint"] == fingerprint(asked):
             return asked
