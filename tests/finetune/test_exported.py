@@ -70,7 +70,10 @@ def test_a_finished_run_is_converted_for_faster_whisper_and_accounts_for_it(tmp_
     artifact.write_json("metrics.json", {})
     artifact.commit(units={}, num_rows_in=0, inputs={}, seconds=1.0, others=files)
     before = {entry["path"]: entry for entry in artifact.read_json("manifest.json")["others"]}
+    artifact.write_bytes("ctranslate2/model.bin", b"of a copy that was interrupted")
+    assert not exported.is_converted(artifact)
     exported.add_ctranslate2(artifact)
+    assert exported.is_converted(artifact)
     others = {entry["path"]: entry for entry in artifact.read_json("manifest.json")["others"]}
     assert {name: others[name] for name in before} == before
     added = others.keys() - before.keys()

@@ -225,3 +225,17 @@ def test_a_finished_run_is_left_alone(world, calm):
     before = path.stat().st_mtime_ns
     assert "is complete, nothing to train" in run(flags, "calm", *KEEPING, *OFTEN)
     assert path.stat().st_mtime_ns == before
+
+
+def test_a_model_is_converted_where_it_is_trained(world):
+    """Another process converts it than the one that wrote the manifest; then there is nothing left to convert."""
+    root, flags = world
+    short = ["--finetune.directions", "en-zh", "--finetune.epochs", "1", "--finetune.export", "ctranslate2"]
+    run(flags, "converted", *short)
+    folder = root / "finetune" / "converted"
+    listed = {entry["path"]: entry["bytes"] for entry in json.loads((folder / "manifest.json").read_text())["others"]}
+    model = folder / "ctranslate2" / "model.bin"
+    assert listed["ctranslate2/model.bin"] == model.stat().st_size
+    before = model.stat().st_mtime_ns
+    assert "is complete, nothing to train" in run(flags, "converted", *short)
+    assert model.stat().st_mtime_ns == before

@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 
 from xlt_ray.errors import UserError
 from xlt_ray.models import export
-from xlt_ray.store import cache, storage
+from xlt_ray.store import cache, manifest, storage
 from xlt_ray.store.artifacts import Artifact
 
 CTRANSLATE2, HUB = "ctranslate2", "hub:"  # values of --finetune.export, beside none
@@ -37,6 +37,11 @@ def require_possible(place: str) -> None:
         raise UserError(f"--finetune.export {place} needs the Hub, and HF_HUB_OFFLINE is set; unset it")
     if huggingface_hub.get_token() is None:
         raise UserError(f"--finetune.export {place} needs a token that may write; run `hf auth login`, or set HF_TOKEN")
+
+
+def is_converted(artifact: Artifact) -> bool:
+    """Whether a finished run accounts for a converted model; a copy that was interrupted is not in the manifest."""
+    return "ctranslate2/model.bin" in manifest.listed(artifact.read_json(manifest.NAME))
 
 
 def add_ctranslate2(artifact: Artifact) -> None:
@@ -77,14 +82,14 @@ def local_model(artifact: Artifact) -> Path:
     """
     if not storage.is_remote(artifact.uri):
         return Path(artifact.path("model"))
-    manifest = storage.read_bytes(artifact.path("manifest.json"))
-    files = [entry["path"] for entry in json.loads(manifest)["others"] if entry["path"].startswith("model/")]
+    content = storage.read_bytes(artifact.path(manifest.NAME))
+    files = [entry["path"] for entry in json.loads(content)["others"] if entry["path"].startswith("model/")]
 
     def copy(folder: Path) -> None:
         for path in files:
             _copy(artifact.path(path), folder / path.removeprefix("model/"))
 
-    return cache.made_once("checkpoints", manifest.decode(), copy)
+    return cache.made_once("checkpoints", content.decode(), copy)
 
 
 def _copy(uri: str, path: Path) -> None:

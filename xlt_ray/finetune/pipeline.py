@@ -51,8 +51,10 @@ def finetune(plan: FinetunePlan) -> Artifact:
 
 
 def _export(artifact: Artifact, place: str) -> None:
-    if place == exported.CTRANSLATE2 and not artifact.has("ctranslate2/model.bin"):
-        ray.get(ray.remote(num_cpus=0.9)(exported.add_ctranslate2).remote(artifact))
+    if place == exported.CTRANSLATE2 and not exported.is_converted(artifact):
+        # As it stands now: by the plan, a worker would take the manifest that this process wrote for another job's.
+        finished = artifacts.find(artifact.root, artifact.stage, artifact.name)
+        ray.get(ray.remote(num_cpus=0.9)(exported.add_ctranslate2).remote(finished))
     if place.startswith(exported.HUB):
         exported.upload(artifact, place.removeprefix(exported.HUB))
 
