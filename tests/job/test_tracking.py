@@ -53,6 +53,16 @@ def test_a_run_that_a_killed_driver_left_open_is_closed_by_the_next(tmp_path):
         assert sorted(run.info.status for run in found) == ["FINISHED", "KILLED", "RUNNING"]
 
 
+def test_a_run_of_another_root_is_left_open(tmp_path, monkeypatch):
+    """Somebody else may work at the same on the same server."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/shared.db")
+    tracking.track(str(tmp_path / "theirs"), "embed", "x", IDENTITY, {}).__enter__()
+    with tracking.track(str(tmp_path / "mine"), "embed", "x", IDENTITY, {}):
+        client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/shared.db")
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        assert [run.info.status for run in client.search_runs(experiments)] == ["RUNNING", "RUNNING"]
+
+
 def test_a_bucket_without_a_server_is_not_tracked_and_says_so(capsys):
     with tracking.track("s3://bucket/runs", "embed", "x", IDENTITY, {"model": "base"}) as tracker:
         tracker.metrics({"a": 1})

@@ -21,6 +21,11 @@ _WORKER_CPUS = 0.89
 
 With 0.9, and 0.01 for a trial, a search on nodes of one CPU waits forever for what feeds its workers.
 """
+_UNKNOWN_CPUS = 0.5
+"""CPUs of what computes on a GPU, where no node is there yet whose CPUs could be shared out.
+
+With 1, a node of one CPU has no room for the tasks that feed it.
+"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -134,7 +139,7 @@ def pool(stage: str, num_gpus: float | None, max_actors: int | None, num_units: 
     print(f"{stage}: on {device}, {initial_size} actors now, {max_size} at most", flush=True)
     if gpus_each:
         # Actors on GPUs need little of a CPU: half of what the cluster has stays for the tasks that feed them.
-        each = min(1.0, round(0.5 * cpus / initial_size, 2)) if cpus else 1.0
+        each = min(1.0, round(0.5 * cpus / initial_size, 2)) if cpus else _UNKNOWN_CPUS
         chosen = Pool(each, gpus_each, each, initial_size, max_size, asked_memory)
     else:
         chosen = Pool(0.9, 0.0, FEED_CPUS, initial_size, max_size, asked_memory)
@@ -206,7 +211,7 @@ def workers(stage: str, count: int | None, num_gpus: int | None, needed: Needed 
     chosen = count or (max(1, fit) if gpus_each else 1)
     device = f"{gpus_each:g} GPU each" if gpus_each else "CPUs"
     print(f"{stage}: {chosen} {'worker' if chosen == 1 else 'workers'} on {device}", flush=True)
-    num_cpus = _WORKER_CPUS if not gpus_each else min(1.0, round(0.5 * cpus / chosen, 2)) or 1.0
+    num_cpus = _WORKER_CPUS if not gpus_each else min(1.0, round(0.5 * cpus / chosen, 2)) or _UNKNOWN_CPUS
     found = Workers(chosen, num_cpus, gpus_each, memory(needed("cuda" if gpus_each else "cpu")))
     _take(stage, [_bundle(found)] * chosen)
     return found

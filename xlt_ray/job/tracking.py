@@ -178,7 +178,7 @@ def _begin(
         whole = _of_model(client, root, model, ago) if model else None
         tags = _tags(root, stage, name, identity)
         experiment, run_id = _create(client, root, stage, name, tags, ago, whole[1] if whole else parent)
-        _close_killed(client, experiment, identity, run_id)
+        _close_killed(client, experiment, tags, run_id)
     except runs.NotTracked as why:
         runs.lose(root, str(why))
         return None, _NOT_TRACKED
@@ -227,10 +227,11 @@ def _of_model(
     return tracker, made
 
 
-def _close_killed(client: MlflowClient, experiment: str, identity: Mapping[str, Any], opened: str) -> None:
-    same = f"attributes.status = 'RUNNING' AND tags.fingerprint = '{artifacts.fingerprint(identity)}'"
+def _close_killed(client: MlflowClient, experiment: str, tags: Mapping[str, str], opened: str) -> None:
+    """End the runs that a killed driver left open; those of another root may be of a job that works."""
+    same = f"attributes.status = 'RUNNING' AND tags.fingerprint = '{tags['fingerprint']}'"
     for run in client.search_runs([experiment], filter_string=same):
-        if run.info.run_id != opened:
+        if run.info.run_id != opened and run.data.tags.get("artifact") == tags.get("artifact"):
             client.set_terminated(run.info.run_id, "KILLED")
 
 

@@ -1,0 +1,37 @@
+"""What actors and workers book, on clusters that are described and not started."""
+
+import pytest
+
+from xlt_ray.job import pools
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """Sets what the cluster has now; there is always room."""
+    monkeypatch.setattr(pools, "_take", lambda *_: None)
+    monkeypatch.setattr(pools.room, "tells_memory", lambda: False)
+
+    def has(**resources):
+        monkeypatch.setattr(pools.ray, "cluster_resources", lambda: resources)
+
+    return has
+
+
+@pytest.mark.parametrize("resources", [{}, {"CPU": 0.0}, {"CPU": 1.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 4.0}])
+def test_a_node_of_one_cpu_and_a_gpu_holds_what_computes_and_what_feeds_it(cluster, resources):
+    """Also where there is no node yet."""
+    cluster(**resources)
+    pool, workers = pools.pool("embed", 1, None, 8), pools.workers("finetune", 4, 1)
+    assert pool.num_cpus + pool.feed_cpus <= 1
+    assert workers.num_cpus + pools.FEED_CPUS + 10 * pools.TRIAL_CPUS <= 1
+
+
+@pytest.mark.parametrize("num_cpus", [1, 2, 16])
+def test_a_machine_without_a_gpu_holds_an_actor_and_what_feeds_it_on_each_cpu(cluster, num_cpus):
+    cluster(CPU=float(num_cpus))
+    pool = pools.pool("embed", None, None, 100)
+    assert pool.initial_size == num_cpus
+    assert pool.initial_size * (pool.num_cpus + pool.feed_cpus) <= num_cpus
+    workers = pools.workers("finetune", None, None)
+    assert workers.count == 1
+    assert workers.num_cpus + pools.FEED_CPUS + 10 * pools.TRIAL_CPUS <= 1
