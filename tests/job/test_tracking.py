@@ -56,7 +56,8 @@ def test_a_run_that_a_killed_driver_left_open_is_closed_by_the_next(tmp_path):
 def test_a_run_of_another_root_is_left_open(tmp_path, monkeypatch):
     """Somebody else may work at the same on the same server."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/shared.db")
-    tracking.track(str(tmp_path / "theirs"), "embed", "x", IDENTITY, {}).__enter__()
+    theirs = tracking.track(str(tmp_path / "theirs"), "embed", "x", IDENTITY, {})
+    theirs.__enter__()
     with tracking.track(str(tmp_path / "mine"), "embed", "x", IDENTITY, {}):
         client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/shared.db")
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
