@@ -2,9 +2,10 @@
 
 
 class UserError(ValueError):
-    """A mistake of the user. The message names the value, the valid ones and what to do.
+    """An error that the user can fix. The message names the value, the valid values and the fix.
 
-    Raised before any work starts. Jobs print the message on one line and exit with `exit_code`.
+    Raised before any work starts, except some subclasses. Jobs print the message on one line and exit with
+    `exit_code`.
     """
 
     exit_code = 2

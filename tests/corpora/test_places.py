@@ -60,9 +60,9 @@ def test_what_can_be_found_is_read(folder, cell):
     [
         ("https://example.org/audio/1.wav", "missing: a web address"),
         ("ftp://example.org/1.wav", "missing: a web address"),
-        ("C:\\corpus\\en\\1.wav", "missing: a path of Windows"),
-        ("D:/corpus/1.wav", "missing: a path of Windows"),
-        ("\\\\server\\share\\1.wav", "missing: a path of Windows"),
+        ("C:\\corpus\\en\\1.wav", "missing: a Windows path"),
+        ("D:/corpus/1.wav", "missing: a Windows path"),
+        ("\\\\server\\share\\1.wav", "missing: a Windows path"),
         ("x" * 300 + ".wav", "missing: not the path of a file: File name too long"),
         ("a good.wav/x.wav", "missing: not the path of a file: Not a directory"),
         ("a\0b.wav", "missing: not the path of a file"),

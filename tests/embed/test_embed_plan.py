@@ -320,7 +320,7 @@ def test_more_missing_files_than_may_be_rejected_stop_the_job_before_work(prepar
     corpus.path("en-004").unlink()
     message = (
         f"1 of 4 recordings are missing, such as {corpus.path('en-004')}; mount or copy the audio, or correct the "
-        "corpus; at most --embed.max-rejected 0.2 may be"
+        "corpus; the maximum fraction is --embed.max-rejected 0.2"
     )
     with pytest.raises(TooManyRejected, match=re.escape(message)):
         prepare("test", max_rejected=0.2)

@@ -57,7 +57,7 @@ def test_lines_that_changed_places_change_no_unit():
 
 
 def test_duplicates_are_named():
-    with pytest.raises(UserError, match=r"'en/a/0' stands on more than one row"):
+    with pytest.raises(UserError, match=r"'en/a/0' occurs on more than one row"):
         index.collect([*ROWS, utterance("en", "a")], ["en"])
 
 

@@ -73,7 +73,7 @@ def test_a_mistake_is_one_line_that_says_what_to_do(words, message):
         (["--embed.layers", "1", "x"], "invalid choice '1 x' for --embed.layers; valid: several whole numbers"),
         (["--seed", "x"], "unknown flag --seed; did you mean "),
         (["--retrieval.seed"], "invalid choice '' for --retrieval.seed; valid: whole number"),
-        (["stray"], "Unrecognized options: stray"),
+        (["stray"], "unexpected arguments: stray"),
     ],
 )
 def test_a_mistake_is_said_in_our_words_on_every_terminal(capsys, words, line):
@@ -222,7 +222,7 @@ def test_too_much_that_is_missing_exits_with_code_3(tmp_path):
     assert done.returncode == 3
     assert done.stderr.splitlines() == [
         f"error: 1 of 1 recordings are missing, such as {tmp_path}/gone.wav; mount or copy the audio, or correct the "
-        "corpus; at most --embed.max-rejected 0.05 may be"
+        "corpus; the maximum fraction is --embed.max-rejected 0.05"
     ]
     assert not (tmp_path / "runs").exists()
 

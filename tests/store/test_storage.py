@@ -84,5 +84,5 @@ def test_a_hub_out_of_reach_is_one_line(monkeypatch):
 
 @pytest.mark.parametrize("uri", ["~nobody-of-that-name/x", "a\0b", "file:///a\0b", "\udcff"])
 def test_what_can_be_no_path_is_a_mistake(uri):
-    with pytest.raises(UserError, match=r"is no path|is of a user"):
+    with pytest.raises(UserError, match=r"is no path|names a user"):
         storage.absolute(uri)

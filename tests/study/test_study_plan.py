@@ -208,11 +208,11 @@ def test_a_retrieval_that_is_named_is_taken_as_it_is(tmp_path, model):
 def test_a_retrieval_of_other_embeddings_is_refused(tmp_path, model):
     embed(tmp_path, model, rows(("en", "fr", "de")))
     write_retrieval(tmp_path, "far", embed(tmp_path, model, name="far", keep_margin=150))
-    with pytest.raises(UserError, match="'far' is of other embeddings than 'speech'"):
+    with pytest.raises(UserError, match="'far' was made from other embeddings than 'speech'"):
         prepare(job(tmp_path, model, retrieval="far"))
     foreign = embedded.write(tmp_path, "foreign", rows(("en", "fr")), sha256="0" * 64)
     write_retrieval(tmp_path, "foreign", foreign)
-    with pytest.raises(UserError, match="'foreign' is of other embeddings than 'speech'"):
+    with pytest.raises(UserError, match="'foreign' was made from other embeddings than 'speech'"):
         prepare(job(tmp_path, model, retrieval="foreign"))
     write_retrieval(tmp_path, "narrow", artifacts.find(str(tmp_path), "embed", "speech"))
     with pytest.raises(UserError, match="'narrow' has no pair with de"):

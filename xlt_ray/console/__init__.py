@@ -1,7 +1,7 @@
 """The command line: `xlt-ray JOB` of an installed package, and the scripts in jobs/ of a checkout.
 
-A module for each job holds its help and its `main`, which imports what it needs: help and mistakes in flags cost
-neither Ray nor torch.
+Each job has a module with its help text and its `main`. Ray and torch are imported inside `main`, so `--help` and flag
+errors do not load them.
 """
 
 from __future__ import annotations

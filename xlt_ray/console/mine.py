@@ -9,7 +9,7 @@ r"""Mine translation pairs from speech that is not parallel, and write them as a
 
 Reads the embeddings of this corpus, model and encoding under ROOT/embed, under any name, and encodes missing rows.
 Every recording is compared with every recording of the other language: first by frames pooled in time, then the best
---mine.candidates by all frames (SeqSim). The margin of a pair is its score over the mean score of the nearest
+--mine.candidates by all frames (SeqSim). The margin of a pair is its score divided by the mean score of the nearest
 neighbours of both recordings. Writes ROOT/mine/NAME: data/*.parquet (nearest neighbours), mined/*.parquet and mined.tsv
 (the mined pairs: `--corpus manifest:ROOT/mine/NAME/mined.tsv`), metrics.json, manifest.json. After a crash, run it
 again: it resumes. To select other pairs, run it again with another --mine.margin, --mine.threshold, --mine.top-n or

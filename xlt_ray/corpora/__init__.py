@@ -148,7 +148,7 @@ def _require_texts(row: Utterance) -> None:
     if wrong := [
         value for value in (*names, *(text for text in texts if text is not None)) if not isinstance(value, str)
     ]:
-        raise UserError(f"utterance {row.utterance_id!r} has {wrong[0]!r:.100} where a text must be")
+        raise UserError(f"utterance {row.utterance_id!r} has {wrong[0]!r:.100} instead of text")
 
 
 _SEPARATE = {"fleurs": ("train", "dev", "test"), "covost2": ("train", "dev", "test")}

@@ -52,7 +52,7 @@ def find(audio: str) -> str:
     if _SCHEME.match(audio):
         raise RejectedRow("missing: a web address; only files and object stores (s3, gs, hf) are read")
     if _WINDOWS.match(audio):
-        raise RejectedRow("missing: a path of Windows, which is none on this machine")
+        raise RejectedRow("missing: a Windows path, which this machine cannot open")
     try:
         path = next((path for path in (audio, *_spellings(audio)) if os.path.lexists(path)), audio)
         _check_kind(os.stat(path).st_mode)

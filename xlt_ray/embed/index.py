@@ -199,7 +199,7 @@ def _refuse_duplicates(table: pa.Table) -> None:
     if len(repeated):
         example = repeated[0]["values"].as_py()
         raise UserError(
-            f"utterance_id {example!r} stands on more than one row ({len(repeated)} such ids); make ids unique"
+            f"utterance_id {example!r} occurs on more than one row ({len(repeated)} such ids); make ids unique"
         )
 
 

@@ -345,7 +345,7 @@ def _require_there(missing: pa.Table, config: EmbedConfig) -> None:
         example = gone["audio"][0].as_py()
         raise TooManyRejected(
             f"{gone.num_rows} of {missing.num_rows} recordings are missing, such as {example}; mount or copy the "
-            f"audio, or correct the corpus; at most --embed.max-rejected {config.max_rejected:g} may be"
+            f"audio, or correct the corpus; the maximum fraction is --embed.max-rejected {config.max_rejected:g}"
         )
 
 

@@ -139,9 +139,9 @@ def _announce(plan: FinetunePlan, work: Work, examples: Examples) -> None:
     config, trained = work.config, work.num_trained
     _, of_decoder = count_parameters(plan.model_dir, config)
     kind = f"LoRA of rank {config.lora_rank}: " if config.lora_rank else ""
-    print(f"finetune: {kind}{trained:,} weights train, decoder {of_decoder:,}; the encoder is not loaded")
+    print(f"finetune: {kind}training {trained:,} weights; the decoder has {of_decoder:,}; the encoder is not loaded")
     counts = results.count_roles(examples.table)
-    print("finetune: examples " + ", ".join(f"{count} to {role}" for role, count in counts.items()))
+    print("finetune: examples: " + ", ".join(f"{role} {count}" for role, count in counts.items()))
     if config.ewc_lambda:
         sizes = [trained * width / 1e6 for width in (2 if config.fisher_dtype == "bfloat16" else 4, 4)]
         where = "the CPU" if config.ewc_on_cpu else "the device that trains"

@@ -42,11 +42,11 @@ the CPU's encoder and SeqSim were measured; writing, and training on a core, are
 
 
 ASSUMED = (
-    f"GPU hours: one H100 at {RATES['encode'].gpu / 1e12:.0f} TFLOP/s encoding, {RATES['score'].gpu / 1e12:.0f} "
-    f"scoring, {RATES['train'].gpu / 1e12:.0f} training, as measured with large-v2, and "
-    f"{RATES['write'].gpu / 1e12:.1f} writing text, assumed. CPU hours: of one core, instead of the GPU. Assumed "
-    f"{TOKENS_PER_SECOND:g} tokens of text a second of speech. Not counted: reading and decoding sound, starting Ray, "
-    "copies of the model, dtw, COMET."
+    f"GPU hours are for one H100 at {RATES['encode'].gpu / 1e12:.0f} TFLOP/s for encoding, "
+    f"{RATES['score'].gpu / 1e12:.0f} for scoring and {RATES['train'].gpu / 1e12:.0f} for training (measured with "
+    f"large-v2), and {RATES['write'].gpu / 1e12:.1f} for generating text (assumed). CPU hours are for one core without "
+    f"GPU. Speech has {TOKENS_PER_SECOND:g} tokens of text per second (assumed). Not included: reading and decoding "
+    "audio, starting Ray, copying the model, dtw, COMET."
 )
 
 
@@ -82,7 +82,7 @@ class Cost:
     Attributes:
         num_rows: recordings or texts that are worked on, every time counted.
         audio_hours: of speech in them.
-        gpu_hours: of one A100.
+        gpu_hours: on one H100.
         cpu_hours: of one core, where there is no GPU.
         num_bytes: written.
     """

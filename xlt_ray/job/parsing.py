@@ -68,7 +68,7 @@ def parse(job_type: type[JobT], argv: list[str], presets: Presets, about: Help |
     except SystemExit:
         raise UserError(_complaint(job_type, default, words, flags)) from None
     if stray:
-        raise UserError(f"Unrecognized options: {' '.join(stray)}; every setting has a flag before it, see --help")
+        raise UserError(f"unexpected arguments: {' '.join(stray)}; give each setting as --flag VALUE, see --help")
     return job
 
 

@@ -21,12 +21,12 @@ class MineConfig:
     embeddings: str | None = field(default=None, metadata=EXECUTION)
     """Name of the embed artifact to read; none: the one with this corpus, model and encoding."""
     mode: Literal["f1", "mean", "recall", "precision"] = "f1"
-    """SeqSim mode that scores a pair. recall: how well frames of the alphabetically first language are matched."""
+    """SeqSim mode that scores a pair. recall: mean best match of the frames of the alphabetically first language."""
     candidates: int | Literal["all"] = 100
-    """Candidates per recording, found by pooled frames, that are scored exactly. all: score every pair exactly, which
-    also happens if a language has no more recordings than this."""
+    """Candidates per recording, found by pooled frames, that are scored exactly. all: score every pair exactly.
+    Every pair is also scored exactly if a language has this many recordings or fewer."""
     pool_frames: int = POOL_FRAMES
-    """Frames (20 ms each) pooled into one to find candidates. The cost falls with the square of it."""
+    """Frames (20 ms each) pooled into one to find candidates. The cost of this search falls with its square."""
     neighbours: int = 4
     """Nearest neighbours per recording for the margin. Only these can be mined."""
     margin: Literal["ratio", "distance", "absolute"] = field(default="ratio", metadata=EXECUTION)

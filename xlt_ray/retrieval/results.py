@@ -169,7 +169,7 @@ def as_table(metrics: Figures) -> Table:
     table = Table(title=head, title_justify="left")
     if recall:
         num = metrics["candidates"]["num"]
-        table.caption = f"held: of the nearest by exact scores, how many the {num} candidates hold, over a sample"
+        table.caption = f"held: percent of the exact nearest neighbours found among the {num} candidates (sampled)"
         table.caption_justify = "left"
     table.add_column("pair")
     for column in (

@@ -156,7 +156,7 @@ class Artifact:
         mark = self._mark()
         if self.asked and mark not in (None, self.seen, _written.get(self.uri)):
             lease.give_back(self.uri)
-            raise UserError(f"{self.uri} was finished by another job meanwhile; run the same command again to take it")
+            raise UserError(f"{self.uri} was finished by another job meanwhile; run the same command again to use it")
         if self.asked and mark is None and self.is_begun:
             try:
                 _require_same(self, self.asked["identity"])

@@ -50,7 +50,7 @@ def local(text: str) -> Path:
         path = Path(text).expanduser().absolute()
         str(path).encode()
     except RuntimeError as error:
-        raise UserError(f"{text!r} is of a user who is not known here; give the path without ~") from error
+        raise UserError(f"{text!r} names a user unknown on this machine; give the path without ~") from error
     except UnicodeEncodeError as error:
         raise UserError(f"{text!r} is no path: it is not UTF-8") from error
     if "\0" in text:

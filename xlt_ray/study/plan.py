@@ -108,7 +108,7 @@ def _named_retrieval(job: StudyJob, name: str, embeddings: Embeddings) -> Artifa
     found = artifacts.find(job.root, "retrieval", name)
     made = found.identity["embeddings"]
     if any(made[key] != embeddings.identity[key] for key in ("model", "encoding")):
-        raise UserError(f"retrieval artifact {found.name!r} is of other embeddings than {embeddings.name!r}")
+        raise UserError(f"retrieval artifact {found.name!r} was made from other embeddings than {embeddings.name!r}")
     if missing := sorted(set(job.sources) - set(found.identity["languages"])):
         raise UserError(f"retrieval artifact {found.name!r} has no pair with {missing[0]}; choose another")
     return found

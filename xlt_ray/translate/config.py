@@ -14,7 +14,7 @@ from xlt_ray.job.settings import EXECUTION, Codes, Job, at_least, flag, read_cod
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TranslateConfig:
-    """What is translated by which weights, and how it is scored."""
+    """Weights, directions, prompt and scores of a translation."""
 
     embeddings: str | None = field(default=None, metadata=EXECUTION)
     """Name of the embed artifact to read; none: the one with this corpus, model and encoding."""
@@ -27,11 +27,11 @@ class TranslateConfig:
     transcribe: bool = True
     """Also transcribe every language, for WER or CER."""
     prompt: Literal["src_translate", "tgt_transcribe", "tgt_translate"] | None = None
-    """As --finetune.prompt; none: that of the checkpoint, else tgt_transcribe."""
+    """Prompt for new targets, see --finetune.prompt; none: the checkpoint's prompt, or tgt_transcribe without one."""
     source_prompt: str | None = None
     """Source language in the prompt of X-en and X-X, for languages without a token: auto (detected by Whisper), soft
     (mean of all language embeddings, weighted by detection), related (a related language, from a table) or a
-    language code; none: the source itself."""
+    language code; none: the source language."""
     hide: Codes = ()
     """Languages excluded from detection by auto and soft, to simulate unseen languages: it,es."""
     split: str = "test"

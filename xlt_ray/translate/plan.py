@@ -191,15 +191,15 @@ def _find_baseline(job: TranslateJob, embeddings: Embeddings, directions: Sequen
     made = baseline.identity["embeddings"]
     if any(made[key] != embeddings.identity[key] for key in ("model", "encoding")):
         raise UserError(
-            f"translate artifact {name!r} is of other embeddings than {embeddings.name!r}, so it can't be compared "
-            "with; choose another --translate.baseline"
+            f"translate artifact {name!r} was made from other embeddings than {embeddings.name!r}, so the two can't be "
+            "compared; choose another --translate.baseline"
         )
     how = {key: baseline.identity["translate"][key] for key in ("num_beams", "max_tokens")}
     if how != {key: getattr(job.translate, key) for key in how}:
         beams, tokens = how.values()
         raise UserError(
             f"translate artifact {name!r} was written with --translate.num-beams {beams} and --translate.max-tokens "
-            f"{tokens}; compare runs that search alike"
+            f"{tokens}; give this run the same values, or choose another --translate.baseline"
         )
     there = baseline.read_json("metrics.json")["directions"]
     if not there.keys() & {str(direction) for direction in directions}:

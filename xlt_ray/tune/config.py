@@ -77,20 +77,20 @@ class TuneConfig:
 
     learning_rate: Searched = Axis(values=(1e-5, 3e-5, 1e-4))
     """Comma-separated values of --finetune.learning-rate, or a range LOW..HIGH to sample from. Every combination of
-    lists is a trial. An empty value does not search it: all trials use that of --finetune."""
+    the lists is a trial. If empty, this setting is not searched and all trials use --finetune.learning-rate."""
     ewc_lambda: Searched = Axis(values=(0.0, 1.0, 10.0, 100.0))
     """Values of --finetune.ewc-lambda. All trials share one Fisher."""
     replay_fraction: Searched = Axis()
     """Values of --finetune.replay-fraction."""
     epochs: Searched = Axis()
-    """Values of --finetune.epochs. More epochs take more steps."""
+    """Values of --finetune.epochs."""
     lora_rank: Searched = Axis()
     """Values of --finetune.lora-rank; 0: train the whole decoder."""
     num_trials: int | None = None
     """Number of trials; none: every combination of the lists, or 12 if there is a range."""
     objective: Literal["pareto", "gain", "kept", "mix"] = "pareto"
     """gain: dev BLEU of --finetune.directions. kept: dev BLEU of the directions to preserve (--finetune.evaluate, else
-    X-en). mix: a weighted mean. pareto: the Pareto front of both."""
+    --finetune.keep, else X-en). mix: a weighted mean. pareto: the Pareto front of both."""
     gain_weight: float = 0.5
     """mix: the weight of gain, 0 to 1. The rest is the weight of kept."""
     grace: int = 1

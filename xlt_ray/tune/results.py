@@ -152,8 +152,8 @@ def as_table(figures: Row) -> Table:
     before = figures["baseline"]
     table = Table(title="trials, scored on dev", title_justify="left", caption_justify="left")
     table.caption = (
-        f"before: new BLEU {before['dev']['new_bleu']:.1f}, old {before['dev']['old_bleu']:.1f} on dev; "
-        f"{before['test']['new_bleu']:.1f} and {before['test']['old_bleu']:.1f} on test. * on the front, > chosen"
+        f"untouched model: new BLEU {before['dev']['new_bleu']:.1f}, old BLEU {before['dev']['old_bleu']:.1f} on dev; "
+        f"{before['test']['new_bleu']:.1f} and {before['test']['old_bleu']:.1f} on test. *: Pareto front, >: chosen"
     )
     table.add_column("")
     table.add_column("trial")
