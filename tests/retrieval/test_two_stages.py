@@ -10,11 +10,12 @@ import whole_matrix
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
+from xlt_ray.errors import UserError
 from xlt_ray.retrieval import candidates, rankings, work
 from xlt_ray.retrieval.config import POOL_FRAMES, PROTOCOLS, RetrievalConfig
 from xlt_ray.store import artifacts
 
-PAIR, LAYER = whole.PAIR, whole.LAYER
+PAIR = whole.PAIR
 
 
 def random_frames(seed, sentences):
@@ -48,7 +49,7 @@ cases = {
     "strip": st.integers(1, 4),
     "blocks": st.tuples(st.integers(1, 6), st.integers(1, 6)),
 }
-CONFIG = RetrievalConfig(baselines=whole.ALL, layers=(LAYER,), top_k=3)
+CONFIG = RetrievalConfig(baselines=("mean_pool", "max_pool", "random"), top_k=3)
 
 
 @settings(max_examples=5, deadline=None, phases=(Phase.explicit, Phase.generate))
@@ -65,6 +66,12 @@ def test_candidates_that_hold_everything_change_nothing(seed, english, italian, 
             tables.append([artifacts.read_table(uri) for uri in files.values()])
     # As text, in which NaN is NaN.
     assert [str(table.to_pylist()) for table in tables[0]] == [str(table.to_pylist()) for table in tables[1]]
+
+
+@pytest.mark.parametrize(("more", "flag"), [({"layers": (3,)}, "layers 3"), ({"baselines": ("dtw",)}, "baselines dtw")])
+def test_what_needs_all_frames_of_all_pairs_is_refused(more, flag):
+    with pytest.raises(UserError, match=f"--retrieval.{flag} would be ranked among the --retrieval.candidates"):
+        RetrievalConfig(candidates=5, **more)
 
 
 def naive_wanted(frames, num):
@@ -100,7 +107,7 @@ def naive_ranks(scores, right, wanted, asks):
 def test_only_candidates_are_ranked(seed, english, italian, strip, blocks, num):
     sentences = {"en": english, "it": italian}
     frames = random_frames(seed, sentences)
-    config = dataclasses.replace(CONFIG, baselines=("mean_pool", "random"), strip_utterances=strip, candidates=num)
+    config = dataclasses.replace(CONFIG, strip_utterances=strip, candidates=num)
     wanted = naive_wanted(frames, num)
     with tempfile.TemporaryDirectory() as root:
         scoring = whole.scoring_of(root, frames, sentences, config, blocks)
@@ -115,7 +122,9 @@ def test_only_candidates_are_ranked(seed, english, italian, strip, blocks, num):
                 right = whole.positive(sentences, direction, protocol, who)
                 found = rankings.ranks(uri, protocol, list(naive))
                 for name, matrix in naive.items():
-                    kept = [part[:, who[1]] for part in (matrix, right, there)]
+                    # Baselines are ranked among all: pooled SeqSim has chosen the candidates, and would help them.
+                    among = there if name.startswith("seqsim") else np.ones_like(there)
+                    kept = [part[:, who[1]] for part in (matrix, right, among)]
                     expected = naive_ranks(*kept, who[0])
                     assert found.by_score[name].tolist() == [rank for rank in expected if rank is not None], name
         if not scoring.covers(PAIR):

@@ -128,7 +128,7 @@ def naive_scores(frames, direction, config):
         {layer: [f[n] for f in frames[c]] for n, layer in enumerate((None, LAYER))} for c in (query, candidate)
     )
     found = {f"seqsim-{m}": whole_matrix.matrix(s, asking[None], searched[None]) for m, s in whole_matrix.MODES.items()}
-    for m, s in whole_matrix.MODES.items():
+    for m, s in whole_matrix.MODES.items() if config.layers else ():
         found[f"layer-{LAYER}-{m}"] = whole_matrix.matrix(s, asking[LAYER], searched[LAYER])
     for name in set(config.baselines) - {"random"}:
         found[name] = whole_matrix.matrix(whole_matrix.BASELINES[name], asking[None], searched[None])

@@ -345,7 +345,11 @@ def test_baselines_that_cannot_be_compared(tmp_path, model):
     refused(job(tmp_path, model, baseline="apart"), "'apart'", "only it-zh")
     baseline = translated(tmp_path, "near", embeddings, ["it-zh", "fr-en"])
     assert prepared(job(tmp_path, model, baseline="near")).baseline == baseline
-    refused(job(tmp_path, model, name="beams", baseline="near", num_beams=5), "--translate.num-beams 1", "give this run the same values")
+    refused(
+        job(tmp_path, model, name="beams", baseline="near", num_beams=5),
+        "--translate.num-beams 1",
+        "give this run the same values",
+    )
 
 
 def test_a_plan_travels_to_workers(tmp_path, model):

@@ -20,7 +20,7 @@ import torch
 from xlt_ray.retrieval import scores, units
 from xlt_ray.retrieval.bitext import Bitext
 from xlt_ray.retrieval.candidates import Candidates
-from xlt_ray.retrieval.config import PROTOCOLS, RetrievalConfig
+from xlt_ray.retrieval.config import MODES, PROTOCOLS, RetrievalConfig
 from xlt_ray.retrieval.relevance import Indices, Mask
 from xlt_ray.retrieval.seqsim import Frames
 from xlt_ray.store.schema import BEST
@@ -71,7 +71,7 @@ def score_hits(
         rows: recordings of the first.
         config: which scores, and how many recordings are read at a time.
         device: that computes.
-        candidates: which hits can be found; None: all of them.
+        candidates: which hits SeqSim can find; None: all of them. Baselines can find all.
     """
     names = scores.kept(config)
     best = Best.none(bitext.sizes, len(names))
@@ -92,12 +92,14 @@ class _Hits:
         rows: the strip.
         by_protocol: two of (strip, M) for each protocol, where the first language asks and where the second does.
         either: by any of them.
+        found: which of these pairs SeqSim ranks.
         groups: rows of the strip that share a sentence, counted from its first.
     """
 
     rows: range
     by_protocol: tuple[list[Mask], list[Mask]]
     either: Mask
+    found: Mask
     groups: list[Indices]
 
     @classmethod
@@ -105,12 +107,11 @@ class _Hits:
         there, back = bitext.relevance
         here, every = slice(rows.start, rows.stop), slice(None)
         by_protocol = [each.hits(here, every) for each in there], [each.hits(every, here).T for each in back]
-        if candidates:
-            wanted = candidates.wanted(rows, range(bitext.sizes[1]))
-            by_protocol = [mask & wanted for mask in by_protocol[0]], [mask & wanted for mask in by_protocol[1]]
+        either = np.logical_or.reduce([*by_protocol[0], *by_protocol[1]])
+        found = candidates.wanted(rows, range(bitext.sizes[1])) if candidates else np.ones_like(either)
         sentences = there[0].query_sentences[here]
         groups = [np.flatnonzero(sentences == sentence) for sentence in np.unique(sentences)]
-        return cls(rows, by_protocol, np.logical_or.reduce([*by_protocol[0], *by_protocol[1]]), groups)
+        return cls(rows, by_protocol, either, found, groups)
 
 
 _Places = tuple[Indices, Indices]
@@ -166,10 +167,12 @@ def _keep(best: Best, hits: _Hits, places: _Places, found: tuple[_Values, _Value
     asking = hits.rows.start + rows, others
     for side, queries in enumerate(asking):
         for protocol, right in enumerate(hits.by_protocol[side]):
-            is_hit = right[rows, others]
+            every = right[rows, others]
+            among_candidates = every & hits.found[rows, others]
             for name, values in found[side].items():
-                best_yet = best.scores[side][:, protocol, names.index(name)]
-                np.fmax.at(best_yet, queries[is_hit], values.numpy()[is_hit])
+                number = names.index(name)
+                is_hit = among_candidates if number < len(MODES) else every
+                np.fmax.at(best.scores[side][:, protocol, number], queries[is_hit], values.numpy()[is_hit])
 
 
 def _table(bitext: Bitext, best: Best, queries: tuple[Indices, Indices]) -> pa.Table:

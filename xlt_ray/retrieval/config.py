@@ -37,7 +37,8 @@ class RetrievalConfig:
     """Hidden layers to score as well. The embeddings must contain them (--embed.layers)."""
     candidates: int | None = None
     """For large sets: score only this many candidates per recording, found by frames pooled in time, in both
-    directions; none: score every pair. A query without a hit among its candidates ranks last."""
+    directions; none: score every pair. A query without a hit among its candidates ranks last. Baselines are ranked
+    among all recordings."""
     top_k: int = field(default=10, metadata=EXECUTION)
     """Candidates to store per query. A finished run can show fewer without scoring again, but not more."""
     seed: int = 0
@@ -62,6 +63,14 @@ class RetrievalConfig:
         at_least("--retrieval.strip-utterances", self.strip_utterances, 1)
         at_least("--retrieval.num-gpus", self.num_gpus, 0)
         at_least("--retrieval.max-actors", self.max_actors, 1)
+        if self.candidates is not None and ("dtw" in self.baselines or self.layers):
+            flag, what = (
+                ("baselines", "dtw") if "dtw" in self.baselines else ("layers", ",".join(map(str, self.layers)))
+            )
+            raise UserError(
+                f"--retrieval.{flag} {what} would be ranked among the --retrieval.candidates of SeqSim alone; "
+                "leave out one of the two"
+            )
 
     def covers(self, sizes: tuple[int, int]) -> bool:
         """Whether every pair of two sets of these sizes is scored, so that no candidate search is needed."""

@@ -49,7 +49,7 @@ class UnitScorer:
             config: which scores, how many recordings are read at a time, how many of the best candidates are kept.
             device: that computes.
             keep: is given every part of the matrices, where somebody wants them.
-            candidates: which pairs are scored, and count; None: all.
+            candidates: which pairs SeqSim scores, and among which it ranks; None: all. Baselines take all pairs.
         """
         self._bitext, self._config, self._device, self._keep = bitext, config, device, keep
         self._candidates = candidates
@@ -129,22 +129,25 @@ class Tally:
         self._top = torch.full(shape, top.NONE, dtype=torch.int64, device=device)
 
     def look_at(self, queries: range, candidates: range, wanted: Mask | None = None) -> None:
-        """From here on, scores are of these; where not all of their pairs are wanted, the others do not count."""
+        """From here on, scores are of these. SeqSim ranks among the pairs that are wanted, baselines among all."""
         rows, columns = slice(queries.start, queries.stop), slice(candidates.start, candidates.stop)
         self._here = slice(queries.start - self._queries.start, queries.stop - self._queries.start)
         self._candidates = candidates
         counts = np.bool_(True) if wanted is None else wanted
-        wrong = [each.wrong(rows, columns) & counts for each in self._relevance]
+        wrong = [each.wrong(rows, columns) for each in self._relevance]
+        found = wrong if wanted is None else [each & wanted for each in wrong]
         absent = [~(each.candidates[columns] & counts) for each in self._relevance]
-        self._wrong, self._absent = (
-            [torch.from_numpy(each).to(self._device) for each in part] for part in (wrong, absent)
+        self._wrong, self._found, self._absent = (
+            [torch.from_numpy(each).to(self._device) for each in part] for part in (wrong, found, absent)
         )
 
     def add(self, name: str, matrix: torch.Tensor) -> None:
         """Count with a score (queries, candidates)."""
         number = self._names.index(name)
-        keys = top.keys(matrix, self._candidates) if number < len(MODES) else None
-        for protocol, (wrong, absent) in enumerate(zip(self._wrong, self._absent, strict=True)):
+        is_seqsim = number < len(MODES)
+        keys = top.keys(matrix, self._candidates) if is_seqsim else None
+        counted = self._found if is_seqsim else self._wrong
+        for protocol, (wrong, absent) in enumerate(zip(counted, self._absent, strict=True)):
             # A NaN is not below anything: it reaches.
             reaches = ~(matrix < self._reach[self._here, protocol, number, None]) & wrong
             self._counts[self._here, protocol, number] += reaches.sum(dim=1, dtype=torch.int32)

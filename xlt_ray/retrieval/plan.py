@@ -44,7 +44,8 @@ def planned(job: RetrievalJob, embeddings: Embeddings) -> RetrievalPlan:
         raise UserError(f"embed artifact {embeddings.name!r} keeps layers {kept}, not {missing}")
     counted = {name: value for name, value in identity(job.retrieval).items() if name != "split"}
     if job.retrieval.candidates is not None:
-        counted["pool_frames"] = POOL_FRAMES  # not a setting, yet it decides which candidates are found
+        # No settings, yet they decide what comes out: how candidates are found, and what baselines are ranked among.
+        counted |= {"pool_frames": POOL_FRAMES, "baselines_over": "all pairs"}
     what = {"languages": sorted(job.languages), "embeddings": embeddings.identity, "retrieval": counted}
     # What is recorded of the embeddings is how they were made, not what flags of this job would make.
     settings = dataclasses.asdict(job) | embeddings.settings

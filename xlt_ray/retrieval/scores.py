@@ -53,23 +53,26 @@ def measured(x: Frames, y: Frames, layer: int | None, config: RetrievalConfig) -
     The baselines are of the encoder's output (layer None). `random` is not among them: it needs no frames.
     """
     recall, precision = seqsim(x, y)
+    return {"recall": recall, "precision": precision} | _baselines(x, y, layer, config)
+
+
+def _baselines(x: Frames, y: Frames, layer: int | None, config: RetrievalConfig) -> dict[str, torch.Tensor]:
     names = [name for name in config.baselines if name != "random"] if layer is None else []
-    return {"recall": recall, "precision": precision} | {name: getattr(baselines, name)(x, y) for name in names}
+    return {name: getattr(baselines, name)(x, y) for name in names}
 
 
 def measured_of(
     x: Frames, y: Frames, wanted: npt.NDArray[np.bool_], layer: int | None, config: RetrievalConfig
 ) -> dict[str, torch.Tensor]:
-    """The same for the pairs that are wanted (N, M) alone; NaN elsewhere."""
+    """The same, with recall and precision of the pairs that are wanted (N, M) alone; NaN elsewhere."""
     if wanted.all():
         return measured(x, y, layer, config)
-    names = ["recall", "precision", *(name for name in config.baselines if name != "random" and layer is None)]
-    found = {name: torch.full(wanted.shape, torch.nan, device=x.data.device) for name in names}
+    recall, precision = (torch.full(wanted.shape, torch.nan, device=x.data.device) for _ in range(2))
     for row in np.flatnonzero(wanted.any(axis=1)).tolist():
         near = np.flatnonzero(wanted[row]).tolist()
-        for name, values in measured(x.part(row, row + 1), y.take(near), layer, config).items():
-            found[name][row, near] = values[0]
-    return found
+        found = seqsim(x.part(row, row + 1), y.take(near))
+        recall[row, near], precision[row, near] = found[0][0], found[1][0]
+    return {"recall": recall, "precision": precision} | _baselines(x, y, layer, config)
 
 
 def named(values: dict[str, torch.Tensor], layer: int | None) -> Iterator[tuple[str, torch.Tensor]]:
