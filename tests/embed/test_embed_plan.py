@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+from pathlib import Path
 
 import embedded
 import numpy as np
@@ -18,6 +19,7 @@ from trees import fleurs_row, write_fleurs_parquet
 from xlt_ray.embed import plan
 from xlt_ray.embed.config import EmbedConfig, EmbedJob
 from xlt_ray.errors import TooManyRejected, UserError
+from xlt_ray.job import resume
 from xlt_ray.store import shards
 from xlt_ray.store.schema import Utterance
 
@@ -373,6 +375,61 @@ def test_a_run_that_is_killed_and_resumed_leaves_what_a_calm_one_leaves(prepare,
     resumed = encode(prepare("all", name="calm"))
     assert {file.rsplit("/", 1)[1]: pq.read_table(file) for file in resumed.files()} == names
     assert plan.read_index(resumed).equals(index)
+
+
+def zeroed(artifact, relative):
+    """As a crash leaves a file whose name was written and whose bytes were not."""
+    path = Path(artifact.path(relative))
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def crashed(embeddings, *, most_units):
+    """A run that was killed after so many units; its artifact, and the names of these units."""
+    with pytest.raises(Killed):
+        encode(embeddings, most_units=most_units)
+    return embeddings.artifact, sorted(embeddings.artifact.done())
+
+
+def rows_of(artifact):
+    """The rows of all shards that are there, whatever their names."""
+    rows = [row for file in Path(artifact.path("data")).iterdir() for row in pq.read_table(file).to_pylist()]
+    return sorted(rows, key=lambda row: row["utterance_id"])
+
+
+@pytest.mark.parametrize(
+    ("damaged", "sums", "added"),
+    [("begun", "whole", False), ("part", "whole", False), ("part", "zeroed", True), ("both", "zeroed", True)],
+)
+def test_what_a_crash_damaged_is_made_again_and_nothing_else(prepare, damaged, sums, added):
+    """Also its checksums may be lost; and what was committed before the run stays as it is."""
+    calm = encode(prepare("train", "dev", name="calm"))
+    expected = rows_of(calm)
+    for file in (*calm.files(), calm.path("manifest.json"), calm.path("config.json"), calm.path("index.parquet")):
+        os.unlink(file)
+    committed = {}
+    if added:
+        artifact = encode(prepare("dev", name="calm"))
+        committed = {file: os.stat(file).st_mtime_ns for file in artifact.files()}
+    artifact, done = crashed(prepare("train", "dev", name="calm"), most_units=3)
+    fresh = [unit for unit in done if artifact.path(f"data/{unit}.parquet") not in committed]
+    lost, *kept = fresh
+    files = {"begun": ["begun.parquet"], "part": [f"parts/{lost}.parquet"]}
+    for file in files.get(damaged, [*files["begun"], *files["part"]]):
+        zeroed(artifact, file)
+        if sums == "zeroed":
+            zeroed(artifact, f"sums/{file}.json")
+    before = {unit: os.stat(artifact.path(f"data/{unit}.parquet")).st_mtime_ns for unit in kept}
+    found = prepare("train", "dev", name="calm")
+    found.artifact.begin()
+    resume.drop_damaged(found.artifact)
+    resumed = encode(found)
+    assert rows_of(resumed) == expected
+    assert {file.stem for file in Path(resumed.path("data")).iterdir()} == plan.committed_units(resumed)
+    assert {unit: os.stat(resumed.path(f"data/{unit}.parquet")).st_mtime_ns for unit in kept} == before
+    assert {file: os.stat(file).st_mtime_ns for file in committed} == committed
+    assert prepare("train", "dev", name="calm").work is None
+    assert prepare("train", "dev", name="calm").recordings("train").num_rows == 6
+    assert not resumed.damage(verify=True)
 
 
 def test_a_run_that_is_resumed_for_another_split_keeps_what_is_done(prepare):

@@ -29,7 +29,7 @@ from xlt_ray.corpora.guarded import DecoderEnded, Sound
 from xlt_ray.embed import cost, index, plan, results
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.embed.plan import Embeddings, Work
-from xlt_ray.errors import RejectedRow, Unreachable
+from xlt_ray.errors import Damaged, RejectedRow, Unreachable
 from xlt_ray.job import cluster, pools, progress, resume
 from xlt_ray.job.tracking import track
 from xlt_ray.models import whisper
@@ -113,10 +113,9 @@ def _encode_missing(artifact: Artifact, work: Work) -> index.Cut:
 
 def _cut(artifact: Artifact, work: Work) -> index.Cut:
     """The units of this run, those of an interrupted run among them; written down before any is encoded."""
-    begun = INDEX.empty_table()
-    if artifact.has(_BEGUN):
-        begun = artifacts.read_table(artifact.path(_BEGUN))
     taken = plan.committed_units(artifact)
+    _drop_halves(artifact, taken)
+    begun = _begun(artifact, taken)
     for unit in index.changed(work.missing, begun) - taken:
         # Where too many were rejected, nothing was committed: what was mended since must not be rejected again.
         artifact.remove_file(f"data/{unit}.parquet")
@@ -125,6 +124,28 @@ def _cut(artifact: Artifact, work: Work) -> index.Cut:
     cut = index.cut(work.missing, begun, artifact.done(), taken, rows_per_shard)
     artifact.write_table(_BEGUN, cut.rows)
     return cut
+
+
+def _drop_halves(artifact: Artifact, taken: set[str]) -> None:
+    """Delete the shards of which no part of the index is there, so that their units are encoded again.
+
+    Args:
+        artifact: of the run.
+        taken: committed units; they need no part.
+    """
+    there = artifact.done()  # first: a unit that an actor of an earlier run still finishes gets its part before it
+    for unit in there - artifact.done("parts") - taken:
+        artifact.remove_file(f"data/{unit}.parquet")
+
+
+def _begun(artifact: Artifact, taken: set[str]) -> pa.Table:
+    """Rows of INDEX as an interrupted run has cut them; where a crash took them, those of the units that are done."""
+    if artifact.has(_BEGUN):
+        try:
+            return artifacts.read_table(artifact.path(_BEGUN))
+        except Damaged:
+            artifact.discard({_BEGUN: "is damaged"})
+    return _read_parts(artifact, sorted(artifact.done() - taken)).select(INDEX.names)
 
 
 def _encoded(artifact: Artifact, work: Work, units: dict[str, pa.Table]) -> ray.data.Dataset:

@@ -295,12 +295,12 @@ def read_index(artifact: Artifact) -> pa.Table:
 
 
 def committed_units(artifact: Artifact) -> set[str]:
-    """Names of the units of an artifact that was finished, also of those that are damaged since."""
-    try:
-        files = artifact.files() if artifact.is_committed else []
-    except Damaged:
-        return set()
-    return {Path(file).stem for file in files}
+    """Names of the units of an artifact that was finished, also of those that are damaged since.
+
+    Raises:
+        Damaged: if the manifest can't be read; `Artifact.begin` deletes one that is damaged.
+    """
+    return {Path(file).stem for file in artifact.files()} if artifact.is_committed else set()
 
 
 def _compare(artifact: Artifact, rows: pa.Table, config: EmbedConfig) -> tuple[pa.Table, pa.Table]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import ray
 
-from xlt_ray.store import storage, sums
+from xlt_ray.errors import Damaged
+from xlt_ray.store import manifest, reading, storage, sums
 from xlt_ray.store.artifacts import Artifact
 
 _HERE_BYTES = 64 << 20  # so much the driver reads itself: a worker takes seconds to start
@@ -14,14 +15,17 @@ _TASK_BYTES = 1 << 30
 
 
 def drop_damaged(artifact: Artifact) -> None:
-    """Delete the files of an unfinished artifact that are not what was written, so that they are made again.
+    """Delete the files of unfinished work that are not what was written, so that they are made again.
 
-    Every byte is read once: by tasks on all nodes where there is much. Needs a running Ray, and `Artifact.begin`.
+    Files that a manifest lists are left alone. Every byte of the others is read once: by tasks on all nodes where there
+    is much. Needs a running Ray, and `Artifact.begin`.
     """
-    if artifact.is_committed:
-        return
-    sizes = storage.sizes(artifact.uri)
-    written = {path: found for path, found in sums.noted(artifact.uri).items() if path in sizes and "/" in path}
+    committed = manifest.listed(artifact.read_json(manifest.NAME)) if artifact.is_committed else {}
+    sizes, noted = storage.sizes(artifact.uri), sums.noted(artifact.uri)
+    fresh = [path for path in sizes if "/" in path and path not in committed]
+    written = {path: noted[path] for path in fresh if path in noted}
+    unknown = (path for path in fresh if path not in noted and f"{sums.FOLDER}/{path}.json" in sizes)
+    artifact.discard({path: "has a damaged checksum" for path in unknown if _has_damaged_sum(artifact, path)})
     if sum(found.bytes for found in written.values()) <= _HERE_BYTES:
         artifact.discard(sums.differing(artifact.uri, written))
         return
@@ -29,6 +33,15 @@ def drop_damaged(artifact: Artifact) -> None:
     check = ray.remote(num_cpus=0.1)(sums.differing)
     for problems in ray.get([check.remote(artifact.uri, share) for share in shares(written, _TASK_BYTES)]):
         artifact.discard(problems)
+
+
+def _has_damaged_sum(artifact: Artifact, path: str) -> bool:
+    """Whether a crash took the checksum of a file, and so maybe the file; a store that fails tells nothing."""
+    try:
+        reading.json_of(artifact.path(sums.FOLDER, f"{path}.json"))
+    except Damaged:
+        return True
+    return False
 
 
 def shares(files: Mapping[str, sums.Sum], most_bytes: int) -> Iterator[dict[str, sums.Sum]]:
