@@ -215,3 +215,26 @@ def test_another_choice_is_made_of_the_same_pairs(tmp_path):
     assert figures["num_mined"] == len(taken) > 0
     assert figures["margin"]["min"] >= 0.6
     assert Path(mining.artifact.path("data", "en-fr.parquet")).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("kind", ["gone", "zeroed"])
+@pytest.mark.parametrize("working", ["there", "gone"])
+def test_a_recall_that_is_lost_is_measured_again(tmp_path, kind, working):
+    """Of a finished run the working files are gone; they are made again too."""
+    frames, sentences = random_frames(5, (8, 9)), sentences_of((8, 9))
+    mining = mining_of(tmp_path, "x", frames, sentences, MineConfig(candidates=2, neighbours=1, sample=4), (8, 9))
+    figures, _ = run(mining)
+    assert work.unmerged(mining, [PAIR]) == []
+    data = read(mining, "data")
+    recall = Path(mining.artifact.path("recall", "en-fr.json"))
+    recall.unlink() if kind == "gone" else recall.write_bytes(bytes(recall.stat().st_size))
+    if working == "gone":
+        mining.artifact.remove("found")
+        mining.artifact.remove("scored")
+    assert work.unmerged(mining, [PAIR]) == [PAIR]
+    assert mining.artifact.done() == set()  # a run that is killed now has it all to do again
+    again, num_scored = run(mining)
+    assert (num_scored > 0) == (working == "gone")
+    assert again == figures
+    assert read(mining, "data").equals(data)
+    assert work.unmerged(mining, [PAIR]) == []

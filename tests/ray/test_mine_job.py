@@ -109,6 +109,14 @@ def test_what_is_mined_is_what_whole_matrices_say(tmp_path):
     assert {path.name for path in (root / "mine/tones").iterdir()} == {
         *("config.json", "data", "manifest.json", "metrics.json", "mined", "mined.tsv", "recall", "rejected.parquet")
     }
+
+    recall = root / "mine/tones/recall/en-fr.json"
+    measured = recall.read_bytes()
+    recall.write_bytes(bytes(len(measured)))  # as a crash leaves it
+    mended = run_job("mine", "--name", "tones", *flags, *sizes, *mine, "--mine.margin", "distance")
+    assert mended.returncode == 0, mended.stderr
+    assert recall.read_bytes() == measured
+    assert pq.read_table(root / "mine/tones/data/en-fr.parquet").to_pylist() == found
     page = run_job("report", "--root", root, "--name", "page")
     assert page.returncode == 0, page.stderr
     assert "pairs of recordings" in (root / "report/page/index.html").read_text()

@@ -48,8 +48,7 @@ def mine(plan: MinePlan) -> Artifact:
     with track(job.root, "mine", job.name, artifact.identity, _inputs(plan), read=read) as tracker:
         started = time.monotonic()
         mining = _mining(plan, recordings)
-        done = artifact.done()
-        _mine(mining, [pair for pair in job.pairs if "-".join(pair) not in done])
+        _mine(mining, work.unmerged(mining, job.pairs))
         results.finish(plan, mining, rows, tracker, started)
     return artifact
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from xlt_ray.errors import Damaged
 from xlt_ray.mine import figures, margins
 from xlt_ray.mine.config import MineConfig
 from xlt_ray.mine.margins import Pairs
@@ -143,7 +144,7 @@ def merge_pair(mining: Mining, pair: Pair) -> None:
     known = {"first": names[0], "second": names[1], **margins.columns(found)}
     table = pa.table([known[field.name] for field in PAIR], schema=PAIR)
     mining.artifact.write_json(f"recall/{'-'.join(pair)}.json", _recall(mining, sides, keys))
-    mining.artifact.write_table(f"data/{'-'.join(pair)}.parquet", table)  # last: it says that all is done
+    mining.artifact.write_table(f"data/{'-'.join(pair)}.parquet", table)  # last: see `unmerged`
 
 
 def _recall(mining: Mining, sides: Sides, keys: tuple[Any, Any]) -> dict[str, Any]:
@@ -189,6 +190,23 @@ def choose(mining: Mining, pair: Pair, config: MineConfig) -> dict[str, Any]:
             (chosen[0], chosen[1]), values[taken], set(sentences[0]) & set(sentences[1])
         ),
     }
+
+
+def unmerged(mining: Mining, pairs: Iterable[Pair]) -> list[Pair]:
+    """The pairs of languages whose neighbours or recall is not there; both come of merging, so both are made again."""
+    done = mining.artifact.done()
+    left = [pair for pair in pairs if "-".join(pair) not in done or not _has_recall(mining.artifact, pair)]
+    for pair in left:
+        mining.artifact.remove_file(f"data/{'-'.join(pair)}.parquet")
+    return left
+
+
+def _has_recall(artifact: Artifact, pair: Pair) -> bool:
+    try:
+        artifact.read_json(f"recall/{'-'.join(pair)}.json")
+    except Damaged:
+        return False
+    return True
 
 
 def missing(mining: Mining, folder: str, pairs: Iterable[Pair]) -> list[Unit]:
