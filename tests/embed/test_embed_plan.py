@@ -18,9 +18,10 @@ from trees import fleurs_row, write_fleurs_parquet
 
 from xlt_ray.embed import plan
 from xlt_ray.embed.config import EmbedConfig, EmbedJob
-from xlt_ray.errors import TooManyRejected, UserError
+from xlt_ray.embed.opened import open_embeddings
+from xlt_ray.errors import Damaged, TooManyRejected, UserError
 from xlt_ray.job import resume
-from xlt_ray.store import shards
+from xlt_ray.store import shards, storage
 from xlt_ray.store.schema import Utterance
 
 NUM = 6
@@ -430,6 +431,58 @@ def test_what_a_crash_damaged_is_made_again_and_nothing_else(prepare, damaged, s
     assert prepare("train", "dev", name="calm").work is None
     assert prepare("train", "dev", name="calm").recordings("train").num_rows == 6
     assert not resumed.damage(verify=True)
+
+
+class Cut(BaseException):
+    """Stands for the end of a process."""
+
+
+@pytest.mark.parametrize("last", ["index.parquet", "rejected.parquet", "metrics.json"])
+def test_a_run_that_is_killed_while_it_commits_costs_nothing(prepare, corpus, monkeypatch, last):
+    """What was committed before it can be read all the time, its rejected recordings too."""
+    corpus.spoil("en-005")
+    encode(prepare("test", max_rejected=0.5))
+    before = plan.read_index(prepare("test").artifact)
+    write = storage.write_bytes
+
+    def cut(uri, data):
+        write(uri, data)
+        if uri.endswith(f"mine/{last}"):
+            raise Cut
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "write_bytes", cut)
+        with pytest.raises(Cut):
+            encode(prepare("all"))
+    for _ in range(2):
+        found = prepare("all")
+        assert plan.read_index(found.artifact).equals(before)
+        assert missing(found) == [f"{code}-{k:03d}" for code in ("en", "fr") for k in range(4)]
+        assert ids(found.only("all").recordings("all")) == ["en-004", "fr-004", "fr-005"]
+        found.artifact.begin()  # deletes what is not as it was committed; killed again
+        resume.drop_damaged(found.artifact)
+    stamps = {file: file.stat().st_mtime_ns for file in Path(found.artifact.path("data")).iterdir()}
+    encode(found)
+    assert {file: file.stat().st_mtime_ns for file in Path(found.artifact.path("data")).iterdir()} == stamps
+    assert prepare("all").work is None
+    assert prepare("all").recordings("all").num_rows == 11
+    assert not found.artifact.has("committed")
+    (rejected,) = pq.read_table(found.artifact.path("rejected.parquet")).to_pylist()
+    assert rejected["utterance_id"] == "en-005"
+
+
+def test_an_index_that_is_lost_leaves_no_shards_that_nobody_knows(prepare, monkeypatch):
+    """Sizes and dates of the files that were encoded stand in the index alone."""
+    artifact = encode(prepare("all"))
+    zeroed(artifact, "index.parquet")
+    monkeypatch.setattr("xlt_ray.store.manifest._CHECKED_BYTES", 0)  # as of a large index: only its size is checked
+    with pytest.raises(Damaged, match=r"index\.parquet"):
+        prepare("all", embeddings="mine")
+    with pytest.raises(Damaged, match=r"index\.parquet"):
+        open_embeddings(artifact.uri)
+    encode(prepare("all"))
+    assert prepare("all").recordings("all").num_rows == 12
+    assert {file.stem for file in Path(artifact.path("data")).iterdir()} == plan.committed_units(artifact)
 
 
 def test_a_run_that_is_resumed_for_another_split_keeps_what_is_done(prepare):

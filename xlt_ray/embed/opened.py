@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xlt_ray.embed import selection
-from xlt_ray.embed.plan import read_index
 from xlt_ray.errors import UserError
 from xlt_ray.languages import codes
 from xlt_ray.store import artifacts, shards, storage
@@ -102,5 +101,5 @@ def open_embeddings(uri: str, languages: Sequence[str] = (), split: str | None =
     if not root or not name or "/" in name:
         raise UserError(f"{uri} is no folder of embeddings; give ROOT/embed/NAME, such as runs/embed/demo")
     artifact = artifacts.find(root, "embed", name)
-    rows = read_index(artifact)
+    rows = artifact.table("index.parquet")
     return OpenEmbeddings(artifact.uri, rows.filter(pc.is_valid(rows["row"]))).only(languages, split)

@@ -123,6 +123,7 @@ def _cut(artifact: Artifact, work: Work) -> index.Cut:
     rows_per_shard = artifact.settings["embed"]["rows_per_shard"]
     cut = index.cut(work.missing, begun, artifact.done(), taken, rows_per_shard)
     artifact.write_table(_BEGUN, cut.rows)
+    plan.keep_committed(artifact)
     return cut
 
 
@@ -343,25 +344,31 @@ def _commit(artifact: Artifact, work: Work, cut: index.Cut, seconds: float) -> d
     """
     parts = _read_parts(artifact, list(cut.units))
     results.require_few_rejected(parts, work.config.max_rejected)
-    there = plan.read_index(artifact)
+    there, taken = plan.read_index(artifact), plan.committed_units(artifact)
     table, rejected = results.joined(there, results.read_rejected(artifact, there), parts)
+    metrics = results.summarise(table, rejected)
+    counts = table.group_by("unit").aggregate([("row", "count")])  # of a unit's rows, those that are not rejected
+    units = dict(zip(counts["unit"].to_pylist(), counts["row_count"].to_pylist(), strict=True))
+    made_with = artifact.settings
+    inputs = {
+        "corpus": {"name": work.corpus, "num_rows": table.num_rows, "sha256": index.sha256(table)},
+        "model": {"name": work.model, **artifact.identity["model"], "num_layers": made_with["num_layers"]},
+    }
+    # Until the manifest is there, the artifact is not whole: nothing is computed between.
     artifact.write_table("index.parquet", table)
     artifact.write_table("rejected.parquet", rejected)
-    metrics = results.summarise(table, rejected)
     artifact.write_json("metrics.json", metrics)
-    units = table.group_by("unit").aggregate([("row", "count")])  # of a unit's rows, those that are not rejected
-    made_with = artifact.settings
     artifact.commit(
-        units=dict(zip(units["unit"].to_pylist(), units["row_count"].to_pylist(), strict=True)),
+        units=units,
         num_rows_in=table.num_rows,
-        inputs={
-            "corpus": {"name": work.corpus, "num_rows": table.num_rows, "sha256": index.sha256(table)},
-            "model": {"name": work.model, **artifact.identity["model"], "num_layers": made_with["num_layers"]},
-        },
+        inputs=inputs,
         seconds=seconds,
         others=["index.parquet"],
-        working=["parts", _BEGUN],
+        working=["parts", _BEGUN, plan.COMMITTED],
     )
+    if not there.num_rows:  # the index was lost, so nobody knows any more what is in the shards before
+        for unit in taken - units.keys():
+            artifact.remove_file(f"data/{unit}.parquet")
     return metrics
 
 

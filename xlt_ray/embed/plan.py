@@ -6,6 +6,7 @@ splits it needs; rows that the artifact lacks are encoded into it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -24,11 +25,14 @@ from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.errors import Damaged, TooManyRejected, UserError
 from xlt_ray.job.settings import Job
 from xlt_ray.models import whisper
-from xlt_ray.store import artifacts
+from xlt_ray.store import artifacts, manifest, reading
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import INDEX, UTTERANCE, versions_of
 
 Indices = npt.NDArray[np.int64]
+
+COMMITTED = "committed"
+"""Folder with the tables that a run replaces at its end, as they were committed before."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -170,7 +174,7 @@ def prepare(
 def _named(job: Job, name: str, sha256: str) -> tuple[Artifact, pa.Table]:
     artifact = artifacts.find(job.root, "embed", name)
     require_model(artifact, sha256, job.model)
-    rows = read_index(artifact)
+    rows = artifact.table("index.parquet")
     there = pc.unique(rows["language"]).to_pylist()
     if missing := sorted(set(job.languages) - set(there)):
         raise UserError(f"embed artifact {name!r} has no {', '.join(missing)}; --languages can be {','.join(there)}")
@@ -286,12 +290,33 @@ def read_index(artifact: Artifact) -> pa.Table:
     if not artifact.is_committed:
         return INDEX.empty_table()
     damage = artifact.damage()
-    if damage.keys() & {"manifest.json", "index.parquet"}:
+    rows = None if manifest.NAME in damage else as_committed(artifact, "index.parquet")
+    if rows is None:
         return INDEX.empty_table()
-    rows = artifact.table("index.parquet")
     lost = [path.removeprefix("data/").removesuffix(".parquet") for path in damage if path.startswith("data/")]
     rows = rows.filter(pc.invert(pc.is_in(rows["unit"], pa.array(lost, pa.string()))))
-    return rows.filter(pc.is_valid(rows["row"])) if "rejected.parquet" in damage else rows
+    is_known = not rows["row"].null_count or as_committed(artifact, "rejected.parquet") is not None
+    return rows if is_known else rows.filter(pc.is_valid(rows["row"]))
+
+
+def as_committed(artifact: Artifact, name: str) -> pa.Table | None:
+    """A table of a committed artifact as its manifest has it, or its copy; None where neither is whole.
+
+    A run that adds rows replaces index.parquet and rejected.parquet before the manifest; it may be killed between.
+    """
+    content = artifact.read_json(manifest.NAME)
+    for path in (name, f"{COMMITTED}/{name}"):
+        with contextlib.suppress(Damaged):
+            return reading.table_of(artifact.path(path), manifest.listed(content).get(name))
+    was_replaced = artifact.read_json(manifest.NAME) != content  # meanwhile, and the copy was deleted
+    return as_committed(artifact, name) if was_replaced else None
+
+
+def keep_committed(artifact: Artifact) -> None:
+    """Copy the tables that a run is going to replace; those that one has replaced already are left to their copies."""
+    for name in ("index.parquet", "rejected.parquet") if artifact.is_committed else ():
+        with contextlib.suppress(Damaged):
+            artifact.write_bytes(f"{COMMITTED}/{name}", artifact.read_bytes(name))
 
 
 def committed_units(artifact: Artifact) -> set[str]:
