@@ -293,6 +293,25 @@ def test_a_rejected_recording_is_tried_again_once_its_file_is_another(prepare, c
     ]
 
 
+def test_a_rejected_recording_that_is_still_bad_stops_no_job(prepare, corpus):
+    """One of the 12 was allowed; tried again alone, it is all that the run has."""
+    corpus.spoil("en-005")
+    encode(prepare("all", max_rejected=0.1))
+    corpus.path("en-005").write_bytes(b"still no sound")
+    found = prepare("test", max_rejected=0.1)
+    assert missing(found) == ["en-005"]
+    encode(found)
+    assert prepare("test", max_rejected=0.1).work is None
+    assert ids(prepare("test").recordings("test")) == ["en-004", "fr-004", "fr-005"]
+
+
+def test_a_small_split_with_one_bad_recording_is_added(prepare, corpus):
+    corpus.spoil("en-003")
+    encode(prepare("train", "test", max_rejected=0.1))
+    encode(prepare("dev", max_rejected=0.1))
+    assert ids(prepare("dev").recordings("dev")) == ["fr-003"]
+
+
 def test_a_recording_that_was_missing_is_encoded_once_it_is_there(prepare, corpus):
     sound = corpus.path("fr-005").read_bytes()
     corpus.path("fr-005").unlink()

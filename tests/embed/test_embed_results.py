@@ -100,6 +100,9 @@ def test_recordings_are_counted_by_split():
     assert results.summarise(index, rejected)["languages"]["en"]["splits"] == {"dev": 1, "none": 1, "test": 2}
 
 
+NONE = INDEX.empty_table()
+
+
 def run_of(num_good, *reasons):
     good = [row(f"en-{number}", "u", number) for number in range(num_good)]
     return parts_of(good + [row(f"fr-{number}", "u", 0, reason) for number, reason in enumerate(reasons)])
@@ -110,15 +113,15 @@ def test_a_run_is_refused_above_the_share(num_good, num_bad, most):
     parts = run_of(num_good, *["silent: x"] * num_bad)
     if num_bad and num_bad / (num_good + num_bad) > most:
         with pytest.raises(TooManyRejected):
-            results.require_few_rejected(parts, most)
+            results.require_few_rejected(parts, NONE, most)
     else:
-        results.require_few_rejected(parts, most)
+        results.require_few_rejected(parts, NONE, most)
 
 
 def test_the_reasons_are_named_and_what_would_allow_them():
     parts = run_of(16, "silent: x", "missing: no file /a", "silent: y", "silent: z")
     with pytest.raises(TooManyRejected) as error:
-        results.require_few_rejected(parts, 0.05)
+        results.require_few_rejected(parts, NONE, 0.05)
     assert str(error.value) == (
         "4 of 20 recordings are rejected (silent 3, missing 1), such as fr-0: silent: x; nothing is committed; mend "
         "the corpus (embed.py --check lists all), or allow more: --embed.max-rejected 0.20"
@@ -126,10 +129,32 @@ def test_the_reasons_are_named_and_what_would_allow_them():
     assert error.value.exit_code == 3
 
 
+@given(histories(), st.sampled_from([0.0, 0.1, 0.3, 0.5]))
+def test_a_run_is_measured_with_all_that_is_committed(runs, most):
+    *before, last = runs
+    index, _ = joined(before)
+    after, rejected = joined(runs)
+    share = rejected.num_rows / after.num_rows
+    share_before = index["row"].null_count / max(1, index.num_rows)
+    if share > most and share > share_before:
+        with pytest.raises(TooManyRejected) as error:
+            results.require_few_rejected(parts_of(last), index, most)
+        assert str(error.value).startswith(f"{rejected.num_rows} of {after.num_rows} recordings are rejected")
+        results.require_few_rejected(parts_of(last), index, float(str(error.value).rsplit(" ", 1)[1]))
+    else:
+        results.require_few_rejected(parts_of(last), index, most)
+
+
+def test_how_many_this_run_rejects_is_named():
+    index, _ = joined([[row("en-0", "u", 0), row("en-1", "u", 0, "silent: x")]])
+    with pytest.raises(TooManyRejected, match=r"^3 of 4 recordings are rejected, 2 of them in this run \(silent 2\)"):
+        results.require_few_rejected(run_of(0, "silent: y", "silent: z"), index, 0.05)
+
+
 @given(st.integers(1, 400), st.integers(1, 60))
 def test_the_share_that_is_named_allows_the_run(num_good, num_bad):
     """Else a user would follow the advice in vain."""
     parts = run_of(num_good, *["silent: x"] * num_bad)
     with pytest.raises(TooManyRejected) as error:
-        results.require_few_rejected(parts, 0.0)
-    results.require_few_rejected(parts, float(str(error.value).rsplit(" ", 1)[1]))
+        results.require_few_rejected(parts, NONE, 0.0)
+    results.require_few_rejected(parts, NONE, float(str(error.value).rsplit(" ", 1)[1]))

@@ -340,11 +340,11 @@ def _commit(artifact: Artifact, work: Work, cut: index.Cut, seconds: float) -> d
     """Join the units of this run to what the artifact has, and commit it; its metrics.
 
     Raises:
-        TooManyRejected: if more of this run's recordings are rejected than the user allows.
+        TooManyRejected: if more of all recordings are rejected with this run than the user allows.
     """
     parts = _read_parts(artifact, list(cut.units))
-    results.require_few_rejected(parts, work.config.max_rejected)
     there, taken = plan.read_index(artifact), plan.committed_units(artifact)
+    results.require_few_rejected(parts, there, work.config.max_rejected)
     table, rejected = results.joined(there, results.read_rejected(artifact, there), parts)
     metrics = results.summarise(table, rejected)
     counts = table.group_by("unit").aggregate([("row", "count")])  # of a unit's rows, those that are not rejected

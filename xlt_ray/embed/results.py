@@ -20,26 +20,38 @@ from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import INDEX, REJECTED
 
 
-def require_few_rejected(parts: pa.Table, most: float) -> None:
-    """Refuse a run of which more than the share `most` is rejected.
+def require_few_rejected(parts: pa.Table, committed: pa.Table, most: float) -> None:
+    """Refuse a run that leaves more than the share `most` of an artifact's recordings rejected.
+
+    One that makes the share no larger is let through: whoever committed it has allowed it.
 
     Args:
         parts: rows of the run, with their reasons.
+        committed: INDEX before it.
         most: share of the rows.
 
     Raises:
-        TooManyRejected: with the most frequent reasons.
+        TooManyRejected: with the most frequent reasons in this run.
     """
-    reasons = Counter(kind_of(reason) for reason in parts["reason"].to_pylist() if reason)
-    num = reasons.total()
-    if num and num / parts.num_rows > most:
-        listed = ", ".join(f"{kind} {count}" for kind, count in reasons.most_common(5))
-        first = parts.filter(pc.is_valid(parts["reason"])).slice(0, 1).to_pylist()[0]
-        raise TooManyRejected(
-            f"{num} of {parts.num_rows} recordings are rejected ({listed}), such as {first['utterance_id']}: "
-            f"{first['reason']}; nothing is committed; mend the corpus (embed.py --check lists all), or allow more: "
-            f"--embed.max-rejected {math.ceil(100 * num / parts.num_rows) / 100:.2f}"
-        )
+    new = parts["utterance_id"].combine_chunks()
+    kept = committed.filter(pc.invert(pc.is_in(committed["utterance_id"], new)))
+    bad = parts.filter(pc.is_valid(parts["reason"]))
+    num, num_rows = kept["row"].null_count + bad.num_rows, kept.num_rows + parts.num_rows
+    if _share(num, num_rows) <= max(most, _share(committed["row"].null_count, committed.num_rows)):
+        return
+    reasons = Counter(kind_of(reason) for reason in bad["reason"].to_pylist())
+    listed = ", ".join(f"{kind} {count}" for kind, count in reasons.most_common(5))
+    first = bad.slice(0, 1).to_pylist()[0]
+    in_run = f", {bad.num_rows} of them in this run" if num > bad.num_rows else ""
+    raise TooManyRejected(
+        f"{num} of {num_rows} recordings are rejected{in_run} ({listed}), such as {first['utterance_id']}: "
+        f"{first['reason']}; nothing is committed; mend the corpus (embed.py --check lists all), or allow more: "
+        f"--embed.max-rejected {math.ceil(100 * num / num_rows) / 100:.2f}"
+    )
+
+
+def _share(num: int, num_rows: int) -> float:
+    return num / num_rows if num_rows else 0.0
 
 
 def kind_of(reason: str) -> str:
