@@ -295,6 +295,7 @@ def test_whole_matrices_are_kept_where_they_are_wanted(tmp_path, frames):
                 np.testing.assert_allclose(found, expected, atol=1e-3)  # of frames in fp16, and these are not
     listed = artifacts.read_table(scoring.artifact.path("scores/recordings.parquet")).to_pydict()
     assert listed["utterance_id"] == [f"{code}{n}" for code in PAIR for n in range(len(SENTENCES[code]))]
+    Path(scoring.artifact.path("scores", ".en-it.parquet.0123")).write_bytes(b"of a writer that was killed")
     assert len(matrices.files(scoring.artifact)) == 1 + 2 * (2 * 3)  # two layers, two blocks of rows, three strips
     without = dataclasses.replace(scoring, artifact=Artifact(f"{tmp_path}/none", "retrieval", "x"))
     with pytest.raises(FileNotFoundError, match="no scores of en-it under"):

@@ -82,8 +82,9 @@ def read(uri: str, direction: str, score: str) -> Matrix:
 
 
 def files(artifact: Artifact) -> list[str]:
-    """The files of the matrices, by their path inside the artifact."""
-    return [f"scores/{Path(uri).name}" for uri in storage.list_files(artifact.path("scores"))]
+    """The files of the matrices, by their path inside the artifact; not what a killed writer left half-written."""
+    there = storage.list_files(artifact.path("scores"))
+    return [f"scores/{Path(uri).name}" for uri in there if uri.endswith(".parquet")]
 
 
 def _whole(uri: str, languages: list[str], layer: int | None, name: str) -> Matrix:
