@@ -115,6 +115,18 @@ def test_every_run_of_a_study_reads_its_own_part_of_the_same_embeddings(tmp_path
     assert {run.embeddings.artifact.uri for run in plan.runs.values()} == {plan.embeddings.artifact.uri}
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_source_without_references_is_refused(tmp_path, model, split):
+    own = dict(zip(SENTENCES, divided(SENTENCES), strict=True))
+    silent = [
+        dataclasses.replace(row, translations={}) if row.language == "fr" and own[row.sentence_id] == split else row
+        for row in rows(("en", "fr"))
+    ]
+    embed(tmp_path, model, silent)
+    with pytest.raises(UserError, match=f"direction fr-zh: no fr recording of split '{split}' has a zh text"):
+        prepare(job(tmp_path, model))
+
+
 def test_a_plan_of_a_study_writes_nothing(tmp_path, model):
     embed(tmp_path, model)
     before = sorted(tmp_path.rglob("*"))

@@ -81,6 +81,28 @@ def test_a_search_may_preserve_transcription(job, languages):
         assert {"en-zh", "en-en"} <= {str(direction) for direction in before.directions}
 
 
+@pytest.mark.parametrize(
+    ("finetune", "silent"), [({}, ("en", "zh")), ({}, ("fr", "en")), ({"evaluate": ("en-en", "fr-fr")}, ("en", "en"))]
+)
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_a_direction_that_a_split_has_no_reference_of_is_refused(job, tmp_path, model, finetune, silent, split):
+    """A trial is scored in every direction on dev, and the best of them on test."""
+    source, target = silent
+    places = dict(zip(SENTENCES, divided(SENTENCES), strict=True))
+    rows = [
+        without(row, target) if row.language == source and places[row.sentence_id] == split else row for row in ROWS
+    ]
+    embedded.write(tmp_path, "gaps", rows, sha256=whisper.weights_sha256(model))
+    config = dataclasses.replace(job.finetune, embeddings="gaps", **finetune)
+    with pytest.raises(UserError, match=f"direction {source}-{target}: no {source} recording of split '{split}' has"):
+        prepare(dataclasses.replace(job, finetune=config, tune=RATES))
+
+
+def without(row, language):
+    translations = {code: text for code, text in row.translations.items() if code != language}
+    return dataclasses.replace(row, translations=translations, text=None if row.language == language else row.text)
+
+
 def test_a_plan_of_a_search_writes_nothing(job, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     prepare(job)

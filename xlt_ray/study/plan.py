@@ -13,10 +13,11 @@ from xlt_ray.finetune import plan as finetune
 from xlt_ray.finetune.config import FinetuneJob
 from xlt_ray.finetune.plan import FinetunePlan
 from xlt_ray.job.settings import identity
+from xlt_ray.languages import Direction
 from xlt_ray.retrieval import plan as retrieval
 from xlt_ray.retrieval.config import RetrievalConfig, RetrievalJob
 from xlt_ray.retrieval.plan import RetrievalPlan
-from xlt_ray.store import artifacts
+from xlt_ray.store import artifacts, shards
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.study.config import StudyJob
 from xlt_ray.translate import plan as translate
@@ -64,6 +65,8 @@ def prepare(job: StudyJob) -> StudyPlan:
     embeddings = embed.prepare(job, job.embed, splits_of(job), name=job.finetune.embeddings, divide=True)
     embed.warn_of_loops(embeddings)
     runs = {source: finetune.planned(_finetune_job(job, source), embeddings) for source in job.sources}
+    tested = [Direction(source, job.study.target) for source in job.sources]
+    shards.require_references(embeddings.rows(TEST), tested, TEST)  # the runs check train and dev
     fishers = {
         source: finetune.plan_fisher(run.job, run.job.finetune.directions, embeddings) for source, run in runs.items()
     }

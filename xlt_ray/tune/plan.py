@@ -13,7 +13,7 @@ from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.finetune.plan import FinetunePlan
 from xlt_ray.job.settings import identity
 from xlt_ray.languages import Direction
-from xlt_ray.store import artifacts
+from xlt_ray.store import artifacts, shards
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.translate import plan as translate
 from xlt_ray.translate.config import TranslateConfig, TranslateJob
@@ -62,7 +62,8 @@ def prepare(job: TuneJob) -> TunePlan:
     configs = [config_of(job, settings) for settings in trials]  # a combination that can't be is refused here
     embeddings = embed.prepare(job, job.embed, splits_of(job), name=job.finetune.embeddings, divide=True)
     embed.warn_of_loops(embeddings)
-    shared = finetune.planned(_finetune_job(job, job.name, config_of(job, {})), embeddings)
+    shared = finetune.planned(_finetune_job(job, job.name, config_of(job, {})), embeddings)  # checks train and dev
+    shards.require_references(embeddings.rows(TEST), _scored(job), TEST)
     ewc = next((config for config in configs if config.ewc_lambda), None)
     dev, test = _before(job, f"{job.name}-dev", job.finetune.dev_split), _before(job, f"{job.name}-base", TEST)
     return TunePlan(
@@ -108,8 +109,13 @@ def _finetune_job(job: TuneJob, name: str, config: FinetuneConfig) -> FinetuneJo
     return FinetuneJob(**_shared(job, name), embed=job.embed, finetune=config)
 
 
+def _scored(job: TuneJob) -> list[Direction]:
+    """Directions whose BLEU is gain or kept."""
+    return [Direction.parse(direction) for direction in (*job.finetune.directions, *job.kept)]
+
+
 def _before(job: TuneJob, name: str, split: str) -> TranslateJob:
-    directions = [Direction.parse(direction) for direction in (*job.finetune.directions, *job.kept)]
+    directions = _scored(job)
     translations = [direction for direction in directions if direction.source != direction.target]
     config = TranslateConfig(
         targets=tuple(dict.fromkeys(direction.target for direction in translations)),
