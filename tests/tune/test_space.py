@@ -84,6 +84,9 @@ def test_the_command_line_says_lists_and_ranges():
         (["--tune.ewc-lambda", "0..10"], "log scale, which has no 0"),
         (["--tune.ewc-lambda", "1,1"], "names a value twice"),
         (["--tune.learning-rate", "", "--tune.ewc-lambda", ""], "nothing is searched"),
+        (["--tune.epochs", "1.5,2"], "--tune.epochs 1.5,2 has 1.5; give whole numbers"),
+        (["--tune.lora-rank", "0.5..4"], "--tune.lora-rank 0.5..4 has 0.5; give whole numbers"),
+        (["--tune.lora-rank", "0,inf"], "--tune.lora-rank 0,inf has inf; give whole numbers"),
         (["--tune.gain-weight", "0.7"], "only with --tune.objective mix"),
         (["--tune.objective", "mix", "--tune.gain-weight", "2"], "give 0 to 1"),
         (["--tune.objective", "speed"], "speed"),
@@ -97,6 +100,24 @@ def test_a_mistake_is_one_line(flags, message):
     with pytest.raises(UserError, match=message) as error:
         parse(TuneJob, flags, PRESETS)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("rank", "strength"), [("4..16", "1,10"), ("4,8", "1..10"), ("4..16", "1..10"), ("4,8", "1,10")]
+)
+def test_a_search_without_a_possible_trial_is_refused(rank, strength):
+    """Draws from a range would go on for ever, and lists would leave no trial."""
+    with pytest.raises(UserError) as error:
+        parse(TuneJob, ["--tune.lora-rank", rank, "--tune.ewc-lambda", strength], PRESETS)
+    message = str(error.value)
+    assert f"--tune.lora-rank {rank} and --tune.ewc-lambda {strength}" in message
+    assert "add 0 to one of them" in message
+
+
+@pytest.mark.parametrize(("rank", "strength"), [("4..16", "0,10"), ("0,4", "1..10"), ("0,4", "1,10"), ("4,8", "0")])
+def test_a_0_in_one_of_two_lists_is_enough(rank, strength):
+    config = parse(TuneJob, ["--tune.lora-rank", rank, "--tune.ewc-lambda", strength], PRESETS).tune
+    assert draw(config)
 
 
 def test_a_combination_that_cannot_be_is_refused_before_any_trial():

@@ -69,6 +69,8 @@ SCALES: dict[str, Literal["log", "linear"]] = {
     "lora_rank": "log",
 }
 """The settings that a search can vary, and the scale on which it samples from a range."""
+WHOLE = ("epochs", "lora_rank")
+"""Those that are whole numbers."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +122,18 @@ class TuneConfig:
             raise UserError("nothing is searched; give values, such as --tune.learning-rate 1e-5,3e-5")
         for name, axis in self.space.items():
             _check_axis(f"--tune.{flag(name)}", axis, SCALES[name])
+            if name in WHOLE:
+                _require_whole(f"--tune.{flag(name)}", axis)
+        self._require_combination()
+
+    def _require_combination(self) -> None:
+        """Refuse a space in which every trial has LoRA and EWC: a range never gives 0."""
+        rank, strength = self.lora_rank, self.ewc_lambda
+        if rank and strength and 0 not in rank.values and 0 not in strength.values:
+            raise UserError(
+                f"every trial would have --tune.lora-rank {rank} and --tune.ewc-lambda {strength}, and EWC penalises "
+                "weights that LoRA does not train; add 0 to one of them (a range has no 0, so list its values)"
+            )
 
     @property
     def size(self) -> int:
@@ -143,6 +157,12 @@ def _check_axis(flag: str, axis: Axis, scale: str) -> None:
         raise UserError(f"{flag} {axis} is drawn on a log scale, which has no {low:g}; start above 0, or list values")
     if len(set(axis.values)) < len(axis.values):
         raise UserError(f"{flag} {axis} names a value twice")
+
+
+def _require_whole(flag: str, axis: Axis) -> None:
+    for value in axis.bounds or axis.values:
+        if value % 1:  # also of inf
+            raise UserError(f"{flag} {axis} has {value:g}; give whole numbers")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 
 from xlt_ray.finetune.config import FinetuneConfig
-from xlt_ray.tune.config import SCALES, Axis, TuneConfig
+from xlt_ray.tune.config import SCALES, WHOLE, Axis, TuneConfig
 
 Settings = dict[str, float]
 """The value of each setting that is searched; a `lora_rank` of 0 is the whole decoder."""
-
-_WHOLE = ("epochs", "lora_rank")
 
 
 def draw(config: TuneConfig) -> list[Settings]:
@@ -50,7 +48,7 @@ def _drawn(name: str, axis: Axis, rng: np.random.Generator) -> float:
     low, high = axis.bounds
     value = float(np.exp(rng.uniform(*np.log(axis.bounds)))) if SCALES[name] == "log" else float(rng.uniform(low, high))
     # Six digits say as much, and can be typed again.
-    return float(round(value)) if name in _WHOLE else float(f"{value:.6g}")
+    return float(round(value)) if name in WHOLE else float(f"{value:.6g}")
 
 
 def _is_possible(settings: Settings) -> bool:
@@ -69,7 +67,7 @@ def applied(base: FinetuneConfig, settings: Settings, kept: tuple[str, ...], fis
     Raises:
         UserError: if the combination can't be.
     """
-    values: dict[str, Any] = {name: int(value) if name in _WHOLE else value for name, value in settings.items()}
+    values: dict[str, Any] = {name: int(value) if name in WHOLE else value for name, value in settings.items()}
     if "lora_rank" in values:
         values["lora_rank"] = values["lora_rank"] or None
     ewc = values.get("ewc_lambda", base.ewc_lambda)
