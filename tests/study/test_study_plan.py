@@ -1,6 +1,7 @@
 """What a study is asked for, every run that it needs, and everything that stops it before work."""
 
 import dataclasses
+import shutil
 
 import embedded
 import pytest
@@ -202,11 +203,12 @@ def test_a_target_that_shares_no_sentence_stops_no_study(tmp_path, model):
     assert prepare(job(tmp_path, model, ("en", "fr", "zh"))).retrieval is None
 
 
-def write_retrieval(root, name, embeddings, languages=("en", "fr")):
+def write_retrieval(root, name, embeddings, languages=("en", "fr"), **identity):
     made = {key: embeddings.identity[key] for key in ("model", "encoding")} | {"rows": {}}
-    what = {"embeddings": made, "languages": list(languages)}
+    what = {"embeddings": made, "languages": list(languages), **identity}
     artifact = artifacts.plan(str(root), "retrieval", name, what, {})
     artifact.begin()
+    artifact.write_json("metrics.json", {"mode": "f1", "protocol": "multi_positive"})
     artifact.merge_rejected()
     artifact.commit(units={}, num_rows_in=0, inputs={}, seconds=0)
     return artifact
@@ -215,6 +217,32 @@ def write_retrieval(root, name, embeddings, languages=("en", "fr")):
 def test_a_retrieval_that_is_named_is_taken_as_it_is(tmp_path, model):
     made = write_retrieval(tmp_path, "there", embed(tmp_path, model))
     assert prepare(job(tmp_path, model, retrieval="there")).retrieval == made
+
+
+def test_another_retrieval_of_the_same_name_is_another_study(tmp_path, model):
+    speech = embed(tmp_path, model)
+    write_retrieval(tmp_path, "there", speech)
+    prepare(job(tmp_path, model, retrieval="there")).artifact.begin()
+    prepare(job(tmp_path, model, retrieval="there"))
+    shutil.rmtree(tmp_path / "retrieval" / "there")
+    write_retrieval(tmp_path, "there", speech, retrieval={"strip_ends": True})
+    with pytest.raises(UserError, match=r"study/mine was made with other settings \(retrieval\.fingerprint"):
+        prepare(job(tmp_path, model, retrieval="there"))
+
+
+def test_a_retrieval_that_is_shown_otherwise_is_another_study(tmp_path, model):
+    made = write_retrieval(tmp_path, "there", embed(tmp_path, model))
+    prepare(job(tmp_path, model, retrieval="there")).artifact.begin()
+    made.begin()
+    made.amend("metrics.json", {"mode": "recall", "protocol": "multi_positive"})
+    with pytest.raises(UserError, match=r'retrieval\.mode: "f1" stored, "recall" given'):
+        prepare(job(tmp_path, model, retrieval="there"))
+
+
+def test_a_study_that_names_no_retrieval_has_the_identity_that_it_always_had(tmp_path, model):
+    embed(tmp_path, model)
+    asked = prepare(job(tmp_path, model)).artifact.identity
+    assert asked.keys() == {"schema", "sources", "embeddings", "model", "finetune", "study"}
 
 
 def test_a_retrieval_of_other_embeddings_is_refused(tmp_path, model):

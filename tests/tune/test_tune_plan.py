@@ -112,9 +112,7 @@ def test_a_plan_of_a_search_writes_nothing(job, tmp_path):
 def test_trials_share_the_fisher_of_the_search(job):
     plan = prepare(job)
     _, fisher = plan.fisher
-    fisher.begin()
-    fisher.merge_rejected()
-    fisher.commit(units={}, num_rows_in=0, inputs={}, seconds=0)
+    finish(fisher)
     trials = [trial_plan(plan, number) for number in range(len(plan.trials))]
     assert len(trials) == 4
     for number, (trial, settings) in enumerate(zip(trials, plan.trials, strict=True)):
@@ -122,6 +120,30 @@ def test_trials_share_the_fisher_of_the_search(job):
         assert (trial.fisher == fisher) if settings["ewc_lambda"] else (trial.fisher is None)
         assert num_rows(trial.embeddings) == {"train": num_of("train"), "dev": num_of("dev")}
     assert len({trial.artifact.fingerprint for trial in trials}) == 4
+
+
+def test_a_search_with_another_fisher_is_another_search(job):
+    """Examples of another seed are taken, so the name alone does not say what the trials hold on to."""
+    own = prepare(job)
+    assert own.artifact.identity.keys() == {"schema", "languages", "embeddings", "model", "finetune", "kept", "tune"}
+    for name, seed in (("one", 1), ("two", 2)):
+        asked = dataclasses.replace(job, name=name, finetune=dataclasses.replace(job.finetune, seed=seed))
+        _, fisher = prepare(asked).fisher
+        finish(fisher)
+    named = [
+        dataclasses.replace(job, finetune=dataclasses.replace(job.finetune, fisher=name)) for name in ("one", "two")
+    ]
+    assert prepare(named[0]).artifact.identity["fisher"] != prepare(named[1]).artifact.identity["fisher"]
+    prepare(named[0]).artifact.begin()
+    prepare(named[0])
+    with pytest.raises(UserError, match=r"tune/search was made with other settings \(fisher: "):
+        prepare(named[1])
+
+
+def finish(artifact):
+    artifact.begin()
+    artifact.merge_rejected()
+    artifact.commit(units={}, num_rows_in=0, inputs={}, seconds=0)
 
 
 def test_a_search_without_ewc_needs_no_fisher(job):

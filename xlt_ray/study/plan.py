@@ -70,10 +70,12 @@ def prepare(job: StudyJob) -> StudyPlan:
     fishers = {
         source: finetune.plan_fisher(run.job, run.job.finetune.directions, embeddings) for source, run in runs.items()
     }
+    before = translate.planned(_translate_job(job, f"{job.name}-base", None, None), embeddings)
+    found = _retrieval(job, embeddings)
     return StudyPlan(
-        before=translate.planned(_translate_job(job, f"{job.name}-base", None, None), embeddings),
-        retrieval=_retrieval(job, embeddings),
-        artifact=_artifact(job, embeddings),
+        before=before,
+        retrieval=found,
+        artifact=_artifact(job, embeddings, found if isinstance(found, Artifact) else None),
         embeddings=embeddings,
         runs=runs,
         fishers=fishers,
@@ -150,13 +152,18 @@ def _shared(job: StudyJob, name: str) -> dict[str, Any]:
     return {field: getattr(job, field) for field in kept} | {"name": name}
 
 
-def _artifact(job: StudyJob, embeddings: Embeddings) -> Artifact:
-    what = {
+def _artifact(job: StudyJob, embeddings: Embeddings, named_retrieval: Artifact | None) -> Artifact:
+    what: dict[str, Any] = {
         "sources": list(job.sources),
         "embeddings": embeddings.identity,
         "model": embeddings.identity["model"],
         "finetune": {name: value for name, value in identity(job.finetune).items() if name != "directions"},
         "study": {name: value for name, value in identity(job.study).items() if name != "sources"},
     }
+    if named_retrieval:  # the study's own follows from the rest
+        # A finished run can be shown in another mode or by another protocol, and its R@1 is then another.
+        metrics = named_retrieval.read_json("metrics.json")
+        shown = {name: metrics[name] for name in ("mode", "protocol")}
+        what["retrieval"] = {"fingerprint": named_retrieval.fingerprint, **shown}
     settings = dataclasses.asdict(job) | embeddings.settings
     return artifacts.plan(job.root, "study", job.name, what, settings)

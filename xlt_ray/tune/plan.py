@@ -66,10 +66,11 @@ def prepare(job: TuneJob) -> TunePlan:
     shards.require_references(embeddings.rows(TEST), _scored(job), TEST)
     ewc = next((config for config in configs if config.ewc_lambda), None)
     dev, test = _before(job, f"{job.name}-dev", job.finetune.dev_split), _before(job, f"{job.name}-base", TEST)
+    fisher = _plan_fisher(job, ewc, embeddings) if ewc else None
     return TunePlan(
-        fisher=_plan_fisher(job, ewc, embeddings) if ewc else None,
+        fisher=fisher,
         before={"dev": translate.planned(dev, embeddings), "test": translate.planned(test, embeddings)},
-        artifact=_artifact(job, embeddings),
+        artifact=_artifact(job, embeddings, fisher[1] if fisher and job.finetune.fisher else None),
         embeddings=embeddings,
         trials=tuple(trials),
         model_dir=shared.model_dir,
@@ -138,8 +139,8 @@ def _plan_fisher(job: TuneJob, config: FinetuneConfig, embeddings: Embeddings) -
     return run, finetune.plan_fisher(run, run.finetune.keep, embeddings)
 
 
-def _artifact(job: TuneJob, embeddings: Embeddings) -> Artifact:
-    what = {
+def _artifact(job: TuneJob, embeddings: Embeddings, named_fisher: Artifact | None) -> Artifact:
+    what: dict[str, Any] = {
         "languages": sorted(job.languages),
         "embeddings": embeddings.identity,
         "model": embeddings.identity["model"],
@@ -147,5 +148,7 @@ def _artifact(job: TuneJob, embeddings: Embeddings) -> Artifact:
         "kept": list(job.kept),
         "tune": identity(job.tune),
     }
+    if named_fisher:  # the search's own follows from the rest
+        what["fisher"] = named_fisher.fingerprint
     settings = dataclasses.asdict(job) | embeddings.settings
     return artifacts.plan(job.root, "tune", job.name, what, settings)
