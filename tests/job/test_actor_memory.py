@@ -1,25 +1,30 @@
 """The memory that actors ask for, against that of a process in which one works."""
 
 import importlib
+import json
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import save
 from tiny import tiny_whisper
 
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.embed.cost import encoding_memory
 from xlt_ray.finetune.config import FinetuneConfig
-from xlt_ray.finetune.cost import fisher_memory, training_memory
+from xlt_ray.finetune.cost import averaging_memory, fisher_memory, training_memory
 from xlt_ray.finetune.parameters import count_parameters
 from xlt_ray.job.cost import PROCESS_BYTES
 from xlt_ray.models.size import ModelSize
 from xlt_ray.store import artifacts
 from xlt_ray.store.schema import embedding_schema, to_ipc
 from xlt_ray.store.shards import TASK
+from xlt_ray.study.cost import distance_memory
 from xlt_ray.translate.config import TranslateConfig
 from xlt_ray.translate.cost import writing_memory
 
@@ -109,6 +114,25 @@ def estimate(root, model):
     unit(pa.table({"unit": ["00000000"], "first": [0], "count": [2]}))
 
 
+def weights_of(model):
+    """A Fisher of the decoder, as a file has it."""
+    from xlt_ray.models.decoder import empty_decoder
+
+    return save({name: torch.rand(weight.shape) for name, weight in empty_decoder(model).named_parameters()})
+
+
+def average(artifact, num):
+    from xlt_ray.finetune.fisher import _reduce
+
+    _reduce(artifact, num)
+
+
+def compare(fishers, model, config):
+    from xlt_ray.study.pipeline import _distance
+
+    _distance(*fishers, str(model), config)
+
+
 def train(root, model, config, num_frames):
     from xlt_ray.finetune.batch import collate
     from xlt_ray.finetune.context import LocalContext
@@ -170,6 +194,31 @@ def test_a_translator_takes_what_it_asks_for(tmp_path, model):
 def test_an_estimator_of_the_fisher_takes_what_it_asks_for(tmp_path, model):
     declared = fisher_memory(ModelSize.read(model))
     assert taken_by(estimate, tmp_path, model) == pytest.approx(declared - PROCESS_BYTES, rel=0.3)
+
+
+def test_the_mean_of_a_fisher_takes_what_it_asks_for(tmp_path, model):
+    artifact = begun(tmp_path, "fisher")
+    for unit in range(3):
+        artifact.write_bytes(f"partial/{unit:08d}.safetensors", weights_of(model))
+    declared = averaging_memory(ModelSize.read(model))
+    assert taken_by(average, artifact, 3) == pytest.approx(declared - PROCESS_BYTES, rel=0.3)
+
+
+@pytest.mark.parametrize(("vocab_size", "train_embeddings"), [(1900, False), (40_000, False), (40_000, True)])
+def test_a_distance_of_two_fishers_takes_what_it_asks_for(tmp_path, model, vocab_size, train_embeddings):
+    shutil.copytree(model, tmp_path / "model")
+    settings = json.loads((model / "config.json").read_text()) | {"vocab_size": vocab_size}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(settings))
+    fishers = []
+    for task in ("one", "two"):
+        fishers.append(begun(tmp_path / task, "fisher"))
+        fishers[-1].write_bytes("fisher.safetensors", weights_of(tmp_path / "model"))
+        fishers[-1].merge_rejected()
+        fishers[-1].commit(units={}, num_rows_in=0, inputs={}, seconds=0, others=["fisher.safetensors"])
+    config = FinetuneConfig(train_embeddings=train_embeddings)
+    declared = distance_memory(ModelSize.read(tmp_path / "model"), config)
+    taken = taken_by(compare, fishers, tmp_path / "model", config)
+    assert taken == pytest.approx(declared - PROCESS_BYTES, rel=0.3)
 
 
 @pytest.mark.parametrize(("batch_size", "ewc_lambda", "num_frames"), [(8, 0.0, 900), (2, 1.0, 300), (1, 0.0, 100)])

@@ -1,11 +1,18 @@
+from types import SimpleNamespace
+
 import pytest
+import ray
 import torch
 from safetensors.torch import save
 from tiny import tiny_whisper
 
 from xlt_ray.finetune.config import FinetuneConfig
+from xlt_ray.job import pools
 from xlt_ray.models import decoder
+from xlt_ray.models.size import ModelSize
 from xlt_ray.store import artifacts
+from xlt_ray.study import pipeline
+from xlt_ray.study.cost import distance_memory
 from xlt_ray.study.pipeline import _distance
 
 
@@ -29,3 +36,24 @@ def test_the_distance_is_over_the_weights_that_a_run_changes(tmp_path, settings)
     first, second = (of / of.sum() for of in fishers)
     expected = 0.5 * (first.sqrt() - second.sqrt()).square().sum().item()
     assert _distance(*made, str(model), FinetuneConfig(**settings)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_every_distance_asks_for_the_memory_of_two_fishers(tmp_path, monkeypatch):
+    """All pairs are submitted at once, so the memory that each asks for decides how many are computed at a time."""
+    model, asked = tiny_whisper(tmp_path / "model"), []
+
+    def pool(stage, num_gpus, max_actors, num_units, needed):
+        return pools.Pool(0.9, num_gpus, 0.1, 1, num_units, memory=needed("cpu"))
+
+    def remote(**options):
+        return lambda task: SimpleNamespace(remote=lambda *given: asked.append(options) or float(len(asked)))
+
+    monkeypatch.setattr(pools, "pool", pool)
+    monkeypatch.setattr(ray, "remote", remote)
+    monkeypatch.setattr(ray, "get", list)
+    sources, config = ("de", "en", "fr"), FinetuneConfig()
+    job = SimpleNamespace(sources=sources, model=str(model), finetune=config)
+    runs = {source: SimpleNamespace(model_dir=model) for source in sources}
+    found = pipeline._distances(SimpleNamespace(job=job, runs=runs, fishers=dict.fromkeys(sources)))
+    assert found["de", "en"] == found["en", "de"] == 1.0
+    assert asked == [{"num_cpus": 0.9, "memory": distance_memory(ModelSize.read(model), config)}] * 3

@@ -17,6 +17,8 @@ from xlt_ray.models.size import ModelSize, model_size
 
 NUM_PROMPT = 4
 """Tokens of a prompt."""
+FILES_BYTES = 100_000_000
+"""What reading and writing artifacts loads beside torch and transformers; measured."""
 
 _BACKWARD_BYTES = 150e6
 _LIBRARIES_BYTES = 46e6  # what training loads beside torch and transformers
@@ -94,6 +96,15 @@ def fisher_memory(size: ModelSize) -> int:
     what the backward pass of one example needs, which is small beside them.
     """
     return round(cost.PROCESS_BYTES + 4 * 4 * size.decoder_parameters + _BACKWARD_BYTES)
+
+
+def averaging_memory(size: ModelSize) -> int:
+    """Bytes of memory that a task takes which averages the files of the Fisher.
+
+    It holds the sum, and a file twice as it is read; then the mean, and twice what is written of it; and as much again
+    as the sum, of which the pieces that were freed are not given back (measured).
+    """
+    return round(cost.PROCESS_BYTES + FILES_BYTES + 4 * 4 * size.decoder_parameters)
 
 
 def text_flops(size: ModelSize, mean_seconds: float, embed: EmbedConfig) -> float:

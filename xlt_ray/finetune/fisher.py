@@ -53,7 +53,7 @@ def estimate(job: FinetuneJob, embeddings: Embeddings, artifact: Artifact) -> No
         chosen = _examples(job, embeddings, artifact.identity["fisher"]["keep"])
         artifact.write_table("data/examples.parquet", chosen.table)
         _estimate_missing(artifact, job, chosen.table.num_rows)
-        metrics = ray.get(ray.remote(num_cpus=0.9)(_reduce).remote(artifact, chosen.table.num_rows))
+        metrics = _average(artifact, job, chosen.table.num_rows)
         artifact.write_json("metrics.json", metrics)
         tracker.metrics({f"fisher/{key}": value for key, value in metrics.items()})
         artifact.merge_rejected([chosen.rejected])
@@ -128,6 +128,15 @@ class EstimateUnit:
                 generator = torch.Generator(self._device).manual_seed(self._config.seed * 1_000_003 + row)
                 batch = self._learner.sampled(batch, generator)
             yield self._learner(batch)
+
+
+def _average(artifact: Artifact, job: FinetuneJob, num_examples: int) -> dict[str, float]:
+    """Write the mean where the cluster has room for it; its figures."""
+    needed = cost.averaging_memory(model_size(job.model))
+    pool = pools.pool("fisher mean", 0, 1, 1, lambda _: needed)
+    task = ray.remote(num_cpus=pool.num_cpus, memory=pool.memory or None)(_reduce)
+    metrics: dict[str, float] = ray.get(task.remote(artifact, num_examples))
+    return metrics
 
 
 def _reduce(artifact: Artifact, num_examples: int) -> dict[str, float]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from xlt_ray.embed.cost import costs as embed_costs
-from xlt_ray.finetune.cost import num_examples, run_cost, text_flops
+from xlt_ray.finetune.config import FinetuneConfig
+from xlt_ray.finetune.cost import FILES_BYTES, num_examples, run_cost, text_flops
 from xlt_ray.job import cost
 from xlt_ray.job.cost import Cost, Speech
 from xlt_ray.models.size import ModelSize, model_size
@@ -28,6 +29,19 @@ def study_cost(job: StudyJob, size: ModelSize, speech: Speech) -> Cost:
         num_texts = (len(job.sources) + 1) * speech.count(source, TEST)
         found += translate_cost(size, num_texts, seconds, job.embed, TranslateConfig())
     return found
+
+
+def distance_memory(size: ModelSize, config: FinetuneConfig) -> int:
+    """Bytes of memory that a task takes which computes the distance of two Fishers.
+
+    It holds what trains of the first while it reads the second, whole and twice; then what trains of both, and the
+    largest weight three times in fp64.
+    """
+    embeddings = size.vocab_size * size.d_model
+    trained = size.decoder_parameters - (0 if config.train_embeddings else embeddings)
+    largest = embeddings if config.train_embeddings else size.d_model * size.decoder_ffn_dim
+    held = max(4 * trained + 2 * 4 * size.decoder_parameters, 2 * 4 * trained + 3 * 8 * largest)
+    return round(cost.PROCESS_BYTES + FILES_BYTES + held)
 
 
 def costs(job: StudyJob, speech: Speech) -> dict[str, Cost]:

@@ -22,13 +22,14 @@ from xlt_ray.charts.style import to_png
 from xlt_ray.finetune import fisher
 from xlt_ray.finetune import pipeline as finetune
 from xlt_ray.finetune.config import FinetuneConfig
-from xlt_ray.job import cluster
+from xlt_ray.job import cluster, pools
 from xlt_ray.job.tracking import Tracker, track
+from xlt_ray.models.size import model_size
 from xlt_ray.retrieval.pipeline import retrieve
 from xlt_ray.retrieval.plan import RetrievalPlan
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import CELL
-from xlt_ray.study import matrix, plots, results
+from xlt_ray.study import cost, matrix, plots, results
 from xlt_ray.study import plan as plans
 from xlt_ray.study.matrix import Cell, Texts
 from xlt_ray.study.plan import StudyPlan
@@ -90,8 +91,10 @@ def _predictors(plan: StudyPlan, retrieval: Artifact | None) -> dict[str, dict[C
 
 def _distances(plan: StudyPlan) -> dict[Cell, float]:
     """Fisher distances of the tasks of every two sources; symmetric."""
-    task = ray.remote(num_cpus=0.9)(_distance)
     pairs = list(itertools.combinations(plan.job.sources, 2))
+    needed = cost.distance_memory(model_size(plan.job.model), plan.job.finetune)
+    pool = pools.pool("fisher distances", 0, None, len(pairs), lambda _: needed)
+    task = ray.remote(num_cpus=pool.num_cpus, memory=pool.memory or None)(_distance)
     model_dir = str(next(iter(plan.runs.values())).model_dir)
     waiting = [task.remote(plan.fishers[a], plan.fishers[b], model_dir, plan.job.finetune) for a, b in pairs]
     found = dict(zip(pairs, ray.get(waiting), strict=True))
