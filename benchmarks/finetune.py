@@ -30,6 +30,7 @@ from transformers import (
 from xlt_ray import corpora
 from xlt_ray.corpora import audio
 from xlt_ray.embed.encoder import SpeechEncoder
+from xlt_ray.errors import RejectedRow
 from xlt_ray.finetune.batch import collate
 from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.finetune.context import LocalContext
@@ -63,12 +64,11 @@ def read_examples() -> tuple[list[Example], dict[str, float]]:
     torch.set_num_threads(1)
     model_dir = whisper.resolve_model(MODEL)
     rows = list(corpora.read("asterisk", ["en"], "train"))[: BATCH * STEPS]
+    read = audio.read_recordings([audio.Place(row.audio, row.member) for row in rows])
     sound = [
-        audio.decode(data, row.audio)
-        for data, row in zip(
-            audio.read_recordings([audio.Place(row.audio, row.member) for row in rows]), rows, strict=True
-        )
+        audio.decode(data, row.audio) for data, row in zip(read, rows, strict=True) if not isinstance(data, RejectedRow)
     ]
+    assert len(sound) == len(rows)
     seconds, frames = {}, {}
     for kind, margin in (("all", None), ("200", 200)):
         started = time.perf_counter()

@@ -91,7 +91,7 @@ def measure(root: str, name: str, options: argparse.Namespace) -> list[dict[str,
     spoken = options.languages.split(",") if options.languages else sorted(pc.unique(index["language"]).to_pylist())
     recordings = {code: index.filter(pc.equal(index["language"], code)) for code in spoken}
     stored = {code: units.read_strip(artifact.uri, rows, None).to(options.device) for code, rows in recordings.items()}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for pair in itertools.combinations(spoken, 2):
         started = time.process_time()
         matrices = _matrices(stored[pair[0]], stored[pair[1]], options.pool_frames)
@@ -106,7 +106,8 @@ def measure(root: str, name: str, options: argparse.Namespace) -> list[dict[str,
 
 def _matrices(x: Stored, y: Stored, pool_frames: int) -> Matrices:
     exact = combine(*seqsim(x.frames, y.frames), "f1")
-    coarse = combine(*seqsim(*(candidates.pooled(side, pool_frames).frames for side in (x, y))), "f1")
+    coarse_x, coarse_y = (candidates.pooled(side, pool_frames).frames for side in (x, y))
+    coarse = combine(*seqsim(coarse_x, coarse_y), "f1")
     mean_pool = baselines.mean_pool(x.frames, y.frames)
     named = {"seqsim": exact, "pooled": coarse, "mean_pool": mean_pool}
     return {name: matrix.cpu().numpy() for name, matrix in named.items()}

@@ -31,9 +31,11 @@ LONGEST_S = 900.0
 _HEAD = "f" * 51 + "00000"
 _TYPE = "cpu"
 _HEAD_TYPE = "ray.head.default"  # what the fake provider calls it
-_LISTS = ("setup_commands", "initialization_commands", "head_setup_commands", "worker_setup_commands")
-_LISTS += ("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files", "rsync_exclude")
-_LISTS += ("rsync_filter",)
+_LISTS = (
+    *("setup_commands", "initialization_commands", "head_setup_commands", "worker_setup_commands"),
+    *("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files", "rsync_exclude"),
+    "rsync_filter",
+)
 
 
 def main() -> None:

@@ -123,7 +123,7 @@ class Laboratory:
         result = Result(fault, stage)
         log = f"logs/{fault.replace(' ', '-')}-{stage}.log"
         try:
-            {
+            trials: dict[str, Callable[[Result, Calm, str], None]] = {
                 "driver": partial(self._disturb, strike=faults.kill_driver, count=self.num_kills),
                 "worker": partial(self._disturb, strike=kill_one, count=self.num_kills),
                 "node": partial(self._disturb, strike=lambda _, rng: self.nodes.lose_one(rng), count=2),
@@ -133,7 +133,8 @@ class Laboratory:
                 "disk": self._on_a_full_disk,
                 "clock": self._with_a_wrong_clock,
                 "two jobs": self._twice,
-            }[fault](result, calm, log)
+            }
+            trials[fault](result, calm, log)
         except Stuck as error:
             result.note = f"FAILED: {error}"
         text = (self.world.folder / log).read_text(errors="replace")

@@ -95,7 +95,7 @@ def mutated(rng: random.Random, name: str, data: bytes, other: bytes) -> bytes:
 
 def _flip(rng: random.Random, data: bytes, _: bytes) -> bytes:
     changed = bytearray(data)
-    for _ in range(rng.choice((1, 2, 8)) if data else 0):
+    for _flipped in range(rng.choice((1, 2, 8)) if data else 0):
         changed[_place(rng, data)] ^= 1 << rng.randrange(8)
     return bytes(changed)
 

@@ -8,6 +8,7 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -55,7 +56,8 @@ def write_archives(folder: Path) -> None:
 
     sound = io.BytesIO()
     soundfile.write(sound, _tone(), RATE, format="FLAC")
-    for suffix, mode in (("tar", "w"), ("tar.gz", "w:gz")):
+    modes: dict[str, Literal["w", "w:gz"]] = {"tar": "w", "tar.gz": "w:gz"}
+    for suffix, mode in modes.items():
         with tarfile.open(folder / f"a.{suffix}", mode, format=tarfile.PAX_FORMAT) as archive:
             for name in ("a.flac", "é" * 60 + ".flac", "b.flac"):
                 info = tarfile.TarInfo(name)

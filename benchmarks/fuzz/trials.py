@@ -132,7 +132,7 @@ class Trials:
         deadline = time.monotonic() + seconds
         touched: list[str] = []
         while (left := deadline - time.monotonic()) > 0:
-            multiprocessing.connection.wait([self._connection, self.canaries.listener], left)  # type: ignore[list-item]
+            multiprocessing.connection.wait([self._connection, self.canaries.listener], left)
             if self._connection.poll():
                 break
             touched += self.canaries.touched()

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -107,7 +108,7 @@ def _build(folder: Path, scale: float) -> None:
     done.touch()
 
 
-def _run(name: str, folder: Path) -> dict[str, object]:
+def _run(name: str, folder: Path) -> dict[str, Any]:
     job, corpus, words = STEPS[name]
     report = folder / f"{name}.json"
     flags = [*words, "--root", str(folder / "runs")]
@@ -125,7 +126,7 @@ def _bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _show(found: dict[str, dict[str, object]], scale: float) -> None:
+def _show(found: dict[str, dict[str, Any]], scale: float) -> None:
     table = Table(title=f"rehearsal: scale {scale:g}, {origin()}", title_justify="left")
     columns = (
         "seconds",

@@ -17,6 +17,7 @@ import soundfile
 
 from xlt_ray import corpora
 from xlt_ray.corpora import audio
+from xlt_ray.errors import RejectedRow
 
 RATE = 16_000
 NUM_CLIPS = 400
@@ -61,6 +62,7 @@ def _speech() -> Iterator[npt.NDArray[np.float32]]:
     rows = list(corpora.read("asterisk", ["en", "fr", "es", "it", "ru"], None))
     for row in itertools.cycle(rows):
         (data,) = audio.read_recordings([audio.Place(row.audio, row.member)])
+        assert not isinstance(data, RejectedRow)
         yield audio.decode(data, row.audio)
 
 
