@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 from soundfile import write
 from tiny import tiny_whisper
 
+from benchmarks.chaos.faults import descendants
+
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 
 LANGUAGES = ("en", "fr")
@@ -165,8 +167,7 @@ def wait_for_step(process, root, name, step):
 
 
 def kill_workers(process):
-    children = psutil.Process(process.pid).children(recursive=True)
-    workers = [of for of in children if "RayTrainWorker" in " ".join(of.cmdline())]
+    workers = [worker for worker, title in descendants(psutil.Process(process.pid)) if "RayTrainWorker" in title]
     assert workers
     for worker in workers:
         worker.kill()

@@ -12,6 +12,8 @@ import pytest
 from ray_speech import write_manifest
 from tiny import tiny_whisper
 
+from benchmarks.chaos.faults import descendants
+
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 NUM_SENTENCES = 30
@@ -81,8 +83,8 @@ def test_a_killed_actor_costs_nothing_but_time(corpus, tmp_path):
     flags, calm = corpus
     process = start(flags, tmp_path)
     wait_for(tmp_path, 10, process)
-    workers = psutil.Process(process.pid).children(recursive=True)
-    actors = [worker for worker in workers if "EncodeUnit" in " ".join(worker.cmdline())]
+    workers = descendants(psutil.Process(process.pid))
+    actors = [worker for worker, title in workers if "EncodeUnit" in title]
     actors[0].kill()
     output, _ = process.communicate()
     assert process.returncode == 0, output

@@ -1,5 +1,6 @@
 """A job that is stopped or killed leaves no process of its Ray; a second one of its name is told who works."""
 
+import contextlib
 import os
 import re
 import signal
@@ -64,8 +65,9 @@ def start(tmp_path, flags):
 def session_of(job):
     """The mark that all processes of a job's Ray carry."""
     for process in psutil.Process(job.pid).children():
-        if mark := process.environ().get("XLT_RAY_SESSION"):
-            return mark
+        with contextlib.suppress(psutil.Error):  # one that has ended since
+            if mark := process.environ().get("XLT_RAY_SESSION"):
+                return mark
     raise AssertionError("the job has started no Ray")
 
 
