@@ -306,6 +306,21 @@ def test_the_first_sentence_is_the_answer(page: Page) -> None:
     assert f"chance for {100 / NUM_CANDIDATES:.2f}%" in text
 
 
+def test_a_run_with_candidates_says_what_each_score_ranks(tmp_path: Path, page: Page) -> None:
+    metrics = retrieval_metrics() | {
+        "candidates": {"num": 20, "recall": {"en-fr": {"first": 0.9}, "fr-en": {"first": 0.8}}}
+    }
+    write_artifact(tmp_path, "retrieval", "two", metrics, [])
+    text = " ".join(Page(render(collect(str(tmp_path)))).text.split())
+    assert "Only 20 candidates per recording were scored" in text
+    assert "contain 85.0% of the nearest recordings" in text
+    assert "Baselines rank all recordings." in text
+    assert "SeqSim ranks its candidates, a baseline ranks all recordings." in text
+    same = "Every score ranks the same candidates."
+    assert same not in text
+    assert same in " ".join(page.text.split())
+
+
 def test_gain_and_chance_are_judged_by_the_interval(tmp_path: Path) -> None:
     """A gain by that of the paired difference: en-fr is clear, though the intervals of the two scores overlap."""
     metrics = retrieval_metrics()
