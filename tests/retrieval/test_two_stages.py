@@ -1,6 +1,7 @@
 """Retrieval among candidates, from shards to rankings without Ray: against all pairs, and against loops over some."""
 
 import dataclasses
+import itertools
 import tempfile
 
 import numpy as np
@@ -66,6 +67,36 @@ def test_candidates_that_hold_everything_change_nothing(seed, english, italian, 
             tables.append([artifacts.read_table(uri) for uri in files.values()])
     # As text, in which NaN is NaN.
     assert [str(table.to_pylist()) for table in tables[0]] == [str(table.to_pylist()) for table in tables[1]]
+
+
+def of_baselines(scoring, files):
+    """Ranks and figures of the baselines, in both directions and by both protocols."""
+    names, found = list(CONFIG.baselines), {}
+    for direction, protocol in itertools.product(files, PROTOCOLS):
+        ranks = rankings.ranks(files[direction], protocol, names).by_score
+        shown = dataclasses.replace(scoring.config, protocol=protocol)
+        figures = work.summarise(scoring, direction, shown)["figures"]
+        for name in names:
+            del figures[name]["lead_ci95"]  # against SeqSim, which ranks candidates
+            found[direction, protocol, name] = ranks[name].tolist(), figures[name]
+    return found
+
+
+@settings(max_examples=8, deadline=None, phases=(Phase.explicit, Phase.generate))
+@given(**cases, num=st.integers(1, 4))
+@example(0, whole.SENTENCES["en"], whole.SENTENCES["it"], 2, (4, 4), 1)
+@example(1, whole.SENTENCES["en"], whole.SENTENCES["it"], 1, (2, 3), 1)
+def test_baselines_are_those_of_a_run_without_candidates(seed, english, italian, strip, blocks, num):
+    """With ties and broken recordings."""
+    sentences = {"en": english, "it": italian}
+    frames = whole.random_frames(seed, sentences)
+    found = []
+    for candidates_ in (None, num):
+        config = dataclasses.replace(CONFIG, strip_utterances=strip, candidates=candidates_)
+        with tempfile.TemporaryDirectory() as root:
+            scoring = whole.scoring_of(root, frames, sentences, config, blocks)
+            found.append(of_baselines(scoring, run(scoring, forced=candidates_ is not None)))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(("more", "flag"), [({"layers": (3,)}, "layers 3"), ({"baselines": ("dtw",)}, "baselines dtw")])
