@@ -6,7 +6,7 @@ block are kept, for each query and score, how many do, and for each query and mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -135,11 +135,12 @@ class Tally:
         self._candidates = candidates
         counts = np.bool_(True) if wanted is None else wanted
         wrong = [each.wrong(rows, columns) for each in self._relevance]
-        found = wrong if wanted is None else [each & wanted for each in wrong]
-        absent = [~(each.candidates[columns] & counts) for each in self._relevance]
-        self._wrong, self._found, self._absent = (
-            [torch.from_numpy(each).to(self._device) for each in part] for part in (wrong, found, absent)
-        )
+        self._wrong = self._moved(wrong)
+        self._found = self._wrong if wanted is None else self._moved(each & wanted for each in wrong)
+        self._absent = self._moved(~(each.candidates[columns] & counts) for each in self._relevance)
+
+    def _moved(self, masks: Iterable[Mask]) -> list[torch.Tensor]:
+        return [torch.from_numpy(mask).to(self._device) for mask in masks]
 
     def add(self, name: str, matrix: torch.Tensor) -> None:
         """Count with a score (queries, candidates)."""

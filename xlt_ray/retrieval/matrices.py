@@ -83,8 +83,7 @@ def read(uri: str, direction: str, score: str) -> Matrix:
 
 def files(artifact: Artifact) -> list[str]:
     """The files of the matrices, by their path inside the artifact; not what a killed writer left half-written."""
-    there = storage.list_files(artifact.path("scores"))
-    return [f"scores/{Path(uri).name}" for uri in there if uri.endswith(".parquet")]
+    return [f"scores/{name}.parquet" for name in sorted(artifact.done("scores"))]
 
 
 def _whole(uri: str, languages: list[str], layer: int | None, name: str) -> Matrix:
