@@ -134,8 +134,7 @@ def _average(artifact: Artifact, job: FinetuneJob, num_examples: int) -> dict[st
     """Write the mean where the cluster has room for it; its figures."""
     needed = cost.averaging_memory(model_size(job.model))
     pool = pools.pool("fisher mean", 0, 1, 1, lambda _: needed)
-    task = ray.remote(num_cpus=pool.num_cpus, memory=pool.memory or None)(_reduce)
-    metrics: dict[str, float] = ray.get(task.remote(artifact, num_examples))
+    metrics: dict[str, float] = ray.get(pool.task(_reduce).remote(artifact, num_examples))
     return metrics
 
 

@@ -54,6 +54,10 @@ class Pool:
         """The same as arguments of `map_batches`."""
         return self._options()
 
+    def task(self, function: Callable[..., Any]) -> Any:
+        """The function as a task of Ray that takes what an actor takes."""
+        return ray.remote(num_cpus=self.num_cpus, num_gpus=self.num_gpus, memory=self.memory or None)(function)
+
     @property
     def overlapping(self) -> dict[str, Any]:
         """The same for actors that, on a GPU, read or write a second unit, in another thread, while they compute."""

@@ -94,7 +94,7 @@ def _distances(plan: StudyPlan) -> dict[Cell, float]:
     pairs = list(itertools.combinations(plan.job.sources, 2))
     needed = cost.distance_memory(model_size(plan.job.model), plan.job.finetune)
     pool = pools.pool("fisher distances", 0, None, len(pairs), lambda _: needed)
-    task = ray.remote(num_cpus=pool.num_cpus, memory=pool.memory or None)(_distance)
+    task = pool.task(_distance)
     model_dir = str(next(iter(plan.runs.values())).model_dir)
     waiting = [task.remote(plan.fishers[a], plan.fishers[b], model_dir, plan.job.finetune) for a, b in pairs]
     found = dict(zip(pairs, ray.get(waiting), strict=True))

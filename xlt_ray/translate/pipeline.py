@@ -249,6 +249,6 @@ def _comet_scores(config: TranslateConfig, model: str, rows: pa.Table) -> CometS
     pool = pools.pool("comet", config.num_gpus, 1, 1)
     place = comet.absolute(model)  # workers have another working directory
     texts = [rows[name].to_pylist() for name in ("text", "hypothesis", "reference")]
-    task = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(comet.score)
-    found: CometScores = ray.get(task.remote(place, *texts, num_gpus=int(pool.num_gpus > 0)))
+    scored = pool.task(comet.score).remote(place, *texts, num_gpus=int(pool.num_gpus > 0))
+    found: CometScores = ray.get(scored)
     return dataclasses.replace(found, model=model)
