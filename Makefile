@@ -115,8 +115,8 @@ $(VENV)/.installed-bench: $(INSTALLED)
 	$(PIP) -e ".[bench]"
 	touch $@
 
-chaos: $(INSTALLED) ## break running jobs in every way, count what is lost (CHAOS_ARGS="--seed 7 --kills 10")
-	$(BIN)/python -m benchmarks.chaos $(CHAOS_ARGS)
+chaos: $(INSTALLED) ## break running jobs, count what is lost, for 25 minutes (CHAOS_ARGS="--seed 7", "--minutes inf" for everything)
+	$(BIN)/python -m benchmarks.chaos --minutes 18 $(CHAOS_ARGS)
 
 nodes: $(INSTALLED) ## every job on a cluster that grows from no node and shrinks to none (NODES_ARGS="--only embed")
 	$(BIN)/python -m benchmarks.chaos.nodes $(NODES_ARGS)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import worlds
 
-from benchmarks.chaos import clock, content, faults
+from benchmarks.chaos import clock, content, faults, trials
 from benchmarks.chaos.trials import Result
 from benchmarks.chaos.world import STAGES, World
 from xlt_ray.job import cli
@@ -25,6 +25,13 @@ def test_the_commands_are_those_of_jobs(tmp_path, stage):
     words = World(tmp_path).words(stage, str(tmp_path / "runs"))
     job = cli.parse(worlds.JOBS[stage], words[2:], PRESETS)
     assert (words[1], job.name, job.languages) == (f"jobs/{stage}.py", "chaos", ("en", "fr"))
+
+
+def test_every_fault_is_tried_in_each_of_its_stages_in_an_order_of_the_seed():
+    orders = [trials.plan(seed, list(STAGES), list(trials.FAULTS)) for seed in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[0]) == sorted((fault, stage) for fault, stages in trials.FAULTS.items() for stage in stages)
+    assert trials.plan(0, ["embed"], ["head", "clock"]) == [("clock", "embed")]
 
 
 @pytest.fixture

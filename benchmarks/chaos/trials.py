@@ -91,16 +91,11 @@ class Result:
         return "; ".join([*parts, *self.unfinished, *filter(None, [self.note])])
 
 
-def plan(
-    world: World, seed: int, num_kills: int, stages: Sequence[str], only: Sequence[str]
-) -> Iterator[Callable[[], Result]]:
-    """The trials; what a stage does undisturbed is found out before its first."""
-    with faults.Nodes() as nodes:
-        laboratory = Laboratory(world, random.Random(seed), num_kills, nodes)
-        for stage in stages:
-            for fault in only:
-                if stage in FAULTS[fault]:
-                    yield partial(laboratory.attempt, fault, stage)
+def plan(seed: int, stages: Sequence[str], only: Sequence[str]) -> list[tuple[str, str]]:
+    """Each fault with each stage that it is tried in, in an order of the seed's."""
+    cells = [(fault, stage) for stage in stages for fault in only if stage in FAULTS[fault]]
+    random.Random(seed).shuffle(cells)
+    return cells
 
 
 def kill_one(_: subprocess.Popen[bytes], rng: random.Random) -> str:
@@ -109,7 +104,7 @@ def kill_one(_: subprocess.Popen[bytes], rng: random.Random) -> str:
 
 
 class Laboratory:
-    """Runs trials one after another."""
+    """Runs trials one after another; what a stage does undisturbed is found out before its first."""
 
     def __init__(self, world: World, rng: random.Random, num_kills: int, nodes: faults.Nodes) -> None:
         self.world, self.rng, self.num_kills, self.nodes = world, rng, num_kills, nodes
