@@ -37,7 +37,7 @@ from xlt_ray.retrieval import cost, units, work  # noqa: E402
 from xlt_ray.retrieval.bitext import COLUMNS  # noqa: E402
 from xlt_ray.retrieval.config import RetrievalConfig  # noqa: E402
 from xlt_ray.retrieval.work import Scoring  # noqa: E402
-from xlt_ray.store.artifacts import Artifact  # noqa: E402
+from xlt_ray.store.artifact import Artifact  # noqa: E402
 from xlt_ray.store.schema import Utterance  # noqa: E402
 
 PAIR = ("en", "fr")

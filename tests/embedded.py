@@ -9,7 +9,7 @@ from xlt_ray.embed import pipeline
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.embed.plan import Embeddings
 from xlt_ray.store import artifacts
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import INDEX, Utterance, embedding_schema, layer_column, to_ipc, utterance_table
 
 Frames = dict[int | None, np.ndarray]

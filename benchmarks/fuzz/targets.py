@@ -103,8 +103,9 @@ def _use(root: Path, stage: str, name: str) -> None:
     """Read an artifact as other stages do, and begin to write it again."""
     from xlt_ray.errors import Damaged
     from xlt_ray.store import artifacts, lease
+    from xlt_ray.store.artifact import Artifact
 
-    artifact = artifacts.Artifact.at(str(root), stage, name)
+    artifact = Artifact.at(str(root), stage, name)
     try:
         found = artifacts.find(str(root), stage, name)
         _ = found.identity, found.settings, found.named, list(found.tables())

@@ -12,11 +12,12 @@ from xlt_ray.errors import UserError
 from xlt_ray.finetune import exported
 from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.store import artifacts, storage
+from xlt_ray.store.artifact import Artifact
 
 
 def finetuned(root, content, created="now"):
     """As much of a finetune artifact as a reader of its weights looks at."""
-    artifact = artifacts.Artifact.at(str(root), "finetune", "tuned")
+    artifact = Artifact.at(str(root), "finetune", "tuned")
     for name, data in content.items():
         artifact.write_bytes(name, data)
     others = [{"path": name, "bytes": len(data)} for name, data in content.items()]

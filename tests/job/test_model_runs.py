@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from xlt_ray.job import runs, tracking
 from xlt_ray.job.tracking import HEADLINES, Model
 from xlt_ray.store import artifacts
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.translate.keys import model_keys
 
 SHA256 = "0123456789abcdef" * 4
@@ -38,7 +39,7 @@ def planned(root, name, rate, **settings):
 
 
 def tune(root, artifact):
-    embeddings = artifacts.Artifact.at(str(root), "embed", "fleurs")
+    embeddings = Artifact.at(str(root), "embed", "fleurs")
     names = {"corpus": "fleurs", "model": "base"}
     with tracking.track(
         str(root), "finetune", artifact.name, artifact.identity, names, read=embeddings, model=Model(artifact=artifact)

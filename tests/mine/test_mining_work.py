@@ -20,8 +20,8 @@ from xlt_ray.mine.config import MineConfig
 from xlt_ray.retrieval import units
 from xlt_ray.retrieval.config import MODES
 from xlt_ray.retrieval.units import Extent
-from xlt_ray.store import artifacts
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store import artifacts, reading
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import Utterance
 
 PAIR, DIM = ("en", "fr"), 4
@@ -74,7 +74,7 @@ def run(mining):
 
 
 def read(mining, folder):
-    return artifacts.read_table(mining.artifact.path(folder, "en-fr.parquet"))
+    return reading.table_of(mining.artifact.path(folder, "en-fr.parquet"))
 
 
 def check_pairs(table, expected):

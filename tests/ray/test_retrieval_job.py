@@ -14,7 +14,7 @@ from ray_speech import RATE, row, tone, write_manifest, write_rows
 from tiny import tiny_whisper
 
 from xlt_ray.retrieval import rankings
-from xlt_ray.store import artifacts, storage
+from xlt_ray.store import artifacts, reading, storage
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -258,7 +258,7 @@ def test_corpus_and_results_in_an_object_store(tmp_path, model):
         assert done.returncode == 0, done.stderr
         found = artifacts.find(f"{bucket}/runs", "retrieval", "far")
         assert found.read_json("metrics.json")["pairs"]["en-fr"]["num_queries"] == 3
-        assert artifacts.read_table(found.files()[0]).num_rows == 3
+        assert reading.table_of(found.files()[0]).num_rows == 3
     storage._remote_filesystem.cache_clear()
     assert "not tracked" in done.stdout
     assert f"results  {bucket}/runs/retrieval/far" in done.stdout

@@ -25,7 +25,7 @@ from xlt_ray.report.clips import MAX_SECONDS, read_clips
 from xlt_ray.report.collect import Results, collect
 from xlt_ray.report.render import render
 from xlt_ray.store import artifacts
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import HYPOTHESIS, Utterance
 from xlt_ray.translate.samples import MAX_SAMPLES, read_samples
 

@@ -22,7 +22,7 @@ from xlt_ray.job.settings import identity
 from xlt_ray.job.tracking import HEADLINES
 from xlt_ray.report.untracked import log_missing
 from xlt_ray.store import artifacts
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import HYPOTHESIS
 from xlt_ray.translate.config import TranslateConfig
 

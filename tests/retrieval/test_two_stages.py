@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from xlt_ray.errors import UserError
 from xlt_ray.retrieval import candidates, rankings, work
 from xlt_ray.retrieval.config import POOL_FRAMES, PROTOCOLS, RetrievalConfig
-from xlt_ray.store import artifacts
+from xlt_ray.store import reading
 
 PAIR = whole.PAIR
 
@@ -64,7 +64,7 @@ def test_candidates_that_hold_everything_change_nothing(seed, english, italian, 
     for settings_, forced in ((config, False), (everything, True)):
         with tempfile.TemporaryDirectory() as root:
             files = run(whole.scoring_of(root, frames, sentences, settings_, blocks), forced)
-            tables.append([artifacts.read_table(uri) for uri in files.values()])
+            tables.append([reading.table_of(uri) for uri in files.values()])
     # As text, in which NaN is NaN.
     assert [str(table.to_pylist()) for table in tables[0]] == [str(table.to_pylist()) for table in tables[1]]
 

@@ -22,8 +22,8 @@ from xlt_ray.retrieval.bitext import COLUMNS
 from xlt_ray.retrieval.config import MODES, PROTOCOLS, RetrievalConfig
 from xlt_ray.retrieval.seqsim import Frames
 from xlt_ray.retrieval.units import Extent
-from xlt_ray.store import artifacts
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store import reading
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import Utterance
 
 DIM, LAYER, PAIR = 4, 1, ("en", "it")
@@ -225,12 +225,12 @@ def test_what_has_no_partner_is_rejected_with_the_reason(tmp_path, frames):
     scoring = scoring_of(tmp_path, frames, SENTENCES, RetrievalConfig(baselines=()))
     files = run(scoring)
     work.summarise(scoring, "it-en", scoring.config)
-    rejected = artifacts.read_table(scoring.artifact.path("rejected", "it-en.parquet")).to_pylist()
+    rejected = reading.table_of(scoring.artifact.path("rejected", "it-en.parquet")).to_pylist()
     assert [(row["utterance_id"], row["reason"]) for row in rejected] == [
         ("it3", "no recording of this sentence in en")
     ]
     one = work.summarise(scoring, "it-en", dataclasses.replace(scoring.config, protocol="one_per_sentence"))
-    rejected = artifacts.read_table(scoring.artifact.path("rejected", "it-en.parquet")).to_pylist()
+    rejected = reading.table_of(scoring.artifact.path("rejected", "it-en.parquet")).to_pylist()
     assert {row["reason"] for row in rejected} == {
         "no recording of this sentence in en",
         "another recording of this sentence was drawn (one_per_sentence)",
@@ -293,7 +293,7 @@ def test_whole_matrices_are_kept_where_they_are_wanted(tmp_path, frames):
             if name != "random":
                 found = matrices.read(scoring.artifact.uri, direction, name)
                 np.testing.assert_allclose(found, expected, atol=1e-3)  # of frames in fp16, and these are not
-    listed = artifacts.read_table(scoring.artifact.path("scores/recordings.parquet")).to_pydict()
+    listed = reading.table_of(scoring.artifact.path("scores/recordings.parquet")).to_pydict()
     assert listed["utterance_id"] == [f"{code}{n}" for code in PAIR for n in range(len(SENTENCES[code]))]
     Path(scoring.artifact.path("scores", ".en-it.parquet.0123")).write_bytes(b"of a writer that was killed")
     assert len(matrices.files(scoring.artifact)) == 1 + 2 * (2 * 3)  # two layers, two blocks of rows, three strips

@@ -10,6 +10,7 @@ import pytest
 
 from xlt_ray.errors import UserError
 from xlt_ray.store import artifacts, lease, schema
+from xlt_ray.store.identity import fingerprint
 from xlt_ray.store.schema import REJECTED
 
 IDENTITY = {"languages": ["en", "fr"], "embed": {"encoding": "exact", "keep_margin": 100}}
@@ -219,7 +220,5 @@ def test_rows_that_are_given_are_taken_and_others_counted(tmp_path):
 
 
 def test_fingerprint_ignores_the_order_of_keys():
-    assert artifacts.fingerprint({"a": 1, "b": {"c": 2, "d": 3}}) == artifacts.fingerprint(
-        {"b": {"d": 3, "c": 2}, "a": 1}
-    )
-    assert artifacts.fingerprint({"a": 1}) != artifacts.fingerprint({"a": 2})
+    assert fingerprint({"a": 1, "b": {"c": 2, "d": 3}}) == fingerprint({"b": {"d": 3, "c": 2}, "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})

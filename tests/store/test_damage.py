@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xlt_ray.errors import Damaged, UserError
-from xlt_ray.store import artifacts, manifest, storage
+from xlt_ray.store import artifacts, manifest, reading, storage
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import REJECTED
 
 IDENTITY = {"languages": ["en", "fr"]}
@@ -147,7 +148,7 @@ def test_a_shard_replaced_by_another_of_the_same_size_is_noticed(whole, tmp_path
     shard = tmp_path / "embed/a/data/en-00000.parquet"
     size = shard.stat().st_size
     other = pa.table({"x": [3, 2, 1], "y": ["text"] * 3})
-    artifacts.Artifact.at(str(tmp_path), "embed", "b").write_table("data/o.parquet", other)
+    Artifact.at(str(tmp_path), "embed", "b").write_table("data/o.parquet", other)
     shutil.copy(tmp_path / "embed/b/data/o.parquet", shard)
     assert shard.stat().st_size == size
     found = artifacts.find(str(tmp_path), "embed", "a")
@@ -166,7 +167,7 @@ def test_a_page_that_changed_is_noticed_by_a_reader_of_some_rows(tmp_path):
     file.write_bytes(data[:at] + b"!" + data[at + 1 :])
     assert pq.read_table(file).num_rows == 1  # nothing else notices
     with pytest.raises(Damaged, match=r"u\.parquet is damaged"):
-        artifacts.read_table(str(file))
+        reading.table_of(str(file))
 
 
 def test_every_file_is_in_the_manifest_with_its_checksum(whole):
@@ -268,7 +269,7 @@ def test_a_manifest_reaches_nothing_outside_its_artifact(whole, tmp_path, entry)
     with pytest.raises(Damaged, match=r"manifest\.json"):
         artifacts.find(str(root), "embed", "a")
     again = planned(whole)
-    artifact = artifacts.Artifact.at(str(root), "embed", "a").planned(again.asked)
+    artifact = Artifact.at(str(root), "embed", "a").planned(again.asked)
     artifact.begin()
     artifact.remove("")
     assert (tmp_path / "root/other").read_text() == "kept"
@@ -278,7 +279,7 @@ def test_a_manifest_reaches_nothing_outside_its_artifact(whole, tmp_path, entry)
 def test_a_config_of_another_form_is_damaged(whole, tmp_path, content):
     root = shutil.copytree(whole, tmp_path / "root")
     (root / "embed/a/config.json").write_text(content)
-    artifact = artifacts.Artifact.at(str(root), "embed", "a")
+    artifact = Artifact.at(str(root), "embed", "a")
     for part in ("identity", "settings"):
         with pytest.raises(Damaged, match=r"config\.json"):
             getattr(artifact, part)

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.chaos import store
-from xlt_ray.store import artifacts, patience, storage
+from xlt_ray.store import artifacts, patience, reading, storage
 
 SLOW_DOWN = "When reading information for key 'x' in bucket 'b': AWS Error SLOW_DOWN during HeadObject operation"
 
@@ -80,7 +80,7 @@ def test_an_artifact_is_written_and_read_in_a_store_that_often_fails(monkeypatch
         artifact.merge_rejected()
         artifact.commit(units=dict.fromkeys(units, 1), num_rows_in=6, inputs={}, seconds=0)
         found = artifacts.find(f"s3://{store.BUCKET}/runs", "embed", "a")
-        assert [artifacts.read_table(uri).to_pydict() for uri in found.files()] == [{"x": [n]} for n in range(6)]
+        assert [reading.table_of(uri).to_pydict() for uri in found.files()] == [{"x": [n]} for n in range(6)]
         smalls = [storage.read_bytes(found.path("small", unit)) for unit in units]
         assert hashlib.sha256(b"".join(smalls)).digest() == hashlib.sha256(bytes(range(6))).digest()
         assert door.faults["slow down"] > 5

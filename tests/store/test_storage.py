@@ -5,7 +5,8 @@ import pytest
 import s3_server
 
 from xlt_ray.errors import UserError
-from xlt_ray.store import artifacts, storage
+from xlt_ray.store import artifacts, reading, storage
+from xlt_ray.store.artifact import Artifact
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def root(request, tmp_path):
 
 
 def test_bytes_come_back(root):
-    artifact = artifacts.Artifact.at(root, "embed", "a")
+    artifact = Artifact.at(root, "embed", "a")
     data = hashlib.sha256(root.encode()).digest() * 1000
     artifact.write_bytes("plots/x.bin", data)
     assert storage.read_bytes(artifact.path("plots/x.bin")) == data
@@ -40,7 +41,7 @@ def test_an_artifact_lives_through_its_whole_life(root):
     artifact.commit(units={"en-00000": None}, num_rows_in=2, inputs={}, seconds=0)
     found = artifacts.find(root, "embed", "a")
     assert found.is_complete
-    assert artifacts.read_table(found.files()[0]).to_pydict() == {"x": [1, 2]}
+    assert reading.table_of(found.files()[0]).to_pydict() == {"x": [1, 2]}
     with pytest.raises(UserError, match="x: 1 stored, 2 given"):
         artifacts.plan(root, "embed", "a", {"x": 2}, {})
     found.remove("data")

@@ -14,7 +14,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from xlt_ray.errors import UserError
 from xlt_ray.models.prompts import Prompter
-from xlt_ray.store import artifacts, shards
+from xlt_ray.store import reading, shards
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import HYPOTHESIS, embedding_schema
 from xlt_ray.translate import decode
 from xlt_ray.translate import scores as results
@@ -41,7 +42,7 @@ def models(tmp_path_factory):
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
     """Recordings of different lengths in two shards, as rows of TASK in two directions."""
-    embeddings = artifacts.Artifact.at(str(tmp_path_factory.mktemp("root")), "embed", "noise")
+    embeddings = Artifact.at(str(tmp_path_factory.mktemp("root")), "embed", "noise")
     generator = np.random.default_rng(0)
     recordings = []
     for number, length in enumerate(LENGTHS):
@@ -218,11 +219,11 @@ def test_counts_of_detection_lie_in_the_files_with_the_texts(tmp_path, models, r
     base, _ = models
     table, _ = rows
     asked = translator(base, decode.load(base, None, 1.0, "cpu"), source_prompt="auto")
-    artifact = artifacts.Artifact.at(str(tmp_path), "translate", "run")
+    artifact = Artifact.at(str(tmp_path), "translate", "run")
     whole = asked.translate(table)
     for number, part in enumerate((table.slice(0, 3), table.slice(3))):
         artifact.write_table(f"data/{number}.parquet", asked.translate(part))
-    files = [artifacts.read_table(artifact.path("data", f"{number}.parquet")) for number in range(2)]
+    files = [reading.table_of(artifact.path("data", f"{number}.parquet")) for number in range(2)]
     assert results.detected(files) == results.detected([whole])
     gathered = results.by_direction([*files, translator(base, asked.decoder).translate(table).slice(0, 0)])
     assert sum(of.num_rows for of in gathered.values()) == table.num_rows

@@ -14,6 +14,7 @@ from xlt_ray.embed import selection
 from xlt_ray.errors import UserError
 from xlt_ray.languages import codes
 from xlt_ray.store import artifacts, shards, storage
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import layer_column
 
 
@@ -68,7 +69,7 @@ class OpenEmbeddings:
             UserError: if the layer was not kept.
             Damaged: if a file is missing or damaged.
         """
-        artifact = artifacts.Artifact(self.uri, "embed", self.uri.rpartition("/")[2])
+        artifact = Artifact(self.uri, "embed", self.uri.rpartition("/")[2])
         kept = artifact.identity["layers"]
         if layer is not None and layer not in kept:
             raise UserError(

@@ -34,8 +34,8 @@ from xlt_ray.job import cluster, pools, progress, resume
 from xlt_ray.job.tracking import track
 from xlt_ray.models import whisper
 from xlt_ray.models.size import model_size
-from xlt_ray.store import artifacts, shards, workers
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store import reading, shards, workers
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import INDEX, embedding_schema, from_ipc, layer_column, to_ipc
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _begun(artifact: Artifact, taken: set[str]) -> pa.Table:
     """Rows of INDEX as an interrupted run has cut them; where a crash took them, those of the units that are done."""
     if artifact.has(_BEGUN):
         try:
-            return artifacts.read_table(artifact.path(_BEGUN))
+            return reading.table_of(artifact.path(_BEGUN))
         except Damaged:
             artifact.discard({_BEGUN: "is damaged"})
     return _read_parts(artifact, sorted(artifact.done() - taken)).select(INDEX.names)
@@ -374,4 +374,4 @@ def _commit(artifact: Artifact, work: Work, cut: index.Cut, seconds: float) -> d
 
 def _read_parts(artifact: Artifact, units: Sequence[str]) -> pa.Table:
     files = (artifact.path("parts", f"{unit}.parquet") for unit in units)
-    return pa.concat_tables([PART.empty_table(), *(artifacts.read_table(file) for file in files)])
+    return pa.concat_tables([PART.empty_table(), *(reading.table_of(file) for file in files)])

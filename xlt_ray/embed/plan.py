@@ -26,7 +26,7 @@ from xlt_ray.errors import Damaged, TooManyRejected, UserError
 from xlt_ray.job.settings import Job
 from xlt_ray.models import whisper
 from xlt_ray.store import artifacts, manifest, reading
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import INDEX, UTTERANCE, versions_of
 
 Indices = npt.NDArray[np.int64]

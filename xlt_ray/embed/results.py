@@ -16,7 +16,7 @@ from xlt_ray.embed.config import EmbedJob
 from xlt_ray.errors import TooManyRejected
 from xlt_ray.job.commands import command
 from xlt_ray.job.tracking import Tracker
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import INDEX, REJECTED
 
 

@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from xlt_ray.errors import UserError
 from xlt_ray.models import export
 from xlt_ray.store import cache, manifest, storage
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifact import Artifact
 
 CTRANSLATE2, HUB = "ctranslate2", "hub:"  # values of --finetune.export, beside none
 

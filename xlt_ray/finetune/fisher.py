@@ -30,8 +30,8 @@ from xlt_ray.job.tracking import track
 from xlt_ray.models import whisper
 from xlt_ray.models.prompts import Prompter
 from xlt_ray.models.size import model_size
-from xlt_ray.store import artifacts, shards, storage, workers
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store import reading, shards, storage, workers
+from xlt_ray.store.artifact import Artifact
 
 _UNIT = 64
 _WEIGHTS = "fisher.safetensors"
@@ -108,7 +108,7 @@ class EstimateUnit:
         # All of the decoder, whatever a run trains: one Fisher serves every run.
         every = dataclasses.replace(config, train_embeddings=True, lora_rank=None)
         self._learner = Learner(decoder.load_decoder(whisper.resolve_model(model), self._device), every).eval()
-        self._examples = artifacts.read_table(artifact.path("data/examples.parquet"))
+        self._examples = reading.table_of(artifact.path("data/examples.parquet"))
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Estimate on the unit in a batch of one, and write its file."""

@@ -33,8 +33,8 @@ from xlt_ray.job.tracking import Model, Tracker, track
 from xlt_ray.models import export, whisper
 from xlt_ray.models.prompts import Prompter
 from xlt_ray.models.size import model_size
-from xlt_ray.store import artifacts
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store import artifacts, reading
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.provenance import provenance
 
 
@@ -182,7 +182,7 @@ def _card(work: Work, log: list[dict[str, float]]) -> export.Card:
         frozen=("encoder",) if config.train_embeddings else ("encoder", "token embeddings"),
         hyperparameters={name: _word(value) for name, value in chosen.items() if value not in (None, [])},
         corpus=work.artifact.settings["corpus"].split(":")[0],
-        num_examples=results.count_roles(artifacts.read_table(work.artifact.path("data/examples.parquet")))["learn"],
+        num_examples=results.count_roles(reading.table_of(work.artifact.path("data/examples.parquet")))["learn"],
         attribution=corpora.attribution(work.artifact.settings["corpus"]),
         metrics=_scores(config, log),
         limits=_NOT_MEASURED,

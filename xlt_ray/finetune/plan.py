@@ -17,7 +17,7 @@ from xlt_ray.languages import Direction
 from xlt_ray.models import whisper
 from xlt_ray.models.prompts import Prompter
 from xlt_ray.store import artifacts, shards
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifact import Artifact
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ from rich.table import Table
 from xlt_ray.finetune.config import FinetuneJob
 from xlt_ray.job.commands import command
 from xlt_ray.job.tracking import Tracker
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifact import Artifact
 
 _CURVES = {
     "train/loss": "loss",

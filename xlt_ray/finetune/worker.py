@@ -31,8 +31,9 @@ from xlt_ray.finetune.work import Work
 from xlt_ray.languages import Direction
 from xlt_ray.models import decoder, whisper
 from xlt_ray.models.prompts import Prompter
-from xlt_ray.store import artifacts, shards, workers
+from xlt_ray.store import shards, workers
 from xlt_ray.store.ahead import ahead
+from xlt_ray.store.reading import table_of
 
 
 class RayContext:
@@ -101,7 +102,7 @@ def train_share(work: Work, board: Any) -> None:
     num_trained = sum(parameter.numel() for parameter in learner.trained.values())
     if num_trained != work.num_trained:
         raise RuntimeError(f"{num_trained} weights train, but {work.num_trained} were announced")
-    table = artifacts.read_table(work.artifact.path("data/examples.parquet"))
+    table = table_of(work.artifact.path("data/examples.parquet"))
     evaluate = _Evaluation(learner, table, context, str(model_dir)) if work.config.evaluate_every else None
     steps = batches.plan_of(table, work.config)
     training = Training(learner, work.config, len(steps), context, _consolidation(work, learner), evaluate)

@@ -8,7 +8,7 @@ import ray
 
 from xlt_ray.errors import Damaged
 from xlt_ray.store import manifest, reading, storage, sums
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifact import Artifact
 
 _HERE_BYTES = 64 << 20  # so much the driver reads itself: a worker takes seconds to start
 _TASK_BYTES = 1 << 30

@@ -24,8 +24,8 @@ from xlt_ray.job import runs, stopping
 from xlt_ray.job.mlflow_run import MlflowTracker
 from xlt_ray.job.model_run import Model as Model
 from xlt_ray.job.secrets import redacted
-from xlt_ray.store import artifacts
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifact import Artifact
+from xlt_ray.store.identity import fingerprint
 from xlt_ray.store.provenance import provenance
 
 if TYPE_CHECKING:  # see xlt_ray.job.runs
@@ -245,7 +245,7 @@ def _tags(root: str, stage: str, name: str, identity: Mapping[str, Any]) -> dict
     versions = {f"version.{package}": version for package, version in made_by["versions"].items()}
     return {
         "stage": stage,
-        "fingerprint": artifacts.fingerprint(identity),
+        "fingerprint": fingerprint(identity),
         **({} if stage == _WITHOUT_ARTIFACT else {"artifact": redacted(Artifact.at(root, stage, name).uri)}),
         "mlflow.source.name": os.path.basename(sys.argv[0]),
         "mlflow.source.git.commit": made_by["git"]["sha"] or "unknown",

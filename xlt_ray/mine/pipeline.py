@@ -27,7 +27,7 @@ from xlt_ray.mine.plan import MinePlan
 from xlt_ray.mine.work import Mining, Pair
 from xlt_ray.retrieval import units
 from xlt_ray.retrieval.units import Unit
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifact import Artifact
 
 _TITLES = {"found": "find candidates", "scored": "score candidates"}
 

@@ -9,7 +9,7 @@ from xlt_ray.embed.plan import Embeddings
 from xlt_ray.job.settings import identity
 from xlt_ray.mine.config import MineJob
 from xlt_ray.store import artifacts
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifact import Artifact
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

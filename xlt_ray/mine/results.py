@@ -19,8 +19,8 @@ from xlt_ray.mine.config import MineConfig, MineJob
 from xlt_ray.mine.plan import MinePlan
 from xlt_ray.mine.work import Mining
 from xlt_ray.mine.written import Mined
-from xlt_ray.store import artifacts
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store import reading
+from xlt_ray.store.artifact import Artifact
 
 Figures = dict[str, Any]
 
@@ -81,7 +81,7 @@ def _metrics(mining: Mining, job: MineJob) -> Figures:
 
 def _mined(artifact: Artifact, names: list[str]) -> Iterator[Mined]:
     for name in names:
-        table = artifacts.read_table(artifact.path("mined", f"{name}.parquet"), columns=["first", "second", "margin"])
+        table = reading.table_of(artifact.path("mined", f"{name}.parquet"), columns=["first", "second", "margin"])
         yield from zip(*(table[column].to_pylist() for column in ("first", "second", "margin")), strict=True)
 
 

@@ -28,8 +28,8 @@ from xlt_ray.retrieval import candidates, units
 from xlt_ray.retrieval.bitext import Sides
 from xlt_ray.retrieval.candidates import ALL, CANDIDATES, Candidates
 from xlt_ray.retrieval.units import Extent, Unit
-from xlt_ray.store import artifacts, workers
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store import reading, workers
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import PAIR
 
 COLUMNS = ("utterance_id", "sentence_id", "language", "unit", "row", "num_valid")
@@ -79,7 +79,7 @@ class Mining:
     def tables(self, folder: str, pair: Pair) -> Iterator[pa.Table]:
         """What the units of two languages left."""
         for unit in self.units(pair):
-            yield artifacts.read_table(self.artifact.path(folder, f"{unit.name}.parquet"))
+            yield reading.table_of(self.artifact.path(folder, f"{unit.name}.parquet"))
 
 
 class Worker:
@@ -165,7 +165,7 @@ def choose(mining: Mining, pair: Pair, config: MineConfig) -> dict[str, Any]:
         config: with the margin that is asked for, and what is taken.
     """
     name, sides = "-".join(pair), mining.sides(pair)
-    found = artifacts.read_table(mining.artifact.path("data", f"{name}.parquet"))
+    found = reading.table_of(mining.artifact.path("data", f"{name}.parquet"))
     margin = found["score" if config.margin == "absolute" else config.margin].cast(pa.float64())
     values = margin.fill_null(np.nan).to_numpy()
     first, second = (

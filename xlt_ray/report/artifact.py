@@ -10,7 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from xlt_ray.store import artifacts, reading, storage
+from xlt_ray.store import reading, storage
+from xlt_ray.store.stored import StoredArtifact
 
 MAX_REJECTED_ROWS = 200
 """Rejected rows shown of one artifact; the counts by reason are always complete."""
@@ -59,7 +60,7 @@ class Artifact:
         return found if is_plain and isinstance(found.get("fingerprint"), str) else {}
 
 
-def read_artifact(stored: artifacts.Artifact) -> Artifact:
+def read_artifact(stored: StoredArtifact) -> Artifact:
     """Read the files of its folder, except the rows of its result."""
     reasons, rejected = _read_rejected(stored)
     return Artifact(
@@ -74,15 +75,15 @@ def read_artifact(stored: artifacts.Artifact) -> Artifact:
     )
 
 
-def _read_json(stored: artifacts.Artifact, name: str) -> dict[str, Any]:
+def _read_json(stored: StoredArtifact, name: str) -> dict[str, Any]:
     """The object in a JSON file; {} where there is no such file."""
     return dict(stored.read_json(name)) if stored.has(name) else {}
 
 
-def _read_rejected(stored: artifacts.Artifact) -> tuple[dict[str, int], tuple[dict[str, str], ...]]:
+def _read_rejected(stored: StoredArtifact) -> tuple[dict[str, int], tuple[dict[str, str], ...]]:
     if not stored.has("rejected.parquet"):
         return {}, ()
-    table = artifacts.read_table(stored.path("rejected.parquet"))
+    table = reading.table_of(stored.path("rejected.parquet"))
     reasons = Counter(table["reason"].to_pylist())
     return dict(reasons.most_common()), tuple(table.slice(0, MAX_REJECTED_ROWS).to_pylist())
 

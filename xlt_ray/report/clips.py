@@ -21,7 +21,8 @@ import soundfile
 from xlt_ray.corpora import guarded
 from xlt_ray.corpora.audio import SAMPLE_RATE, Place, places_of
 from xlt_ray.errors import Damaged
-from xlt_ray.store.artifacts import Artifact, read_table
+from xlt_ray.store.artifact import Artifact
+from xlt_ray.store.reading import table_of
 
 MAX_CLIPS = 40
 """Maximum number of recordings in a page."""
@@ -119,7 +120,7 @@ def _places(artifact: Artifact, fingerprint: str, asked: Sequence[str]) -> tuple
     try:
         if not artifact.is_committed or artifact.fingerprint != fingerprint:
             return {}, gone
-        rows = read_table(artifact.path("index.parquet"), columns=["utterance_id", *Place._fields])
+        rows = table_of(artifact.path("index.parquet"), columns=["utterance_id", *Place._fields])
     except (Damaged, KeyError, OSError, pa.ArrowException):
         return {}, gone
     rows = rows.filter(pc.is_in(rows["utterance_id"], value_set=pa.array(asked, pa.string())))

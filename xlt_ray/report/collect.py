@@ -23,6 +23,7 @@ from xlt_ray.report.culprits import without_culprits
 from xlt_ray.retrieval.section import Retrieval, read_retrieval
 from xlt_ray.store import artifacts, reading, storage
 from xlt_ray.store.schema import versions_of
+from xlt_ray.store.stored import StoredArtifact
 from xlt_ray.study.section import Study, read_study
 from xlt_ray.translate.recipe import read_recipe
 from xlt_ray.translate.samples import Samples, read_samples
@@ -163,9 +164,7 @@ def _joined(root: str, read: Sequence[tuple[Artifact, Any]]) -> Results:
     )
 
 
-def _read_all(
-    finished: Sequence[artifacts.Artifact], verify: bool
-) -> tuple[list[tuple[Artifact, Any]], dict[str, str]]:
+def _read_all(finished: Sequence[StoredArtifact], verify: bool) -> tuple[list[tuple[Artifact, Any]], dict[str, str]]:
     """Artifacts with the figures of their stage, and what is wrong with the others, by `{stage}/{name}`."""
     read, damaged = [], {}
     for stored in finished:
@@ -182,7 +181,7 @@ def _read_all(
     return read, damaged
 
 
-def _figures(stored: artifacts.Artifact, artifact: Artifact) -> Any:
+def _figures(stored: StoredArtifact, artifact: Artifact) -> Any:
     """What the page shows of an artifact, as its stage reads it; None where metrics.json is shown as it is."""
     match artifact.stage:
         case "embed":

@@ -19,7 +19,7 @@ from xlt_ray.mine import keys as mine
 from xlt_ray.report.collect import STAGES, not_shown
 from xlt_ray.retrieval import keys as retrieval
 from xlt_ray.store import artifacts, storage
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.study import results as study
 from xlt_ray.translate import results as translate
 from xlt_ray.translate import scores

@@ -18,8 +18,8 @@ import pyarrow as pa
 import torch
 
 from xlt_ray.retrieval import scores
-from xlt_ray.store import artifacts, storage
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store import reading, storage
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import TILE
 
 Matrix = npt.NDArray[np.float32]
@@ -95,7 +95,7 @@ def _whole(uri: str, languages: list[str], layer: int | None, name: str) -> Matr
     places = [tuple(map(int, Path(file).name.removeprefix(prefix).split("-")[:4])) for file in parts]
     matrix = np.full((max(place[1] for place in places), max(place[3] for place in places)), np.nan, np.float32)
     for file, (top, bottom, left, right) in zip(parts, places, strict=True):
-        (row,) = artifacts.read_table(file, filters=[("score", "=", name)]).to_pylist()
+        (row,) = reading.table_of(file, filters=[("score", "=", name)]).to_pylist()
         matrix[top:bottom, left:right] = np.frombuffer(row["values"], np.float32).reshape(bottom - top, right - left)
     return matrix
 

@@ -33,7 +33,7 @@ from xlt_ray.retrieval.plan import RetrievalPlan
 from xlt_ray.retrieval.units import Unit
 from xlt_ray.retrieval.work import Scoring
 from xlt_ray.store import storage
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifact import Artifact
 
 _Pairs = Sequence[tuple[str, str]]
 

@@ -10,7 +10,7 @@ from xlt_ray.errors import UserError
 from xlt_ray.job.settings import identity
 from xlt_ray.retrieval.config import POOL_FRAMES, RetrievalConfig, RetrievalJob
 from xlt_ray.store import artifacts
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifact import Artifact
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

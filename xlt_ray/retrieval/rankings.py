@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from xlt_ray.store import artifacts, storage
-from xlt_ray.store.reading import reading
+from xlt_ray.store import storage
+from xlt_ray.store.reading import reading, table_of
 
 _NAMES = ("pair", "utterance_id", "sentence_id", "text")
 
@@ -74,7 +74,7 @@ def with_candidates(table: pa.Table, uri: str, top_k: int | None = None) -> pa.T
         top_k: none: all that are kept.
     """
     names = list(_NAMES[1:])
-    there = artifacts.read_table(other_way(uri), columns=names)
+    there = table_of(other_way(uri), columns=names)
     top = pc.list_slice(table["top"], 0, top_k) if top_k else table["top"]
     lists = top.combine_chunks()
     entries = lists.flatten()

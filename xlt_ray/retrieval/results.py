@@ -21,7 +21,7 @@ from xlt_ray.retrieval.config import RetrievalConfig
 from xlt_ray.retrieval.plan import RetrievalPlan
 from xlt_ray.retrieval.units import read_strip
 from xlt_ray.retrieval.work import Scoring
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifact import Artifact
 
 Figures = dict[str, Any]
 

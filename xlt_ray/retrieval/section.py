@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xlt_ray.retrieval import rankings
-from xlt_ray.store import artifacts
+from xlt_ray.store import reading
 
 MAX_EXAMPLES = 8
 """Best and worst queries shown of one run: eight fit a screen."""
@@ -265,7 +265,7 @@ def _margins(table: pa.Table) -> npt.NDArray[np.float64]:
 
 def _spoken(uri: str, sentences: set[str]) -> dict[str, dict[str, str]]:
     """A recording of each of some sentences, one with a transcript if there is any, from a ranking table's queries."""
-    table = artifacts.read_table(uri, columns=["sentence_id", "utterance_id", "text"])
+    table = reading.table_of(uri, columns=["sentence_id", "utterance_id", "text"])
     table = table.filter(pc.is_in(table["sentence_id"], value_set=pa.array(sorted(sentences), pa.string())))
     rows = sorted(table.to_pylist(), key=lambda row: bool(row["text"]))
     return {row["sentence_id"]: row for row in rows}

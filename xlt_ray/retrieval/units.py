@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import torch
 
 from xlt_ray.retrieval.seqsim import Frames
-from xlt_ray.store import artifacts, shards
+from xlt_ray.store import reading, shards
 from xlt_ray.store.schema import layer_column
 
 HELD_BYTES = 2_000_000_000
@@ -137,5 +137,5 @@ def read_strip(uri: str, recordings: pa.Table, layer: int | None) -> Stored:
 
 def bytes_each(uri: str, recordings: pa.Table) -> float:
     """Mean bytes of a recording's frames in one layer, as they are held; the first shard tells their width."""
-    dim = artifacts.read_table(f"{uri}/data/{recordings['unit'][0]}.parquet", columns=["dim"])["dim"][0].as_py()
+    dim = reading.table_of(f"{uri}/data/{recordings['unit'][0]}.parquet", columns=["dim"])["dim"][0].as_py()
     return float(2 * dim * pc.sum(recordings["num_valid"]).as_py() / recordings.num_rows)

@@ -26,8 +26,8 @@ from xlt_ray.retrieval.candidates import CANDIDATES, Candidates
 from xlt_ray.retrieval.config import POOL_FRAMES, RetrievalConfig
 from xlt_ray.retrieval.counting import UnitScorer
 from xlt_ray.retrieval.units import Extent, Unit
-from xlt_ray.store import artifacts, workers
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store import reading, workers
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import REJECTED
 
 
@@ -77,12 +77,12 @@ class Scoring:
         assert num is not None  # `covers` is true then
         files = [self.artifact.path("found", f"{unit.name}.parquet") for unit in self.units(pair)]
         sides = Sides(self.uri, pair, (self.recordings[pair[0]], self.recordings[pair[1]]))
-        return Candidates.make(candidates.gathered(map(artifacts.read_table, files), sides, CANDIDATES, num))
+        return Candidates.make(candidates.gathered(map(reading.table_of, files), sides, CANDIDATES, num))
 
     def best(self, bitext: Bitext) -> Best:
         """The best hit of every query; all hits must be scored."""
         files = [self.artifact.path("best", f"{unit.name}.parquet") for unit in self.strips_of_hits(bitext.pair)]
-        return Best.gathered(map(artifacts.read_table, files), bitext, len(scores.kept(self.config)))
+        return Best.gathered(map(reading.table_of, files), bitext, len(scores.kept(self.config)))
 
 
 def find_candidates(scoring: Scoring, unit: Unit) -> None:
@@ -145,7 +145,7 @@ def merge_pair(scoring: Scoring, pair: tuple[str, str]) -> None:
     """Write the rankings of both directions of two languages; all their units must be there."""
     bitext = scoring.bitext(pair)
     files = [scoring.artifact.path("counted", f"{unit.name}.parquet") for unit in scoring.units(pair)]
-    tables = merge.rankings(bitext, scoring.best(bitext), map(artifacts.read_table, files), scoring.config)
+    tables = merge.rankings(bitext, scoring.best(bitext), map(reading.table_of, files), scoring.config)
     for direction, table in tables.items():
         scoring.artifact.write_table(f"data/{direction}.parquet", table)
 

@@ -64,6 +64,35 @@ def names(others: Iterable[str], sizes: Mapping[str, int]) -> list[str]:
     return sorted({*others, *plots, *(name for name in _ALWAYS if name in sizes)})
 
 
+def entries(
+    artifact: str, files: Mapping[str, int | None], sizes: Mapping[str, int], known: Mapping[str, sums.Sum]
+) -> list[dict[str, Any]]:
+    """Path, bytes, checksum and rows of files, sorted by path.
+
+    Args:
+        artifact: its path or URI.
+        files: rows of each file, by path inside; None: as many as it has.
+        sizes: bytes of the files that are there.
+        known: sums of files that need not be read for that.
+
+    Raises:
+        RuntimeError: if a file is missing, or not what was written.
+    """
+    described = []
+    for path, rows in sorted(files.items()):
+        uri = storage.join(artifact, path)
+        if path not in sizes:
+            raise RuntimeError(f"{artifact}: {path} is missing, so the work is not finished")
+        found = known.get(path) or sums.of_file(uri)
+        if found.bytes != sizes[path]:
+            raise RuntimeError(f"{artifact}: {path} has {sizes[path]} bytes, and {found.bytes} were written")
+        entry: dict[str, Any] = {"path": path, **found._asdict()}
+        if path.endswith(".parquet"):
+            entry["rows"] = reading.num_rows(uri) if rows is None else rows
+        described.append(entry)
+    return described
+
+
 def damage(artifact: str, content: Mapping[str, Any]) -> dict[str, str]:
     """What is wrong with the files of an artifact, by path: by one listing, and the content of the small ones.
 

@@ -65,6 +65,18 @@ def table_of(uri: str, expected: sums.Sum | None = None, **options: Any) -> pa.T
         return pq.read_table(pa.BufferReader(bytes_of(uri, expected)), **options)
 
 
+@patient
+def num_rows(uri: str) -> int:
+    """How many rows a Parquet file has, by its footer.
+
+    Raises:
+        Damaged: if it is missing, or damaged.
+    """
+    filesystem, path = storage.locate(uri)
+    with reading(uri):
+        return int(pq.read_metadata(path, filesystem=filesystem).num_rows)
+
+
 @contextlib.contextmanager
 def reading(uri: str) -> Iterator[None]:
     """While a file of an artifact is read: say which one, where it is missing or damaged.

@@ -11,6 +11,7 @@ import errno
 import functools
 import os
 import posixpath
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from xlt_ray.store.patience import patient
 
 REMOTE_SCHEMES = ("s3", "gs", "gcs", "hf")
 _STORE_ERRORS = ("AWS Error", "google::cloud")
+_STALE_S = 600
 
 
 def is_remote(uri: str) -> bool:
@@ -181,6 +183,18 @@ def remove_folder(uri: str) -> None:
     filesystem, path = locate(uri)
     if filesystem.get_file_info(path).type == pafs.FileType.Directory:
         filesystem.delete_dir(path)
+
+
+def remove_half_written(folder: str) -> None:
+    """Delete what writers that were killed left half-written in a folder; no reader ever saw it.
+
+    Only files of ten minutes ago: a younger one may belong to a writer that lives.
+    """
+    for uri in list_files(folder):
+        filesystem, path = locate(uri)
+        is_old = time.time() - filesystem.get_file_info(path).mtime.timestamp() > _STALE_S
+        if Path(uri).name.startswith(".") and is_old:
+            filesystem.delete_file(path)
 
 
 @patient

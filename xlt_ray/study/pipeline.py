@@ -27,7 +27,7 @@ from xlt_ray.job.tracking import Tracker, track
 from xlt_ray.models.size import model_size
 from xlt_ray.retrieval.pipeline import retrieve
 from xlt_ray.retrieval.plan import RetrievalPlan
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import CELL
 from xlt_ray.study import cost, matrix, plots, results
 from xlt_ray.study import plan as plans

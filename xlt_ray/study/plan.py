@@ -18,7 +18,7 @@ from xlt_ray.retrieval import plan as retrieval
 from xlt_ray.retrieval.config import RetrievalConfig, RetrievalJob
 from xlt_ray.retrieval.plan import RetrievalPlan
 from xlt_ray.store import artifacts, shards
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.study.config import StudyJob
 from xlt_ray.translate import plan as translate
 from xlt_ray.translate.config import TranslateConfig, TranslateJob

@@ -26,8 +26,8 @@ from xlt_ray.job.tracking import Model, Tracker, track
 from xlt_ray.models import whisper
 from xlt_ray.models.prompts import Prompter, Scheme
 from xlt_ray.models.size import model_size
-from xlt_ray.store import artifacts, shards, workers
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store import reading, shards, workers
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import from_ipc, to_ipc
 from xlt_ray.translate import comet, cost, results, scores
 from xlt_ray.translate.comet import CometScores
@@ -181,7 +181,7 @@ class TranslateUnit:
 
 def _score(plan: TranslatePlan, units: Iterable[str], tracker: Tracker) -> None:
     files = [plan.artifact.path("data", f"{unit}.parquet") for unit in units]
-    written = [artifacts.read_table(file) for file in files]
+    written = [reading.table_of(file) for file in files]
     hypotheses = scores.by_direction(written)
     figures = scores.summarise(hypotheses, metrics.english_spellings(plan.model_dir))
     figures |= {

@@ -14,7 +14,7 @@ from xlt_ray.languages import Direction
 from xlt_ray.models import whisper
 from xlt_ray.models.prompts import Prompter, Scheme
 from xlt_ray.store import artifacts, shards
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.translate import unseen
 from xlt_ray.translate.config import TranslateConfig, TranslateJob
 

@@ -25,8 +25,8 @@ from xlt_ray.finetune.plan import FinetunePlan
 from xlt_ray.job import cluster, pools, progress, resume
 from xlt_ray.job.settings import identity
 from xlt_ray.job.tracking import Tracker, track
-from xlt_ray.store import artifacts, storage
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store import reading, storage
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import REJECTED, TRIAL, as_values, by_name
 from xlt_ray.translate import pipeline as translate
 from xlt_ray.translate import scores
@@ -194,7 +194,7 @@ def _reason(error: BaseException | None) -> str:
 
 
 def _read(plan: TunePlan, number: int) -> dict[str, Any]:
-    row: dict[str, Any] = artifacts.read_table(plan.artifact.path("data", f"{number:03d}.parquet")).to_pylist()[0]
+    row: dict[str, Any] = reading.table_of(plan.artifact.path("data", f"{number:03d}.parquet")).to_pylist()[0]
     return {**row, "settings": by_name(row["settings"]), "bleu": by_name(row["bleu"])}
 
 
@@ -253,7 +253,7 @@ def _judged(row: dict[str, Any], before: Figures) -> Figures:
 
 
 def _failed(plan: TunePlan, number: int) -> Figures:
-    reasons = artifacts.read_table(plan.artifact.path("rejected", f"{number:03d}.parquet"))["reason"].to_pylist()
+    reasons = reading.table_of(plan.artifact.path("rejected", f"{number:03d}.parquet"))["reason"].to_pylist()
     nothing = dict.fromkeys(("num_steps", "seconds", "new_bleu", "old_bleu", "gain", "kept"))
     return {
         "trial": number,

@@ -14,7 +14,7 @@ from xlt_ray.finetune.plan import FinetunePlan
 from xlt_ray.job.settings import identity
 from xlt_ray.languages import Direction
 from xlt_ray.store import artifacts, shards
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.translate import plan as translate
 from xlt_ray.translate.config import TranslateConfig, TranslateJob
 from xlt_ray.translate.plan import TranslatePlan
