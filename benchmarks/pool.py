@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from xlt_ray.embed import pipeline, plan
 from xlt_ray.embed.config import EmbedConfig, EmbedJob
+from xlt_ray.embed.unit import EncodeUnit, decode_unit
 from xlt_ray.job import cluster
 from xlt_ray.store.schema import to_ipc
 
@@ -88,10 +89,10 @@ def _encode(job: EmbedJob, first: int, every: int) -> None:
     embeddings = plan.prepare(job, job.embed, ())
     work = embeddings.work
     assert work is not None
-    encoder = pipeline.EncodeUnit(embeddings.artifact, work.model, work.config, "cpu")
+    encoder = EncodeUnit(embeddings.artifact, work.model, work.config, "cpu")
     units = list(pipeline._cut(embeddings.artifact, work).units.items())
     for name, rows in units[first::every]:
-        decoded = pipeline.decode_unit({"unit": name, "table": to_ipc(rows)}, work.corpus, work.config.split_long)
+        decoded = decode_unit({"unit": name, "table": to_ipc(rows)}, work.corpus, work.config.split_long)
         for _ in encoder(pa.table({"unit": [name], "table": pa.array([decoded["table"]], pa.large_binary())})):
             pass
 

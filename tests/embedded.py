@@ -8,6 +8,7 @@ import pyarrow as pa
 from xlt_ray.embed import pipeline
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.embed.plan import Embeddings
+from xlt_ray.embed.unit import EncodeUnit, decode_unit
 from xlt_ray.store import artifacts
 from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import INDEX, Utterance, embedding_schema, layer_column, to_ipc, utterance_table
@@ -108,12 +109,12 @@ def encode(embeddings: Embeddings, *, most_units: int | None = None) -> Artifact
         return artifact
     artifact.begin()
     cut = pipeline._cut(artifact, work)
-    encoder = pipeline.EncodeUnit(artifact, work.model, work.config, "cpu")
+    encoder = EncodeUnit(artifact, work.model, work.config, "cpu")
     done = artifact.done()
     for number, (unit, rows) in enumerate((unit, rows) for unit, rows in cut.units.items() if unit not in done):
         if number == most_units:
             raise Killed
-        decoded = pipeline.decode_unit({"unit": unit, "table": to_ipc(rows)}, work.corpus, work.config.split_long)
+        decoded = decode_unit({"unit": unit, "table": to_ipc(rows)}, work.corpus, work.config.split_long)
         counts = encoder(pa.table({"unit": [unit], "table": pa.array([decoded["table"]], pa.large_binary())}))
         assert sum(count["num_rows"][0].as_py() for count in counts) == rows.num_rows
     pipeline._commit(artifact, work, cut, 0.0)

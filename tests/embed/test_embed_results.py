@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xlt_ray.embed import results
-from xlt_ray.embed.pipeline import PART
+from xlt_ray.embed.unit import PART
 from xlt_ray.errors import TooManyRejected
 from xlt_ray.store.schema import INDEX, REJECTED
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import soundfile
 
 from xlt_ray.embed import index
-from xlt_ray.embed.pipeline import decode
+from xlt_ray.embed.unit import decode
 from xlt_ray.store.schema import INDEX, Utterance, utterance_table
 
 

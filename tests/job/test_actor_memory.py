@@ -85,7 +85,7 @@ def begun(root, stage):
 
 
 def encode(root, model):
-    from xlt_ray.embed.pipeline import DECODED, EncodeUnit
+    from xlt_ray.embed.unit import DECODED, EncodeUnit
 
     num = EMBED.rows_per_shard
     sound = np.random.default_rng(0).standard_normal(30 * 16_000).astype(np.float32).tobytes()

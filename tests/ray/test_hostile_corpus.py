@@ -14,12 +14,12 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 DIES = """
 import os, sys, ray
-from xlt_ray.embed import pipeline
+from xlt_ray.embed.unit import require_few_losses
 ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
 
 @ray.remote(max_retries=-1)
 def die(deaths):
-    pipeline.require_few_losses("en-test-00003")
+    require_few_losses("en-test-00003")
     with open(deaths, "a") as file:
         file.write("x")
     os._exit(1)
