@@ -33,7 +33,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import embedded  # noqa: E402
 
 from benchmarks._origin import origin  # noqa: E402
-from xlt_ray.embed import plan  # noqa: E402
+from xlt_ray.embed import committed  # noqa: E402
 from xlt_ray.retrieval import candidates, top, units  # noqa: E402
 from xlt_ray.retrieval.candidates import Candidates, Keys  # noqa: E402
 from xlt_ray.retrieval.seqsim import Frames, combine, seqsim  # noqa: E402
@@ -82,7 +82,7 @@ def _options() -> argparse.Namespace:
 def _side(root: str, name: str, codes: list[str], num: int) -> Stored:
     """The recordings of some languages, repeated with noise up to `num`."""
     artifact = artifacts.find(root, "embed", name)
-    index = plan.read_index(artifact)
+    index = committed.read_index(artifact)
     index = index.filter(pc.and_(pc.is_valid(index["row"]), pc.is_in(index["language"], pa.array(codes))))
     there = units.read_strip(artifact.uri, index, None)
     parts, lengths, generator = [there.frames.data], list(there.lengths), torch.Generator().manual_seed(0)

@@ -39,7 +39,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import embedded  # noqa: E402
 
-from xlt_ray.embed import plan  # noqa: E402
+from xlt_ray.embed import committed  # noqa: E402
 from xlt_ray.mine import figures, margins  # noqa: E402
 from xlt_ray.mine.config import MineConfig  # noqa: E402
 from xlt_ray.mine.margins import Pairs  # noqa: E402
@@ -86,7 +86,7 @@ def _options() -> argparse.Namespace:
 def measure(root: str, name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each pair of languages, seed, way and margin."""
     artifact = artifacts.find(root, "embed", name)
-    index = plan.read_index(artifact)
+    index = committed.read_index(artifact)
     index = index.filter(pc.is_valid(index["row"]))
     spoken = options.languages.split(",") if options.languages else sorted(pc.unique(index["language"]).to_pylist())
     recordings = {code: index.filter(pc.equal(index["language"], code)) for code in spoken}

@@ -32,7 +32,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import embedded  # noqa: E402
 
 from benchmarks._origin import origin  # noqa: E402
-from xlt_ray.embed import plan  # noqa: E402
+from xlt_ray.embed import committed  # noqa: E402
 from xlt_ray.retrieval import cost, units, work  # noqa: E402
 from xlt_ray.retrieval.bitext import COLUMNS  # noqa: E402
 from xlt_ray.retrieval.config import RetrievalConfig  # noqa: E402
@@ -75,7 +75,7 @@ def scoring_of(root: str, num: int, frames: int, dim: int, config: RetrievalConf
         return {None: generator.normal(size=(length, dim)).astype(np.float16)}
 
     embeddings = embedded.write(root, "x", rows, frames_of, rows_per_unit=256)
-    index = plan.read_index(embeddings).select(COLUMNS)
+    index = committed.read_index(embeddings).select(COLUMNS)
     recordings = {code: index.filter(pc.equal(index["language"], code)) for code in PAIR}
     extents = {
         code: units.extent(table.num_rows, config.strip_utterances, units.bytes_each(embeddings.uri, table))

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from xlt_ray.embed import pipeline
 from xlt_ray.embed.config import EmbedConfig
-from xlt_ray.embed.plan import Embeddings
+from xlt_ray.embed.embeddings import Embeddings
 from xlt_ray.embed.unit import EncodeUnit, decode_unit
 from xlt_ray.store import artifacts
 from xlt_ray.store.artifact import Artifact

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_whisper
 from trees import fleurs_row, write_fleurs_parquet
 
-from xlt_ray.embed import plan
+from xlt_ray.embed import committed, plan
 from xlt_ray.embed.config import EmbedConfig, EmbedJob
 from xlt_ray.embed.opened import open_embeddings
 from xlt_ray.errors import Damaged, TooManyRejected, UserError
@@ -256,7 +256,7 @@ def test_a_recording_that_changed_is_encoded_again_where_it_is_asked_for(prepare
     again = prepare("all", refresh=True)
     assert again.work is None
     assert again.identity == found.identity != identity
-    index = plan.read_index(again.artifact).to_pylist()
+    index = committed.read_index(again.artifact).to_pylist()
     assert {entry["utterance_id"] for entry in index if entry["generation"] == 1} == {"en-002", "fr-001"}
     assert len(index) == 12
     after = frames(again, "all")
@@ -386,7 +386,7 @@ def test_a_share_that_is_allowed_later_needs_no_encoding(prepare, corpus):
 def test_a_run_that_is_killed_and_resumed_leaves_what_a_calm_one_leaves(prepare, kills):
     calm = encode(prepare("all", name="calm"))
     names = {file.rsplit("/", 1)[1]: pq.read_table(file) for file in calm.files()}
-    index = plan.read_index(calm)
+    index = committed.read_index(calm)
     for file in (*calm.files(), calm.path("manifest.json"), calm.path("config.json"), calm.path("index.parquet")):
         os.unlink(file)
     for num in kills:
@@ -394,7 +394,7 @@ def test_a_run_that_is_killed_and_resumed_leaves_what_a_calm_one_leaves(prepare,
             encode(prepare("all", name="calm"), most_units=num)
     resumed = encode(prepare("all", name="calm"))
     assert {file.rsplit("/", 1)[1]: pq.read_table(file) for file in resumed.files()} == names
-    assert plan.read_index(resumed).equals(index)
+    assert committed.read_index(resumed).equals(index)
 
 
 def zeroed(artifact, relative):
@@ -426,12 +426,12 @@ def test_what_a_crash_damaged_is_made_again_and_nothing_else(prepare, damaged, s
     expected = rows_of(calm)
     for file in (*calm.files(), calm.path("manifest.json"), calm.path("config.json"), calm.path("index.parquet")):
         os.unlink(file)
-    committed = {}
+    earlier = {}
     if added:
         artifact = encode(prepare("dev", name="calm"))
-        committed = {file: os.stat(file).st_mtime_ns for file in artifact.files()}
+        earlier = {file: os.stat(file).st_mtime_ns for file in artifact.files()}
     artifact, done = crashed(prepare("train", "dev", name="calm"), most_units=3)
-    fresh = [unit for unit in done if artifact.path(f"data/{unit}.parquet") not in committed]
+    fresh = [unit for unit in done if artifact.path(f"data/{unit}.parquet") not in earlier]
     lost, *kept = fresh
     files = {"begun": ["begun.parquet"], "part": [f"parts/{lost}.parquet"]}
     for file in files.get(damaged, [*files["begun"], *files["part"]]):
@@ -444,9 +444,9 @@ def test_what_a_crash_damaged_is_made_again_and_nothing_else(prepare, damaged, s
     resume.drop_damaged(found.artifact)
     resumed = encode(found)
     assert rows_of(resumed) == expected
-    assert {file.stem for file in Path(resumed.path("data")).iterdir()} == plan.committed_units(resumed)
+    assert {file.stem for file in Path(resumed.path("data")).iterdir()} == committed.units(resumed)
     assert {unit: os.stat(resumed.path(f"data/{unit}.parquet")).st_mtime_ns for unit in kept} == before
-    assert {file: os.stat(file).st_mtime_ns for file in committed} == committed
+    assert {file: os.stat(file).st_mtime_ns for file in earlier} == earlier
     assert prepare("train", "dev", name="calm").work is None
     assert prepare("train", "dev", name="calm").recordings("train").num_rows == 6
     assert not resumed.damage(verify=True)
@@ -461,7 +461,7 @@ def test_a_run_that_is_killed_while_it_commits_costs_nothing(prepare, corpus, mo
     """What was committed before it can be read all the time, its rejected recordings too."""
     corpus.spoil("en-005")
     encode(prepare("test", max_rejected=0.5))
-    before = plan.read_index(prepare("test").artifact)
+    before = committed.read_index(prepare("test").artifact)
     write = storage.write_bytes
 
     def cut(uri, data):
@@ -475,7 +475,7 @@ def test_a_run_that_is_killed_while_it_commits_costs_nothing(prepare, corpus, mo
             encode(prepare("all"))
     for _ in range(2):
         found = prepare("all")
-        assert plan.read_index(found.artifact).equals(before)
+        assert committed.read_index(found.artifact).equals(before)
         assert missing(found) == [f"{code}-{k:03d}" for code in ("en", "fr") for k in range(4)]
         assert ids(found.only("all").recordings("all")) == ["en-004", "fr-004", "fr-005"]
         found.artifact.begin()  # deletes what is not as it was committed; killed again
@@ -501,7 +501,7 @@ def test_an_index_that_is_lost_leaves_no_shards_that_nobody_knows(prepare, monke
         open_embeddings(artifact.uri)
     encode(prepare("all"))
     assert prepare("all").recordings("all").num_rows == 12
-    assert {file.stem for file in Path(artifact.path("data")).iterdir()} == plan.committed_units(artifact)
+    assert {file.stem for file in Path(artifact.path("data")).iterdir()} == committed.units(artifact)
 
 
 def test_a_run_that_is_resumed_for_another_split_keeps_what_is_done(prepare):

@@ -14,7 +14,7 @@ import whole_matrix
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from xlt_ray.embed import plan
+from xlt_ray.embed import committed
 from xlt_ray.mine import work
 from xlt_ray.mine.config import MineConfig
 from xlt_ray.retrieval import units
@@ -47,7 +47,7 @@ def mining_of(root, name, frames, sentences, config, blocks):
         embedded.write(
             root, "x", rows, lambda row: {None: frames[row.language][int(row.utterance_id[2:])]}, rows_per_unit=3
         )
-    index = plan.read_index(artifacts.find(str(root), "embed", "x")).select(work.COLUMNS)
+    index = committed.read_index(artifacts.find(str(root), "embed", "x")).select(work.COLUMNS)
     recordings = {code: index.filter(pc.equal(index["language"], code)) for code in PAIR}
     uri = Artifact.at(str(root), "embed", "x").uri
     extents = {

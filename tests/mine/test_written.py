@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xlt_ray.corpora.manifest import manifest
-from xlt_ray.embed import plan
+from xlt_ray.embed import committed
 from xlt_ray.mine import written
 from xlt_ray.store.schema import INDEX, Utterance, utterance_table
 
@@ -97,6 +97,6 @@ def test_recordings_share_a_sentence_where_pairs_join_them(mined):
 
 def test_the_rows_of_an_embed_artifact_are_what_it_takes(tmp_path):
     artifact = embedded.write(tmp_path, "x", [spoken("en1", text="a"), spoken("fr1", text="b")])
-    lines = list(written.lines([("en1", "fr1", 1.0)], plan.read_index(artifact)))
+    lines = list(written.lines([("en1", "fr1", 1.0)], committed.read_index(artifact)))
     assert lines[0].split("\t") == list(written.COLUMNS)
     assert json.loads(lines[1].split("\t")[written.COLUMNS.index("translations")]) == {"fr": "b"}

@@ -11,7 +11,7 @@ import whole_matrix
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from xlt_ray.embed import plan
+from xlt_ray.embed import committed
 from xlt_ray.retrieval import candidates, top, units
 from xlt_ray.retrieval.bitext import Sides
 from xlt_ray.retrieval.candidates import CANDIDATES, Candidates
@@ -41,7 +41,7 @@ def sides_of(root, frames):
     artifact = embedded.write(
         root, "x", rows, lambda row: {None: frames[row.language][int(row.utterance_id[2:])]}, rows_per_unit=3
     )
-    index = plan.read_index(artifact)
+    index = committed.read_index(artifact)
     first, second = (index.filter(pc.equal(index["language"], code)) for code in PAIR)
     return Sides(artifact.uri, PAIR, (first, second))
 

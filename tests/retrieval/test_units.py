@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xlt_ray.embed import plan
+from xlt_ray.embed import committed
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.retrieval import units
 from xlt_ray.store.schema import Utterance
@@ -68,7 +68,7 @@ def test_only_the_rows_that_are_asked_for_are_read_and_only_their_speech(tmp_pat
     artifact = embedded.write(
         tmp_path, "x", rows, layers_of, config=EmbedConfig(layers=(1,)), num_silent=3, rows_per_unit=2
     )
-    index = plan.read_index(artifact)
+    index = committed.read_index(artifact)
     for layer, place in ((None, 0), (1, 1)):
         read = units.read_strip(artifact.uri, index.take([5, 1, 3]), layer)
         assert read.lengths == (6, 2, 4)

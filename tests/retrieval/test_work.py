@@ -15,7 +15,7 @@ import whole_matrix
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from xlt_ray.embed import plan
+from xlt_ray.embed import committed
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.retrieval import counting, matrices, rankings, relevance, results, scores, top, units, work
 from xlt_ray.retrieval.bitext import COLUMNS
@@ -52,7 +52,7 @@ def scoring_of(root, frames, sentences, config, blocks=(4, 4), rows_per_unit=2):
 
     layers = EmbedConfig(layers=(LAYER,))
     embeddings = embedded.write(root, "x", rows, layers_of, config=layers, num_silent=3, rows_per_unit=rows_per_unit)
-    index = plan.read_index(embeddings).select(COLUMNS)
+    index = committed.read_index(embeddings).select(COLUMNS)
     recordings = {code: index.filter(pc.equal(index["language"], code)) for code in PAIR}
     extents = {
         code: Extent(recordings[code].num_rows, block, units.bytes_each(embeddings.uri, recordings[code]))

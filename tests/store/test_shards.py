@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from xlt_ray.embed import plan
+from xlt_ray.embed import committed
 from xlt_ray.errors import UserError
 from xlt_ray.languages import Direction
 from xlt_ray.store import shards
@@ -52,7 +52,7 @@ def embeddings(tmp_path):
 
 
 def tasks(embeddings, directions):
-    return shards.tasks(embeddings.uri, plan.read_index(embeddings), directions)
+    return shards.tasks(embeddings.uri, committed.read_index(embeddings), directions)
 
 
 def shard(embeddings, number):
@@ -76,7 +76,7 @@ def test_every_recording_meets_every_direction_of_its_language(embeddings):
 
 def test_tasks_are_of_the_recordings_that_are_given(embeddings):
     """A split, and in an order of their own."""
-    index = plan.read_index(embeddings)
+    index = committed.read_index(embeddings)
     part = index.filter(pc.equal(index["split"], "test"))
     got = shards.tasks(embeddings.uri, part.take([1, 0]), [Direction("fr", "fr")])
     assert got["utterance_id"].to_pylist() == ["fr-3", "fr-1"]

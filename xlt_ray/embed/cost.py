@@ -9,7 +9,7 @@ from typing import Any
 from xlt_ray.corpora import audio, published
 from xlt_ray.corpora.guarded import sounds
 from xlt_ray.embed.config import EmbedConfig
-from xlt_ray.embed.plan import Embeddings
+from xlt_ray.embed.embeddings import Embeddings
 from xlt_ray.errors import UserError
 from xlt_ray.job import cost, progress
 from xlt_ray.job.cost import Cost, Speech

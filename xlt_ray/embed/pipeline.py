@@ -19,8 +19,8 @@ import ray.exceptions
 
 from xlt_ray import corpora
 from xlt_ray.corpora.guarded import DecoderEnded
-from xlt_ray.embed import cost, index, plan, results
-from xlt_ray.embed.plan import Embeddings, Work
+from xlt_ray.embed import committed, cost, index, results
+from xlt_ray.embed.embeddings import Embeddings, Work
 from xlt_ray.embed.unit import MOST_LOSSES, PART, EncodeUnit, WorkersLost, decode_unit
 from xlt_ray.errors import Damaged, Unreachable
 from xlt_ray.job import cluster, pools, progress, resume
@@ -89,7 +89,7 @@ def _encode_missing(artifact: Artifact, work: Work) -> index.Cut:
 
 def _cut(artifact: Artifact, work: Work) -> index.Cut:
     """The units of this run, those of an interrupted run among them; written down before any is encoded."""
-    taken = plan.committed_units(artifact)
+    taken = committed.units(artifact)
     _drop_halves(artifact, taken)
     begun = _begun(artifact, taken)
     for unit in index.changed(work.missing, begun) - taken:
@@ -99,7 +99,7 @@ def _cut(artifact: Artifact, work: Work) -> index.Cut:
     rows_per_shard = artifact.settings["embed"]["rows_per_shard"]
     cut = index.cut(work.missing, begun, artifact.done(), taken, rows_per_shard)
     artifact.write_table(_BEGUN, cut.rows)
-    plan.keep_committed(artifact)
+    committed.keep(artifact)
     return cut
 
 
@@ -145,7 +145,7 @@ def _commit(artifact: Artifact, work: Work, cut: index.Cut, seconds: float) -> d
         TooManyRejected: if more of all recordings are rejected with this run than the user allows.
     """
     parts = _read_parts(artifact, list(cut.units))
-    there, taken = plan.read_index(artifact), plan.committed_units(artifact)
+    there, taken = committed.read_index(artifact), committed.units(artifact)
     results.require_few_rejected(parts, there, work.config.max_rejected)
     table, rejected = results.joined(there, results.read_rejected(artifact, there), parts)
     metrics = results.summarise(table, rejected)
@@ -166,7 +166,7 @@ def _commit(artifact: Artifact, work: Work, cut: index.Cut, seconds: float) -> d
         inputs=inputs,
         seconds=seconds,
         others=["index.parquet"],
-        working=["parts", _BEGUN, plan.COMMITTED],
+        working=["parts", _BEGUN, committed.FOLDER],
     )
     if not there.num_rows:  # the index was lost, so nobody knows any more what is in the shards before
         for unit in taken - units.keys():

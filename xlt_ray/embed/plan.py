@@ -6,7 +6,6 @@ splits it needs; rows that the artifact lacks are encoded into it.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -20,105 +19,17 @@ import pyarrow.compute as pc
 
 from xlt_ray import corpora
 from xlt_ray.corpora.stamps import stamps
-from xlt_ray.embed import index, selection
+from xlt_ray.embed import committed, index, selection
 from xlt_ray.embed.config import EmbedConfig
+from xlt_ray.embed.embeddings import Embeddings, Work
 from xlt_ray.errors import Damaged, TooManyRejected, UserError
 from xlt_ray.job.settings import Job
 from xlt_ray.models import whisper
-from xlt_ray.store import artifacts, manifest, reading
+from xlt_ray.store import artifacts
 from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import INDEX, UTTERANCE, versions_of
 
 Indices = npt.NDArray[np.int64]
-
-COMMITTED = "committed"
-"""Folder with the tables that a run replaces at its end, as they were committed before."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Work:
-    """What is still to be encoded.
-
-    Attributes:
-        missing: rows of INDEX without a unit, language by language; `bytes` is null where the file is not there.
-        corpus: as `--corpus`.
-        model: as `--model`.
-        config: settings.
-    """
-
-    missing: pa.Table
-    corpus: str
-    model: str
-    config: EmbedConfig
-
-
-class Embeddings:
-    """Rows of an embed artifact that a job reads, by split.
-
-    Args:
-        artifact: finished, or planned.
-        rows: of INDEX, each row of any split once, its metadata as the corpus has it now.
-        places: the rows of each split.
-        work: what is to be encoded before `recordings` can be read; None where nothing is.
-    """
-
-    def __init__(self, artifact: Artifact, rows: pa.Table, places: dict[str, Indices], work: Work | None) -> None:
-        self.artifact, self.work = artifact, work
-        self._rows, self._places = rows, places
-        self._sha256: dict[str, str] = {}  # by split; shared with `only`, as each trial of a search asks for it
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits that were asked for."""
-        return tuple(self._places)
-
-    @property
-    def name(self) -> str:
-        """Name of the artifact."""
-        return self.artifact.name
-
-    @property
-    def all_rows(self) -> pa.Table:
-        """Every row of any split (UTTERANCE)."""
-        return self._rows
-
-    def rows(self, split: str) -> pa.Table:
-        """The corpus rows of a split (UTTERANCE), encoded, rejected or still to be encoded."""
-        return self._rows.take(pa.array(self._places[split]))
-
-    def recordings(self, split: str) -> pa.Table:
-        """The encoded rows of a split (INDEX), in the order of the corpus; needs all work to be done."""
-        wanted = self.rows(split)
-        there = read_index(self.artifact)
-        places = pc.index_in(wanted["utterance_id"], value_set=there["utterance_id"].combine_chunks())
-        found = there.take(places)
-        columns = [wanted[name] if name in UTTERANCE.names else found[name] for name in INDEX.names]
-        table = pa.table(columns, schema=INDEX)
-        return table.filter(pc.is_valid(table["row"]))
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What a result is made from: the rows of each split, the model, the encoding; not the artifact's name."""
-        made = self.artifact.identity
-        rows = {split: {"num_rows": len(at), "sha256": self._hash(split)} for split, at in self._places.items()}
-        return {"rows": rows, "model": made["model"], "encoding": made["encoding"]}
-
-    def _hash(self, split: str) -> str:
-        if split not in self._sha256:
-            self._sha256[split] = index.sha256(self.rows(split))
-        return self._sha256[split]
-
-    def only(self, *splits: str) -> Embeddings:
-        """The same, of some splits alone: what one of the runs of a job reads."""
-        places = {split: self._places[split] for split in dict.fromkeys(splits)}
-        view = Embeddings(self.artifact, self._rows, places, self.work)
-        view._sha256 = self._sha256
-        return view
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """How the artifact was made: corpus, model, encoding."""
-        return {key: self.artifact.settings[key] for key in ("corpus", "model", "embed")}
 
 
 def prepare(
@@ -277,55 +188,8 @@ def _serves(artifact: Artifact, what: dict[str, Any]) -> bool:
 
 
 def _num_shared(artifact: Artifact, rows: pa.Table) -> int:
-    there = read_index(artifact)["utterance_id"].combine_chunks()
+    there = committed.read_index(artifact)["utterance_id"].combine_chunks()
     return int(pc.sum(pc.is_in(rows["utterance_id"], there)).as_py() or 0)
-
-
-def read_index(artifact: Artifact) -> pa.Table:
-    """The rows of INDEX of an artifact that are there; none where it was never finished.
-
-    Rows of a shard that is missing or damaged are not there, so a job that needs them encodes them again; nor are the
-    rejected ones, where nobody knows their reason any more.
-    """
-    if not artifact.is_committed:
-        return INDEX.empty_table()
-    damage = artifact.damage()
-    rows = None if manifest.NAME in damage else as_committed(artifact, "index.parquet")
-    if rows is None:
-        return INDEX.empty_table()
-    lost = [path.removeprefix("data/").removesuffix(".parquet") for path in damage if path.startswith("data/")]
-    rows = rows.filter(pc.invert(pc.is_in(rows["unit"], pa.array(lost, pa.string()))))
-    is_known = not rows["row"].null_count or as_committed(artifact, "rejected.parquet") is not None
-    return rows if is_known else rows.filter(pc.is_valid(rows["row"]))
-
-
-def as_committed(artifact: Artifact, name: str) -> pa.Table | None:
-    """A table of a committed artifact as its manifest has it, or its copy; None where neither is whole.
-
-    A run that adds rows replaces index.parquet and rejected.parquet before the manifest; it may be killed between.
-    """
-    content = artifact.read_json(manifest.NAME)
-    for path in (name, f"{COMMITTED}/{name}"):
-        with contextlib.suppress(Damaged):
-            return reading.table_of(artifact.path(path), manifest.listed(content).get(name))
-    was_replaced = artifact.read_json(manifest.NAME) != content  # meanwhile, and the copy was deleted
-    return as_committed(artifact, name) if was_replaced else None
-
-
-def keep_committed(artifact: Artifact) -> None:
-    """Copy the tables that a run is going to replace; those that one has replaced already are left to their copies."""
-    for name in ("index.parquet", "rejected.parquet") if artifact.is_committed else ():
-        with contextlib.suppress(Damaged):
-            artifact.write_bytes(f"{COMMITTED}/{name}", artifact.read_bytes(name))
-
-
-def committed_units(artifact: Artifact) -> set[str]:
-    """Names of the units of an artifact that was finished, also of those that are damaged since.
-
-    Raises:
-        Damaged: if the manifest can't be read; `Artifact.begin` deletes one that is damaged.
-    """
-    return {Path(file).stem for file in artifact.files()} if artifact.is_committed else set()
 
 
 def _compare(artifact: Artifact, rows: pa.Table, config: EmbedConfig) -> tuple[pa.Table, pa.Table]:
@@ -334,7 +198,7 @@ def _compare(artifact: Artifact, rows: pa.Table, config: EmbedConfig) -> tuple[p
     A rejected recording is tried again when its file has changed, or is there now. An encoded one whose file has
     changed is named, and encoded again where the user asks for that.
     """
-    there = read_index(artifact)
+    there = committed.read_index(artifact)
     at = pc.index_in(rows["utterance_id"], value_set=there["utterance_id"].combine_chunks())
     old = there.take(at)
     known, encoded = pc.is_valid(at), pc.is_valid(old["row"])

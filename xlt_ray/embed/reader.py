@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from xlt_ray.embed.embeddings import Embeddings
 from xlt_ray.embed.pipeline import embed
-from xlt_ray.embed.plan import Embeddings
 from xlt_ray.job import cluster, pools
 from xlt_ray.job.settings import Job
 

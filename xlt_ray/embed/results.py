@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from rich.table import Table
 
 from xlt_ray.corpora import audio
-from xlt_ray.embed import plan
+from xlt_ray.embed import committed
 from xlt_ray.embed.config import EmbedJob
 from xlt_ray.errors import TooManyRejected
 from xlt_ray.job.commands import command
@@ -81,9 +81,9 @@ def joined(committed: pa.Table, rejected: pa.Table, parts: pa.Table) -> tuple[pa
 
 
 def read_rejected(artifact: Artifact, index: pa.Table) -> pa.Table:
-    """The rejected rows of an artifact that its index still has (`plan.read_index`)."""
+    """The rejected rows of an artifact that its index still has (`committed.read_index`)."""
     bad = index.filter(pc.is_null(index["row"]))["utterance_id"].combine_chunks()
-    table = plan.as_committed(artifact, "rejected.parquet") if len(bad) else None
+    table = committed.table(artifact, "rejected.parquet") if len(bad) else None
     if table is None:
         return REJECTED.empty_table()
     return table.filter(pc.is_in(table["utterance_id"], bad))

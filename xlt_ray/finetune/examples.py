@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from xlt_ray.embed.plan import Embeddings
+from xlt_ray.embed.embeddings import Embeddings
 from xlt_ray.finetune.batch import Batch, Indices, collate
 from xlt_ray.languages import Direction
 from xlt_ray.models.prompts import MAX_POSITIONS, Prompter, Scheme

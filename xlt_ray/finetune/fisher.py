@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from xlt_ray.embed.plan import Embeddings
+from xlt_ray.embed.embeddings import Embeddings
 from xlt_ray.finetune import cost
 from xlt_ray.finetune import examples as rows_of
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob

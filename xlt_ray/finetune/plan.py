@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xlt_ray.embed import plan as embed
-from xlt_ray.embed.plan import Embeddings
+from xlt_ray.embed.embeddings import Embeddings
 from xlt_ray.errors import UserError
 from xlt_ray.finetune import exported
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from xlt_ray.embed import plan as embed
-from xlt_ray.embed.plan import Embeddings
+from xlt_ray.embed.embeddings import Embeddings
 from xlt_ray.errors import UserError
 from xlt_ray.job.settings import identity
 from xlt_ray.retrieval.config import POOL_FRAMES, RetrievalConfig, RetrievalJob

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xlt_ray.embed import plan as embed
-from xlt_ray.embed.plan import Embeddings
+from xlt_ray.embed.embeddings import Embeddings
 from xlt_ray.errors import UserError
 from xlt_ray.job.settings import identity
 from xlt_ray.languages import Direction

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xlt_ray.embed import plan as embed
-from xlt_ray.embed.plan import Embeddings
+from xlt_ray.embed.embeddings import Embeddings
 from xlt_ray.finetune import plan as finetune
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.finetune.plan import FinetunePlan

@@ -1,0 +1,104 @@
+"""Embeddings as a job reads them: rows of an embed artifact by split, and what is still to be encoded for them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from xlt_ray.embed import committed, index
+from xlt_ray.embed.config import EmbedConfig
+from xlt_ray.store.artifact import Artifact
+from xlt_ray.store.schema import INDEX, UTTERANCE
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Work:
+    """What is still to be encoded.
+
+    Attributes:
+        missing: rows of INDEX without a unit, language by language; `bytes` is null where the file is not there.
+        corpus: as `--corpus`.
+        model: as `--model`.
+        config: settings.
+    """
+
+    missing: pa.Table
+    corpus: str
+    model: str
+    config: EmbedConfig
+
+
+class Embeddings:
+    """Rows of an embed artifact that a job reads, by split.
+
+    Args:
+        artifact: finished, or planned.
+        rows: of INDEX, each row of any split once, its metadata as the corpus has it now.
+        places: the rows of each split.
+        work: what is to be encoded before `recordings` can be read; None where nothing is.
+    """
+
+    def __init__(self, artifact: Artifact, rows: pa.Table, places: dict[str, Indices], work: Work | None) -> None:
+        self.artifact, self.work = artifact, work
+        self._rows, self._places = rows, places
+        self._sha256: dict[str, str] = {}  # by split; shared with `only`, as each trial of a search asks for it
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that were asked for."""
+        return tuple(self._places)
+
+    @property
+    def name(self) -> str:
+        """Name of the artifact."""
+        return self.artifact.name
+
+    @property
+    def all_rows(self) -> pa.Table:
+        """Every row of any split (UTTERANCE)."""
+        return self._rows
+
+    def rows(self, split: str) -> pa.Table:
+        """The corpus rows of a split (UTTERANCE), encoded, rejected or still to be encoded."""
+        return self._rows.take(pa.array(self._places[split]))
+
+    def recordings(self, split: str) -> pa.Table:
+        """The encoded rows of a split (INDEX), in the order of the corpus; needs all work to be done."""
+        wanted = self.rows(split)
+        there = committed.read_index(self.artifact)
+        places = pc.index_in(wanted["utterance_id"], value_set=there["utterance_id"].combine_chunks())
+        found = there.take(places)
+        columns = [wanted[name] if name in UTTERANCE.names else found[name] for name in INDEX.names]
+        table = pa.table(columns, schema=INDEX)
+        return table.filter(pc.is_valid(table["row"]))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a result is made from: the rows of each split, the model, the encoding; not the artifact's name."""
+        made = self.artifact.identity
+        rows = {split: {"num_rows": len(at), "sha256": self._hash(split)} for split, at in self._places.items()}
+        return {"rows": rows, "model": made["model"], "encoding": made["encoding"]}
+
+    def _hash(self, split: str) -> str:
+        if split not in self._sha256:
+            self._sha256[split] = index.sha256(self.rows(split))
+        return self._sha256[split]
+
+    def only(self, *splits: str) -> Embeddings:
+        """The same, of some splits alone: what one of the runs of a job reads."""
+        places = {split: self._places[split] for split in dict.fromkeys(splits)}
+        view = Embeddings(self.artifact, self._rows, places, self.work)
+        view._sha256 = self._sha256
+        return view
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How the artifact was made: corpus, model, encoding."""
+        return {key: self.artifact.settings[key] for key in ("corpus", "model", "embed")}
