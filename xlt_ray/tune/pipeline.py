@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
 import ray
 import ray.tune
 
@@ -27,11 +26,11 @@ from xlt_ray.job.settings import identity
 from xlt_ray.job.tracking import Tracker, track
 from xlt_ray.store import reading, storage
 from xlt_ray.store.artifact import Artifact
-from xlt_ray.store.schema import REJECTED, TRIAL, as_values, by_name
+from xlt_ray.store.schema import by_name
 from xlt_ray.translate import pipeline as translate
 from xlt_ray.translate import scores
 from xlt_ray.tune import plan as plans
-from xlt_ray.tune import plots, results
+from xlt_ray.tune import plots, results, watch
 from xlt_ray.tune.halving import Halving, front
 from xlt_ray.tune.plan import TunePlan
 from xlt_ray.tune.results import Figures
@@ -82,7 +81,7 @@ def _run_missing(plan: TunePlan, before: Figures) -> None:
     if done:
         print(f"tune: {len(done)} of {len(plan.trials)} trials are done, resuming")
         for row in done:
-            _log(plan, row, before)
+            watch.log(plan, row, before)
     if not missing:
         return
     halving = Halving(job.tune.grace, job.tune.reduction)
@@ -109,7 +108,7 @@ def _run_missing(plan: TunePlan, before: Figures) -> None:
                 name=_SEARCH,
                 storage_path=path,
                 storage_filesystem=filesystem,
-                callbacks=[_Watch(plan, before, scheduler, bar)],
+                callbacks=[watch.Watch(plan, before, scheduler, bar)],
                 verbose=0,
             ),
         ).fit()
@@ -127,95 +126,9 @@ def _point(plan: TunePlan, measured: Sequence[Mapping[str, float]]) -> tuple[flo
     return results.point(results.outcome(measured, plan.job.kept), plan.job.tune)
 
 
-class _Watch(ray.tune.Callback):  # type: ignore[misc]
-    """Writes the file of every finished trial."""
-
-    def __init__(self, plan: TunePlan, before: Figures, scheduler: HalvingScheduler, bar: progress.Bar) -> None:
-        self._plan, self._before, self._scheduler, self._bar = plan, before, scheduler, bar
-        self._started: dict[int, float] = {}
-        self._measured: dict[int, list[Mapping[str, float]]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """No state for the snapshots of Tune: a search resumes from its own files."""
-        return {}
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Take the time."""
-        self._started[trial.config["trial"]] = time.monotonic()
-
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """Take note of what was measured."""
-        self._measured[trial.config["trial"]] = result["measured"]
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial has finished or was stopped."""
-        number = trial.config["trial"]
-        row = self._row(number)
-        cells = {**row, "settings": as_values(row["settings"]), "bleu": as_values(row["bleu"])}
-        self._plan.artifact.write_table(f"data/{number:03d}.parquet", pa.Table.from_pylist([cells], schema=TRIAL))
-        _log(self._plan, row, self._before)
-        gained = results.against(row, self._before)
-        kept = "" if gained["kept"] is None else f", kept {100 * gained['kept']:.0f} %"
-        settings = results.words(row["settings"])
-        outcome = f"gain {gained['gain']:+.1f}{kept}"
-        print(f"tune: {row['name']} {row['status']} at step {row['num_steps']}: {settings}: {outcome}")
-        self._bar.advance(1)
-
-    def _row(self, number: int) -> dict[str, Any]:
-        kept, measured = self._plan.job.kept, self._measured[number]
-        best = results.outcome(measured, kept)
-        return {
-            "trial": number,
-            "name": plans.trial_name(self._plan.job, number),
-            "status": "stopped" if number in self._scheduler.stopped else "finished",
-            "settings": self._plan.trials[number],
-            "num_steps": int(measured[-1]["step"]),
-            "seconds": time.monotonic() - self._started[number],
-            **{name: best[name] for name in ("new_bleu", "old_bleu", "bleu")},
-            "curve": results.curve(measured, kept),
-        }
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial has failed permanently; the others continue."""
-        number = trial.config["trial"]
-        reason = _reason(trial.get_error())
-        name = plans.trial_name(self._plan.job, number)
-        row = {"utterance_id": name, "language": ",".join(self._plan.job.finetune.directions), "audio": ""}
-        table = pa.Table.from_pylist([{**row, "reason": reason}], schema=REJECTED)
-        self._plan.artifact.write_table(f"rejected/{number:03d}.parquet", table)
-        print(f"tune: {name} failed: {reason}")
-        self._bar.advance(1)
-
-
-def _reason(error: BaseException | None) -> str:
-    """The last line that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
-
-
 def _read(plan: TunePlan, number: int) -> dict[str, Any]:
     row: dict[str, Any] = reading.table_of(plan.artifact.path("data", f"{number:03d}.parquet")).to_pylist()[0]
     return {**row, "settings": by_name(row["settings"]), "bleu": by_name(row["bleu"])}
-
-
-def _log(plan: TunePlan, row: Mapping[str, Any], before: Figures) -> None:
-    """The trial as a run of its own under that of the search, with keys that every other run has too.
-
-    Its parameters are what it tries; what all trials share is with the search. So a comparison in the UI draws its
-    parallel coordinates over the searched settings without anybody choosing them.
-    """
-    what = {"trial": row["trial"], "search": plan.artifact.fingerprint}
-    tried, seconds = row["settings"], row["seconds"]
-    with track(plan.job.root, "trial", row["name"], what, tried, seconds, shows_identity=False) as tracker:
-        found = results.against(row, before)
-        totals = {"new_bleu": row["new_bleu"], "old_bleu": row["old_bleu"], "kept/gain": found["gain"]}
-        if found["kept"] is not None:
-            totals["kept/share"] = found["kept"]
-        tracker.metrics(totals | {"finetune/num_steps": row["num_steps"]})
-        tracker.table({"direction": list(row["bleu"]), "bleu": list(row["bleu"].values())}, "bleu.json")
-        for key in ("new_bleu", "old_bleu"):
-            tracker.curve(f"dev/{key}", [(measured["step"], measured[key]) for measured in row["curve"]])
-        tracker.describe(f"{row['status']} at step {row['num_steps']}: {results.words(row['settings'])}")
 
 
 def _figures(plan: TunePlan, before: Figures) -> Figures:
