@@ -84,7 +84,7 @@ def test_fleurs_covost_and_mass_have_languages_of_the_table_alone():
 
 
 def test_no_spelling_is_of_two_languages():
-    spellings = [{of.code, of.iso639_3, *of.spellings} for of in LANGUAGES.values()]
+    spellings = [{language.code, language.iso639_3, *language.spellings} for language in LANGUAGES.values()]
     assert sum(map(len, spellings)) == len(set().union(*spellings))
 
 
@@ -265,7 +265,7 @@ def test_codes_of_a_manifest_are_read_at_the_door(tmp_path, capsys):
     path = common_voice(tmp_path, {"zh-CN": "你好", "sv-SE": "hej"})
     for asked in (["zh-CN", "en"], ["zh", "en-US"]):
         rows = list(corpora.read(f"manifest:{path}", asked, None))
-        assert [(of.language, of.translations) for of in rows] == [
+        assert [(row.language, row.translations) for row in rows] == [
             ("zh", {"en": "hello"}),
             ("en", {"zh": "你好", "sv": "hej"}),
         ]
@@ -296,13 +296,15 @@ def test_fleurs_by_its_own_names_is_read(tmp_path):
 
 
 def test_distances_are_of_all_languages_without_token_and_to_one_with_a_token():
-    assert {code for code, of in LANGUAGES.items() if of.typology} == set(LANGUAGES) - set(WHISPER)
+    assert {code for code, language in LANGUAGES.items() if language.typology} == set(LANGUAGES) - set(WHISPER)
     for language in LANGUAGES.values():
-        if of := language.typology:
-            assert LANGUAGES[of.nearest].has_token
-            assert of.distance == pytest.approx((of.syntax + of.phonology + of.inventory) / 3, abs=0.0011)
-            assert 0 < of.distance < 1
-            assert 0 <= of.observed <= 289
+        if typology := language.typology:
+            assert LANGUAGES[typology.nearest].has_token
+            assert typology.distance == pytest.approx(
+                (typology.syntax + typology.phonology + typology.inventory) / 3, abs=0.0011
+            )
+            assert 0 < typology.distance < 1
+            assert 0 <= typology.observed <= 289
 
 
 def test_distances_are_those_of_lang2vec():
@@ -315,9 +317,9 @@ def test_distances_are_those_of_lang2vec():
     seen = described["data"][:, :, 0] >= 0
 
     def vectors(code):
-        of = LANGUAGES[code]
+        language = LANGUAGES[code]
         macros = {"kmr": ["kur"], "qu": ["que"]}
-        entries = [name for name in (of.iso639_3, *of.spellings) if len(name) == 3 and name in place]
+        entries = [name for name in (language.iso639_3, *language.spellings) if len(name) == 3 and name in place]
         best = max([*entries, *macros.get(code, [])], key=lambda name: seen[place[name]].sum())
         return [predicted["data"][place[best], chosen, 0] for chosen in sets], int(seen[place[best]].sum())
 
@@ -328,11 +330,11 @@ def test_distances_are_those_of_lang2vec():
         return np.mean([1 - u @ v / np.sqrt((u @ u) * (v @ v)) for u, v in pairs])
 
     for code, language in LANGUAGES.items():
-        if of := language.typology:
+        if typology := language.typology:
             found = {other: distance(code, other) for other in WHISPER}
-            assert min(found, key=found.get) == of.nearest
-            assert found[of.nearest] == pytest.approx(of.distance, abs=0.00051)
-            assert table[code][1] == of.observed
+            assert min(found, key=found.get) == typology.nearest
+            assert found[typology.nearest] == pytest.approx(typology.distance, abs=0.00051)
+            assert table[code][1] == typology.observed
 
 
 def test_directions_by_distance():

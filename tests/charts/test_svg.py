@@ -90,11 +90,13 @@ def test_marks_and_intervals_are_where_the_axes_say(points: Sequence[tuple[float
     assert all(start != end for start, end in ends)
     across, up = (0.2 * abs((high - low) / (x1 - x0)) for (x0, low), (x1, high) in ends)
     places, lines = drawn.places("mark"), drawn.lines("mark")
-    for of, line in zip(dots, lines, strict=True):
-        ((x, y),) = places[of.title]
+    for placed, line in zip(dots, lines, strict=True):
+        ((x, y),) = places[placed.title]
         assert 46 < x < 448
-        assert drawn.read((x, y)) == (pytest.approx(of.x, abs=across), pytest.approx(of.y, abs=up))
-        assert [drawn.read(at)[1] for at in line] == pytest.approx([of.interval[0], of.y, of.interval[1]], abs=up)
+        assert drawn.read((x, y)) == (pytest.approx(placed.x, abs=across), pytest.approx(placed.y, abs=up))
+        assert [drawn.read(at)[1] for at in line] == pytest.approx(
+            [placed.interval[0], placed.y, placed.interval[1]], abs=up
+        )
         assert all(12 < y < 273 for _, y in line)
 
 

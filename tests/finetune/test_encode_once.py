@@ -24,7 +24,7 @@ def sounds():
 
 def from_shards(model_dir, folder):
     """Two steps of two examples each, on all 1500 frames as a shard holds them: encoded once, in half precision."""
-    frames = [of.final for of in SpeechEncoder(model_dir, keep_margin=None).encode(sounds())]
+    frames = [encoded.final for encoded in SpeechEncoder(model_dir, keep_margin=None).encode(sounds())]
     settings = FinetuneConfig(learning_rate=1e-2, warmup=0.0, train_embeddings=True)
     steps = []
     for i in (0, 2):
@@ -41,7 +41,9 @@ def with_the_encoder(model_dir):
     model = WhisperForConditionalGeneration.from_pretrained(model_dir, dtype=torch.float32)
     model.freeze_encoder()
     extractor = WhisperFeatureExtractor.from_pretrained(model_dir)
-    optimizer = torch.optim.AdamW([of for of in model.parameters() if of.requires_grad], weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], weight_decay=0.0
+    )
     losses = []
     for step, i in enumerate((0, 2)):
         optimizer.param_groups[0]["lr"] = 1e-2 * (2 - step) / 2
@@ -54,7 +56,7 @@ def with_the_encoder(model_dir):
         loss = model(input_features=mels, decoder_input_ids=tokens, labels=labels).loss
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([of for of in model.parameters() if of.requires_grad], 1.0)
+        torch.nn.utils.clip_grad_norm_([parameter for parameter in model.parameters() if parameter.requires_grad], 1.0)
         optimizer.step()
         losses.append(loss.item())
     return losses

@@ -52,8 +52,8 @@ def test_parts_of_any_size_add_up(cuts):
     parts = [
         squared_gradients({"w": weight}, losses(inputs[i:j], labels[i:j], weight)) for i, j in itertools.pairwise(edges)
     ]
-    assert sum(of for _, of in parts) == count
-    torch.testing.assert_close(sum(of["w"] for of, _ in parts), whole["w"], rtol=1e-5, atol=1e-6)
+    assert sum(num for _, num in parts) == count
+    torch.testing.assert_close(sum(squares["w"] for squares, _ in parts), whole["w"], rtol=1e-5, atol=1e-6)
 
 
 def consolidated(strength=3.0, seed=0):
@@ -66,11 +66,13 @@ def consolidated(strength=3.0, seed=0):
 
 def test_penalty_and_gradient_are_those_of_the_formula():
     parameters, anchor, fisher, ewc = consolidated()
-    before = {name: torch.full_like(of, 0.5) for name, of in parameters.items()}
+    before = {name: torch.full_like(parameter, 0.5) for name, parameter in parameters.items()}
     for name, parameter in parameters.items():
         parameter.grad = before[name].clone()
     value = ewc.pull()
-    loss = sum(3.0 / 2 * (fisher[name] * (of - anchor[name]) ** 2).sum() for name, of in parameters.items())
+    loss = sum(
+        3.0 / 2 * (fisher[name] * (parameter - anchor[name]) ** 2).sum() for name, parameter in parameters.items()
+    )
     gradients = torch.autograd.grad(loss, list(parameters.values()))
     assert value == pytest.approx(loss.item(), rel=1e-6)
     for name, gradient in zip(parameters, gradients, strict=True):
@@ -90,7 +92,7 @@ def test_at_the_anchor_nothing_pulls(dtype):
 
 def test_the_fisher_may_be_rounded_but_not_the_anchor():
     parameters, anchor, fisher, exact = consolidated()
-    rounded = Consolidation(parameters, anchor, {name: of.bfloat16() for name, of in fisher.items()}, 3.0)
+    rounded = Consolidation(parameters, anchor, {name: squares.bfloat16() for name, squares in fisher.items()}, 3.0)
     for parameter in parameters.values():
         parameter.grad = torch.zeros_like(parameter)
     assert rounded.pull() == pytest.approx(exact.pull(), rel=2**-8)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from xlt_ray.finetune.fisher import distance
 
-values = st.lists(st.floats(0, 1e3, width=32), min_size=4, max_size=4).filter(lambda of: sum(of) > 1e-3)
+values = st.lists(st.floats(0, 1e3, width=32), min_size=4, max_size=4).filter(lambda drawn: sum(drawn) > 1e-3)
 
 
 def fisher(numbers):
@@ -15,7 +15,7 @@ def fisher(numbers):
 @given(values, values)
 def test_it_is_the_squared_distance_of_the_square_roots(one, other):
     """The definition itself, in float64, against the shorter form that is computed."""
-    a, b = (torch.tensor(of, dtype=torch.float64) for of in (one, other))
+    a, b = (torch.tensor(numbers, dtype=torch.float64) for numbers in (one, other))
     expected = 0.5 * ((a / a.sum()).sqrt() - (b / b.sum()).sqrt()).square().sum().item()
     assert distance(fisher(one), fisher(other)) == pytest.approx(expected, abs=1e-6)
 

@@ -42,7 +42,7 @@ def steps(count, micro=1, seed=0):
     for i in range(count):
         prompts, targets, frames = examples(seed=seed + i)
         cut = [slice(j, j + 4 // micro) for j in range(0, 4, 4 // micro)]
-        parts = [collate(prompts[of], targets[of], frames[of]) for of in cut]
+        parts = [collate(prompts[part], targets[part], frames[part]) for part in cut]
         made.append(Step(parts, 1.0, sum(len(target) for target in targets), 4))
     return made
 
@@ -105,10 +105,10 @@ def test_a_run_is_that_of_a_plain_loop(model_dir, tmp_path):
         optimizer.step()
         losses.append(loss.item())
     np.testing.assert_allclose([row["loss"] for row in training.log], losses, rtol=1e-5)
-    theirs = {f"model.decoder.{name}": of for name, of in plain.model.decoder.named_parameters()}
-    for name, of in own.trained.items():
+    theirs = {f"model.decoder.{name}": parameter for name, parameter in plain.model.decoder.named_parameters()}
+    for name, parameter in own.trained.items():
         # Adam divides by the root of the gradient's square: where a gradient is all but 0, its rounding shows.
-        torch.testing.assert_close(of, theirs[name], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(parameter, theirs[name], rtol=1e-3, atol=1e-4)
 
 
 def test_micro_batches_change_nothing(model_dir, tmp_path):
@@ -137,8 +137,8 @@ def test_a_resumed_run_ends_in_the_same_bits(model_dir, tmp_path, settings, stop
     again, _ = train(model_dir, tmp_path / "killed", made, checkpoint_every=1, **settings)
     assert [row["loss"] for row in again.log] == [row["loss"] for row in calm.log]
     states = [
-        load_file(sorted((tmp_path / of).iterdir(), key=lambda path: int(path.name))[-1] / "state.safetensors")
-        for of in ("calm", "killed")
+        load_file(sorted((tmp_path / run_name).iterdir(), key=lambda path: int(path.name))[-1] / "state.safetensors")
+        for run_name in ("calm", "killed")
     ]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -171,12 +171,12 @@ def test_the_rate_rises_in_a_line_and_falls_in_a_line():
 def test_what_trains_is_what_was_asked(model_dir, tmp_path, settings, trains):
     _, own = train(model_dir, tmp_path, steps(2), learning_rate=1e-2, **settings)
     fresh = dict(learner(model_dir, **settings).decoder.named_parameters())
-    moved = {name for name, of in own.decoder.named_parameters() if not torch.equal(of, fresh[name])}
+    moved = {name for name, parameter in own.decoder.named_parameters() if not torch.equal(parameter, fresh[name])}
     assert moved == {name for name in fresh if trains(name)}
     assert set(own.trained) == moved
     trained, whole = count_parameters(model_dir, FinetuneConfig(**settings))
     assert trained == sum(fresh[name].numel() for name in moved)
-    assert whole == sum(of.numel() for of in decoder.load_decoder(model_dir).parameters())
+    assert whole == sum(parameter.numel() for parameter in decoder.load_decoder(model_dir).parameters())
 
 
 def test_adapters_have_the_size_of_their_rank(model_dir):
@@ -205,12 +205,12 @@ def test_the_weights_that_come_out_do_what_the_trained_ones_did(model_dir, tmp_p
 
 def test_consolidation_holds_from_the_first_step_and_through_a_resume(model_dir, tmp_path):
     made = steps(6)
-    base = {name: of.detach().clone() for name, of in learner(model_dir).trained.items()}
+    base = {name: parameter.detach().clone() for name, parameter in learner(model_dir).trained.items()}
 
     def distance(strength, folder, stop=6):
         own = learner(model_dir, learning_rate=1e-2, checkpoint_every=1)
-        fisher = {name: torch.ones_like(of) for name, of in own.trained.items()}
-        anchor = {name: of.detach().clone() for name, of in own.trained.items()}
+        fisher = {name: torch.ones_like(parameter) for name, parameter in own.trained.items()}
+        anchor = {name: parameter.detach().clone() for name, parameter in own.trained.items()}
         context = LocalContext(tmp_path / folder)
         ewc = Consolidation(own.trained, anchor, fisher, strength)
         training = Training(own, FinetuneConfig(learning_rate=1e-2, checkpoint_every=1), 6, context, ewc)
@@ -218,7 +218,9 @@ def test_consolidation_holds_from_the_first_step_and_through_a_resume(model_dir,
             if last:
                 training.restore(last)
         training.run(made[training.step : stop])
-        moved = math.sqrt(sum(float((of - base[name]).square().sum()) for name, of in own.trained.items()))
+        moved = math.sqrt(
+            sum(float((parameter - base[name]).square().sum()) for name, parameter in own.trained.items())
+        )
         return moved, training.log
 
     free, log = distance(0.0, "free")
@@ -245,7 +247,7 @@ def test_a_restored_optimizer_counts_where_its_weights_are(model_dir, tmp_path):
     loss.backward()
     fresh.step()
     for parameter in own.trained.values():
-        mine, theirs = (of.state[parameter] for of in (training._optimizer, fresh))
+        mine, theirs = (optimizer.state[parameter] for optimizer in (training._optimizer, fresh))
         assert mine.keys() == theirs.keys()
         assert all((mine[key].device, mine[key].dtype) == (theirs[key].device, theirs[key].dtype) for key in theirs)
         assert mine["step"] == 2
@@ -264,7 +266,7 @@ def test_dev_bleu_keeps_the_best_weights_and_stops(model_dir, tmp_path):
     seen = []
 
     def evaluate():
-        seen.append({name: of.detach().clone() for name, of in own.trained.items()})
+        seen.append({name: parameter.detach().clone() for name, parameter in own.trained.items()})
         return {"en-zh": next(scores), "es-en": 100.0 - len(seen)}
 
     config = FinetuneConfig(evaluate_every=1, patience=2, learning_rate=1e-2)
@@ -273,8 +275,8 @@ def test_dev_bleu_keeps_the_best_weights_and_stops(model_dir, tmp_path):
     assert [row["dev_bleu"] for row in training.log] == [3.0, 5.0, 4.0, 4.5]
     assert [row["dev_bleu/es-en"] for row in training.log] == [99.0, 98.0, 97.0, 96.0]
     trained, _ = read_trained(tmp_path / "0")
-    assert all(torch.equal(trained[name], of) for name, of in seen[1].items())
-    assert not all(torch.equal(trained[name], of) for name, of in seen[3].items())
+    assert all(torch.equal(trained[name], parameter) for name, parameter in seen[1].items())
+    assert not all(torch.equal(trained[name], parameter) for name, parameter in seen[3].items())
 
 
 def test_gradient_checkpointing_changes_no_bit_of_the_loss(model_dir, tmp_path):

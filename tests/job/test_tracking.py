@@ -113,4 +113,7 @@ def test_weights_are_registered_as_the_next_version(tmp_path):
         assert "name" in tracker.register("", "s3://bucket/third").lower()
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     found = client.search_model_versions("name = 'en-zh'")
-    assert {int(of.version): of.source for of in found} == {1: "s3://bucket/first", 2: "s3://bucket/second"}
+    assert {int(version.version): version.source for version in found} == {
+        1: "s3://bucket/first",
+        2: "s3://bucket/second",
+    }

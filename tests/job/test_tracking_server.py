@@ -86,7 +86,7 @@ def test_a_search_on_a_server(server, monkeypatch):
     child, parent = sorted(runs, key=lambda run: "mlflow.parentRunId" not in run.data.tags)
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert (child.data.metrics["bleu/en-zh"], child.data.params["learning_rate"]) == (12.5, "0.0001")
-    assert [of.value for of in client.get_metric_history(child.info.run_id, "dev/new_bleu")] == [1.0, 2.0]
+    assert [metric.value for metric in client.get_metric_history(child.info.run_id, "dev/new_bleu")] == [1.0, 2.0]
     assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["trials.json"]
     (version,) = client.search_model_versions("name = 'en-zh'")
     assert (version.source, version.run_id) == ("s3://bucket/runs/finetune/search-000/model", parent.info.run_id)

@@ -141,7 +141,7 @@ def test_exact_mining_is_that_of_the_whole_matrix_and_of_candidates_that_hold_ev
         assert read(found, "data").equals(read(mining, "data"))
         assert read(found, "mined").equals(read(mining, "mined"))
         held = again.pop("candidate_recall")
-        assert {(of["first"], of["nearest"]) for of in held.values()} == {(1.0, 1.0)}
+        assert {(recall["first"], recall["nearest"]) for recall in held.values()} == {(1.0, 1.0)}
         assert again == {key: value for key, value in figures.items() if key != "candidate_recall"}
 
 

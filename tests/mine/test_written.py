@@ -70,11 +70,11 @@ def test_the_partner_with_the_highest_margin_is_the_translation(tmp_path):
     assert found["it1"].translations == {"fr": "text fr1"}
 
 
-names = st.tuples(st.sampled_from(["en", "fr", "it"]), st.integers(0, 6)).map(lambda of: f"{of[0]}{of[1]}")
+names = st.tuples(st.sampled_from(["en", "fr", "it"]), st.integers(0, 6)).map(lambda drawn: f"{drawn[0]}{drawn[1]}")
 pairs = st.lists(
-    st.tuples(names, names, st.floats(0, 2)).filter(lambda of: of[0][:2] < of[1][:2]),
+    st.tuples(names, names, st.floats(0, 2)).filter(lambda pair: pair[0][:2] < pair[1][:2]),
     min_size=1,
-    unique_by=lambda of: of[:2],
+    unique_by=lambda pair: pair[:2],
     max_size=12,
 )
 

@@ -160,7 +160,7 @@ def test_texts_are_those_that_transformers_writes(own, whole, num_beams):
             .tolist()
         )
         assert tokens == list(itertools.takewhile(lambda token: token != IDS["<|endoftext|>"], theirs))
-    assert len({tuple(of) for of in written}) == 3
+    assert len({tuple(tokens) for tokens in written}) == 3
 
 
 MIXED = ["fr", "zh", "sw"]
@@ -246,8 +246,8 @@ def test_a_mixture_of_two_is_a_token_of_the_mean_embedding(own, num_beams):
 
 def test_no_text_is_longer_than_asked_or_than_the_decoder(own):
     sound = frames(10)
-    assert all(len(of) <= 3 for of in generate(own, sound, [[257, 260, 358, 363]], max_tokens=3))
-    assert all(len(of) <= 444 for of in generate(own, sound, [[257, 260, 358, 363]], max_tokens=10_000))
+    assert all(len(tokens) <= 3 for tokens in generate(own, sound, [[257, 260, 358, 363]], max_tokens=3))
+    assert all(len(tokens) <= 444 for tokens in generate(own, sound, [[257, 260, 358, 363]], max_tokens=10_000))
 
 
 def test_weights_are_those_of_the_file_without_the_encoder(model_dir, own):
@@ -255,9 +255,9 @@ def test_weights_are_those_of_the_file_without_the_encoder(model_dir, own):
     weights = read_weights(model_dir)
     assert weights.keys() == {name for name in stored if name.startswith("model.decoder.")}
     loaded = dict(own.named_parameters())
-    for name, of in weights.items():
-        assert torch.equal(of, stored[name].float())
-        assert torch.equal(loaded[name], of)
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, stored[name].float())
+        assert torch.equal(loaded[name], tensor)
     assert not any("model.encoder." in name for name in loaded)
     assert own.proj_out.weight is own.model.decoder.embed_tokens.weight
 

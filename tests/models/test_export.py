@@ -97,10 +97,10 @@ def bytes_by_name(folder):
     for path in folder.glob("*.safetensors"):
         content = path.read_bytes()
         size = struct.unpack("<Q", content[:8])[0]
-        for name, of in json.loads(content[8 : 8 + size]).items():
+        for name, tensor in json.loads(content[8 : 8 + size]).items():
             if name != "__metadata__":
-                begin, end = of["data_offsets"]
-                found[name] = (of["dtype"], of["shape"], content[8 + size + begin : 8 + size + end])
+                begin, end = tensor["data_offsets"]
+                found[name] = (tensor["dtype"], tensor["shape"], content[8 + size + begin : 8 + size + end])
     return found
 
 

@@ -51,5 +51,5 @@ def test_published_models_have_their_published_number_of_weights(name, millions)
 
 
 def test_weights_of_the_decoder_are_those_of_the_model(tiny, whole):
-    matrices = sum(of.numel() for of in whole.model.decoder.parameters() if of.dim() > 1)
+    matrices = sum(parameter.numel() for parameter in whole.model.decoder.parameters() if parameter.dim() > 1)
     assert ModelSize.read(tiny).decoder_parameters == matrices

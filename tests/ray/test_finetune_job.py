@@ -99,16 +99,16 @@ def test_what_a_run_leaves(world, calm):
     # 12 sentences to learn, of which one has no zh; 12 of fr-en to keep; 4 of zh for dev BLEU.
     assert (manifest["rows_in"], manifest["rows_out"], manifest["rows_rejected"]) == (28, 27, 1)
     rejected = pq.read_table(folder / "rejected.parquet").to_pylist()
-    assert [(of["utterance_id"], of["reason"]) for of in rejected] == [("en-003", "no reference: en-zh")]
+    assert [(lost["utterance_id"], lost["reason"]) for lost in rejected] == [("en-003", "no reference: en-zh")]
     assert {entry["path"] for entry in manifest["others"]} >= {"log.json", "model/model.safetensors", "model/README.md"}
     assert not (folder / "train").exists()
     # 11 examples, 3 a step beside 1 of replay: 4 steps an epoch.
-    assert [of["step"] for of in rows] == list(range(1, 13))
-    assert sum(of["num_examples"] for of in rows) == 3 * 11 + 12
+    assert [entry["step"] for entry in rows] == list(range(1, 13))
+    assert sum(entry["num_examples"] for entry in rows) == 3 * 11 + 12
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["num_examples"] == {"dev": 4, "keep": 12, "learn": 11}
     assert metrics["loss"]["last"] < metrics["loss"]["first"]
-    assert [of["step"] for of in rows if "dev_bleu" in of] == [4, 8, 12]
+    assert [entry["step"] for entry in rows if "dev_bleu" in entry] == [4, 8, 12]
     base = load_file(root / "model" / "model.safetensors")
     encoder = [name for name in base if "encoder." in name.replace("encoder_attn", "")]
     assert len(encoder) > 20
@@ -126,23 +126,23 @@ def test_the_fisher_is_that_of_one_process(world, calm):
     root, _ = world
     fisher = load_file(root / "fisher" / "calm" / "fisher.safetensors")
     model = WhisperForConditionalGeneration.from_pretrained(root / "model", dtype=torch.float32).eval()
-    rows = pq.read_table(root / "fisher" / "calm" / "data" / "examples.parquet").to_pylist()
-    assert {of["direction"] for of in rows} == {"fr-en"}
-    assert len(rows) == 12
-    total = {name: torch.zeros_like(of) for name, of in model.model.decoder.named_parameters()}
-    for of in rows:
-        (frames,) = shards.read_frames([(of["shard"], of["row"])])
-        tokens = torch.tensor([[*of["prompt"], *of["target"][:-1]]])
+    examples = pq.read_table(root / "fisher" / "calm" / "data" / "examples.parquet").to_pylist()
+    assert {example["direction"] for example in examples} == {"fr-en"}
+    assert len(examples) == 12
+    total = {name: torch.zeros_like(parameter) for name, parameter in model.model.decoder.named_parameters()}
+    for example in examples:
+        (frames,) = shards.read_frames([(example["shard"], example["row"])])
+        tokens = torch.tensor([[*example["prompt"], *example["target"][:-1]]])
         heard = torch.from_numpy(frames).float()[None]
         logits = model(decoder_input_ids=tokens, encoder_outputs=(heard,)).logits[0, 3:]
-        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(of["target"]), reduction="sum")
+        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(example["target"]), reduction="sum")
         model.zero_grad()
         loss.backward()
         for name, parameter in model.model.decoder.named_parameters():
             total[name] += parameter.grad**2
     assert fisher.keys() == {f"model.decoder.{name}" for name in total}
-    for name, of in total.items():
-        torch.testing.assert_close(fisher[f"model.decoder.{name}"], of / 12, rtol=1e-3, atol=1e-7)
+    for name, squares in total.items():
+        torch.testing.assert_close(fisher[f"model.decoder.{name}"], squares / 12, rtol=1e-3, atol=1e-7)
 
 
 def test_two_workers_take_the_steps_of_one(world, calm, several_cpus):
@@ -150,9 +150,9 @@ def test_two_workers_take_the_steps_of_one(world, calm, several_cpus):
     more = ["--finetune.num-workers", "2", "--finetune.fisher", "calm", "--finetune.evaluate-every", "4"]
     run(flags, "two", *KEEPING, *more)
     one, two = calm[1], log(root, "two")
-    np.testing.assert_allclose([of["loss"] for of in two], [of["loss"] for of in one], rtol=1e-5)
-    np.testing.assert_allclose([of["grad_norm"] for of in two], [of["grad_norm"] for of in one], rtol=1e-4)
-    assert [of.get("dev_bleu") for of in two] == [of.get("dev_bleu") for of in one]
+    np.testing.assert_allclose([entry["loss"] for entry in two], [entry["loss"] for entry in one], rtol=1e-5)
+    np.testing.assert_allclose([entry["grad_norm"] for entry in two], [entry["grad_norm"] for entry in one], rtol=1e-4)
+    assert [entry.get("dev_bleu") for entry in two] == [entry.get("dev_bleu") for entry in one]
 
 
 def trained_steps(root, name):
@@ -189,7 +189,7 @@ def test_what_is_killed_ends_in_the_same_bits(world, calm):
     process.wait()
     time.sleep(5)  # Ray's processes end without their driver
     run(flags, "killed", *again)
-    assert [of["loss"] for of in log(root, "killed")] == [of["loss"] for of in calm[1]]
+    assert [entry["loss"] for entry in log(root, "killed")] == [entry["loss"] for entry in calm[1]]
     assert same(weights(root, "killed"), calm[2])
 
 
@@ -220,7 +220,7 @@ def test_a_lost_node_changes_no_bit(world, calm, several_cpus, monkeypatch):
         assert process.returncode == 0, output
     finally:
         cluster.shutdown()
-    assert [of["loss"] for of in log(root, "lost")] == [of["loss"] for of in calm[1]]
+    assert [entry["loss"] for entry in log(root, "lost")] == [entry["loss"] for entry in calm[1]]
     assert same(weights(root, "lost"), calm[2])
 
 

@@ -90,7 +90,7 @@ def test_what_is_mined_is_what_whole_matrices_say(tmp_path):
     assert len(shared) == 6
     naive = naive_mining.figures(taken, (sentences, said), shared)
     assert tuple(figures["against_corpus"][key] for key in ("precision", "recall", "f1")) == pytest.approx(naive)
-    assert {of["num_sampled"] for of in figures["candidate_recall"].values()} == {5}
+    assert {recall["num_sampled"] for recall in figures["candidate_recall"].values()} == {5}
 
     rows = {line.utterance_id: line for line in manifest(str(root / "mine/tones/mined.tsv"), ["en", "fr"], None)}
     assert set(rows) == {names[i] for i, _ in taken} | {others[j] for _, j in taken}

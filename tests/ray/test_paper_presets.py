@@ -96,7 +96,7 @@ def check_pairs(artifact, languages):
     """Every ordered pair, and in each a query for every sentence."""
     pairs = metrics_of(artifact)["pairs"]
     assert set(pairs) == {f"{first}-{second}" for first in languages for second in languages if first != second}
-    assert {of["num_queries"] for of in pairs.values()} == {2}
+    assert {scores["num_queries"] for scores in pairs.values()} == {2}
 
 
 def check_learnt(artifact, references):
@@ -122,7 +122,9 @@ def check_translated(artifact, checkpoint):
     assert figures["checkpoint"]["name"] == checkpoint
     rows = [row for path in artifact.glob("data/*.parquet") for row in pq.read_table(path).to_pylist()]
     found = {(row["direction"], row["sentence_id"], row["reference"]) for row in rows}
-    assert found == {(of, f"fleurs-{k}", text(of.split("-")[1], k)) for of in expected for k in SENTENCES}
+    assert found == {
+        (direction, f"fleurs-{k}", text(direction.split("-")[1], k)) for direction in expected for k in SENTENCES
+    }
 
 
 def test_twenty_pairs_of_fleurs(run):
@@ -157,6 +159,6 @@ def test_unseen_languages_by_four_prompts(run):
         # Transcription has the same prompts, and its error rate stands beside BLEU.
         expected = {f"{code}-{target}" for code in UNSEEN for target in ("en", code)} | {"en-en"}
         assert set(directions) == expected
-        assert {of["num"] for of in directions.values()} == {2}
+        assert {scores["num"] for scores in directions.values()} == {2}
         assert all("bleu" in directions[f"{code}-en"] for code in UNSEEN)
         assert all("wer" in directions[f"{code}-{code}"] for code in UNSEEN)

@@ -69,16 +69,19 @@ def test_the_matrix_is_what_the_runs_scored(studied):
     assert figures["correlations"]["r1"]["num_cells"] == 2
     assert "BLEU into zh over the untouched model" in output
     rows = pq.read_table(folder / "study" / "mine" / "data" / "cells.parquet").to_pylist()
-    assert [(of["trained"], of["heard"]) for of in rows] == [(a, b) for a in SOURCES for b in SOURCES]
+    assert [(row["trained"], row["heard"]) for row in rows] == [(a, b) for a in SOURCES for b in SOURCES]
     manifest = json.loads((folder / "study" / "mine" / "manifest.json").read_text())
     assert (manifest["rows_in"], manifest["rows_out"]) == (4, 4)
 
 
 def test_the_distance_is_that_of_the_two_fishers_over_the_weights_that_train(studied):
     folder, _, _ = studied
-    fishers = [load_file(folder / "fisher" / f"mine-{of}-zh" / "fisher.safetensors") for of in SOURCES]
-    parts = [torch.cat([of[name].flatten() for name in sorted(of) if "embed_tokens" not in name]) for of in fishers]
-    first, second = (of.double() / of.double().sum() for of in parts)
+    fishers = [load_file(folder / "fisher" / f"mine-{source}-zh" / "fisher.safetensors") for source in SOURCES]
+    parts = [
+        torch.cat([fisher[name].flatten() for name in sorted(fisher) if "embed_tokens" not in name])
+        for fisher in fishers
+    ]
+    first, second = (values.double() / values.double().sum() for values in parts)
     expected = 0.5 * (first.sqrt() - second.sqrt()).square().sum().item()
     figures = read(folder, "study", "mine")["predictors"]["fisher_distance"]
     assert figures == {"en": {"fr": pytest.approx(expected)}, "fr": {"en": pytest.approx(expected)}}
@@ -89,8 +92,10 @@ def test_its_runs_are_nested_in_mlflow(studied):
     folder, _, _ = studied
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("xlt_ray/study").experiment_id])
-    (parent,) = [of for of in runs if of.info.run_name == "mine"]
-    children = {of.info.run_name for of in runs if of.data.tags.get("mlflow.parentRunId") == parent.info.run_id}
+    (parent,) = [found for found in runs if found.info.run_name == "mine"]
+    children = {
+        found.info.run_name for found in runs if found.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+    }
     tuned = {f"{kind} mine-{source}-zh" for kind in ("fisher", "model") for source in SOURCES}
     assert children == {"translate mine-base", "retrieval mine-test", *tuned}
     for source in SOURCES:

@@ -197,10 +197,10 @@ def test_figures_are_those_of_sacrebleu(corpus, base):
     for direction, tokenize in (("fr-en", "13a"), ("en-zh", "zh"), ("fr-zh", "zh")):
         rows = read(root, "base", direction)
         texts = [line["hypothesis"] for line in rows], [[line["reference"] for line in rows]]
-        of = figures["directions"][direction]
-        assert of["bleu"] == pytest.approx(sacrebleu.corpus_bleu(*texts, tokenize=tokenize).score)
-        assert of["chrf"] == pytest.approx(sacrebleu.corpus_chrf(*texts).score)
-        assert of["num"] == len(rows)
+        scores = figures["directions"][direction]
+        assert scores["bleu"] == pytest.approx(sacrebleu.corpus_bleu(*texts, tokenize=tokenize).score)
+        assert scores["chrf"] == pytest.approx(sacrebleu.corpus_chrf(*texts).score)
+        assert scores["num"] == len(rows)
     zh = [figures["directions"][direction]["chrf"] for direction in ("en-zh", "fr-zh")]
     assert figures["means"]["zh"]["chrf"] == pytest.approx(sum(zh) / 2)
     assert figures["directions"]["fr-fr"]["wer"] > 0

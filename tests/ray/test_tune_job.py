@@ -89,13 +89,13 @@ def test_a_search_that_is_killed_goes_on_with_what_is_missing(world):
     manifest = json.loads((artifact / "manifest.json").read_text())
     assert (manifest["rows_in"], manifest["rows_out"], manifest["rows_rejected"]) == (4, 4, 0)
     figures = json.loads((artifact / "metrics.json").read_text())
-    assert [of["status"] for of in figures["trials"]] == ["finished"] * 4
+    assert [trial["status"] for trial in figures["trials"]] == ["finished"] * 4
     # 6 sentences to learn, 4 a step, 3 epochs: 5 or 6 steps, measured at 2, 4 and at the end.
-    assert [[of["step"] for of in trial["curve"]] for trial in figures["trials"]] == [[2, 4, 6]] * 4
-    assert {tuple(sorted(of["settings"].items())) for of in figures["trials"]} == {
+    assert [[point["step"] for point in trial["curve"]] for trial in figures["trials"]] == [[2, 4, 6]] * 4
+    assert {tuple(sorted(trial["settings"].items())) for trial in figures["trials"]} == {
         (("ewc_lambda", held), ("learning_rate", rate)) for held in (0.0, 100.0) for rate in (1e-3, 1e-2)
     }
-    chosen = [of for of in figures["trials"] if of["chosen"]]
+    chosen = [trial for trial in figures["trials"] if trial["chosen"]]
     assert len(chosen) == 1
     assert {path.name for path in (folder / "finetune").iterdir()} == {chosen[0]["name"]}
     tested = json.loads((folder / "translate" / chosen[0]["name"] / "metrics.json").read_text())
@@ -139,4 +139,4 @@ def test_trials_that_fall_behind_are_stopped_and_one_that_fails_is_recorded(worl
     assert "side-001 failed" in output
     manifest = json.loads((artifact / "manifest.json").read_text())
     assert (manifest["rows_in"], manifest["rows_out"], manifest["rows_rejected"]) == (4, 3, 1)
-    assert sum(of["chosen"] for of in figures["trials"]) == 1
+    assert sum(trial["chosen"] for trial in figures["trials"]) == 1

@@ -84,7 +84,7 @@ def test_transcription_is_no_direction_of_translation_and_has_its_own_mean() -> 
 
 @pytest.mark.parametrize("missing", ["-en", "-zh"])
 def test_without_both_kinds_of_direction_there_is_no_point(missing: str) -> None:
-    figures = {name: of for name, of in compared(moved(0.5, 3.0)).items() if not name.endswith(missing)}
+    figures = {name: change for name, change in compared(moved(0.5, 3.0)).items() if not name.endswith(missing)}
     run = dataclasses.replace(run_of("half", 1, 1), compared=figures)
     assert group_runs([run]) == ((), ("half",))
 
@@ -142,8 +142,8 @@ def test_seeds_are_one_point_with_its_spread() -> None:
 def test_the_same_seed_twice_is_one_seed_and_rates_are_means() -> None:
     runs = [run_of("once", 0.3, 9.0), run_of("again", 0.3, 9.0)]
     runs = [
-        dataclasses.replace(run, compared=run.compared | compared({}, {"en-en": of}))
-        for run, of in zip(runs, (0.1, 0.4), strict=True)
+        dataclasses.replace(run, compared=run.compared | compared({}, {"en-en": bleu}))
+        for run, bleu in zip(runs, (0.1, 0.4), strict=True)
     ]
     (point,) = group_of(*runs).points
     assert point.num_seeds == 1
@@ -176,8 +176,8 @@ def test_what_was_read_parts_runs_and_targets_do_not() -> None:
 
 def test_a_fisher_of_another_seed_is_the_same_but_of_other_examples_is_not() -> None:
     asked = {"ewc_lambda": 1.0, "keep": KEEP}
-    of = [{"fisher": {"examples": examples, "seed": seed}} for examples, seed in ((200, 0), (200, 1), (50, 0))]
-    keys = [recipe_of(fisher=fisher, **asked).key for fisher in of]
+    fishers = [{"fisher": {"examples": examples, "seed": seed}} for examples, seed in ((200, 0), (200, 1), (50, 0))]
+    keys = [recipe_of(fisher=fisher, **asked).key for fisher in fishers]
     assert keys[0] == keys[1] != keys[2]
     assert recipe_of(**asked).key not in keys
 
@@ -185,8 +185,10 @@ def test_a_fisher_of_another_seed_is_the_same_but_of_other_examples_is_not() -> 
 def test_runs_are_grouped_by_baseline_and_by_what_was_compared() -> None:
     run = run_of("a", 0.5, 3)
     other = dataclasses.replace(run, name="b", baseline={"name": "base", "fingerprint": "b1"})
-    fewer = dataclasses.replace(run, name="c", compared={k: of for k, of in run.compared.items() if k != "ru-zh"})
-    shorter = {key: of | {"num": 34} if key == "ru-zh" else of for key, of in run.compared.items()}
+    fewer = dataclasses.replace(
+        run, name="c", compared={k: change for k, change in run.compared.items() if k != "ru-zh"}
+    )
+    shorter = {key: change | {"num": 34} if key == "ru-zh" else change for key, change in run.compared.items()}
     shorter_run = dataclasses.replace(run, name="d", compared=shorter)
     heard = dataclasses.replace(run, name="e", compared=run.compared | compared({}, {"en-en": 0.1}), seed=5)
     groups, _ = group_runs([run, other, fewer, shorter_run, heard])
@@ -221,7 +223,10 @@ def test_runs_without_a_known_checkpoint() -> None:
     what = {"model": MODEL, "translate": identity(TranslateConfig())}
     metrics = {"prompt": "tgt_translate", "checkpoint": None}
     assert read_recipe(what, metrics, None, None).method == "not tuned"
-    lost = [read_recipe(what, metrics | {"checkpoint": {"fingerprint": of}}, None, None) for of in ("c0", "c1")]
+    lost = [
+        read_recipe(what, metrics | {"checkpoint": {"fingerprint": fingerprint}}, None, None)
+        for fingerprint in ("c0", "c1")
+    ]
     assert [recipe.method for recipe in lost] == ["unknown", "unknown"]
     assert lost[0].key != lost[1].key
 

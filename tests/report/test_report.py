@@ -645,7 +645,7 @@ def test_seeds_of_ewc_are_one_point_though_each_has_its_own_fisher(tmp_path: Pat
 
 def test_runs_without_both_kinds_of_direction_are_named(tmp_path: Path) -> None:
     baseline = write_baseline(tmp_path)
-    into_zh = {name: of for name, of in moved(0.5, 3.0).items() if name.endswith("zh")}
+    into_zh = {name: bleu for name, bleu in moved(0.5, 3.0).items() if name.endswith("zh")}
     write_translate(tmp_path, "only-zh", baseline, into_zh, None)
     page = Page(render(collect(str(tmp_path))))
     assert "for lack of BLEU both into English and into another language: only-zh." in " ".join(page.text.split())
@@ -655,7 +655,7 @@ def test_runs_without_both_kinds_of_direction_are_named(tmp_path: Path) -> None:
 def test_bleu_of_every_run_by_direction(tuned_page: Page) -> None:
     header = tuned_page.row("Run", "es→en")
     assert header[1:-1] == [name.replace("-", "→") for name in BEFORE]
-    assert tuned_page.row("base", "12.2")[1:] == [f"{of:.1f}" for of in BEFORE.values()] + ["66.7"]
+    assert tuned_page.row("base", "12.2")[1:] == [f"{bleu:.1f}" for bleu in BEFORE.values()] + ["66.7"]
     after = moved(0.43, 9.1)
     assert tuned_page.row("ewc-1e2", f"{after['es-en']:.1f}")[1:-1] == [f"{after[name]:.1f}" for name in BEFORE]
 

@@ -60,7 +60,7 @@ def test_the_matrix_has_the_trained_language_in_the_row_below_the_untouched_mode
         (row,) = [row for row in page.rows if row[0].strip() == trained and "±" in row[1]]
         cells = [cell_of(trained, heard) for heard in SOURCES]
         assert [" ".join(cell.split()) for cell in row[1:]] == [
-            f"{of['bleu']:.1f}{of['gain']:+.1f} ±0.8".replace("-", "−") for of in cells
+            f"{figures['bleu']:.1f}{figures['gain']:+.1f} ±0.8".replace("-", "−") for figures in cells
         ]
     assert 'title="trained on ru, tested on it: not available"' in source
     assert (
@@ -73,10 +73,10 @@ def test_shade_own_language_and_doubt_of_a_cell(tmp_path: Path) -> None:
     study = transfer.read_study(study_figures())
     assert study.largest == pytest.approx(8.1)
     for (trained, heard), cell in study.cells.items():
-        of = cell_of(trained, heard)
-        assert study.shade(cell) == pytest.approx(max(0, of["gain"]) / 8.1)
+        figures = cell_of(trained, heard)
+        assert study.shade(cell) == pytest.approx(max(0, figures["gain"]) / 8.1)
         assert cell.is_own == (trained == heard)
-        assert cell.is_clear == (not of["gain_ci95"][0] <= 0 <= of["gain_ci95"][1])
+        assert cell.is_clear == (not figures["gain_ci95"][0] <= 0 <= figures["gain_ci95"][1])
         assert cell.half_width == pytest.approx(0.8)
     source, _ = page_of(tmp_path)
     assert len(re.findall(r'<td class="shade[^"]* own', source)) == 5
@@ -97,7 +97,7 @@ def test_sources_are_ranked_with_their_intervals_and_own_gain(tmp_path: Path) ->
     ranking = list(reversed(study_figures()["ranking"]))
     source, page = page_of(tmp_path, ranking=ranking)
     rows = [row for row in page.rows if row[0] in SOURCES and len(row) == 6 and " to " in row[3]]
-    assert [row[0] for row in rows] == sorted(MEANS, key=lambda of: -MEANS[of])
+    assert [row[0] for row in rows] == sorted(MEANS, key=lambda name: -MEANS[name])
     assert [cell.strip() for cell in rows[0][2:]] == ["+3.10", "+2.70 to +3.50", "1.5", "+8.10"]
     study = transfer.read_study(study_figures())
     assert study.ends == pytest.approx((-0.3, 8.1))
@@ -129,12 +129,12 @@ def test_the_scatter_has_a_dot_a_cell_of_another_language(predictor: str, scale:
     assert len(dots) == len(pairs) == 19
     near = scale * 0.001
     for trained, heard in pairs:
-        of, value = cell_of(trained, heard), scale * figures["predictors"][predictor][trained][heard]
+        cell, value = cell_of(trained, heard), scale * figures["predictors"][predictor][trained][heard]
         (group,) = [dots[title] for title in dots if title.startswith(f"trained on {trained}, tested on {heard}: ")]
         (place,) = markers(group)
-        assert drawn.read(place) == (pytest.approx(value, abs=near), pytest.approx(of["gain"], abs=0.03))
+        assert drawn.read(place) == (pytest.approx(value, abs=near), pytest.approx(cell["gain"], abs=0.03))
         line = next(corners(path) for path in group.iter("path") if "transform" not in path.attrib)
-        assert [drawn.read(at)[1] for at in (line[0], line[-1])] == pytest.approx(of["gain_ci95"], abs=0.03)
+        assert [drawn.read(at)[1] for at in (line[0], line[-1])] == pytest.approx(cell["gain_ci95"], abs=0.03)
     assert [drawn.read(at)[1] for at in drawn.lines("zero")[0]] == pytest.approx([0, 0], abs=0.03)
     boxes = drawn.labels
     assert len(boxes) > 10

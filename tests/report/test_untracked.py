@@ -127,7 +127,7 @@ def test_what_belongs_to_a_pair_is_in_a_table(logged: tuple[Path, MlflowClient, 
     assert pairs == pytest.approx({pair: figures["r1"] for pair, figures in metrics["pairs"].items()})
     scores = {row["score"]: row["r1"] for row in table_of(logged, "retrieval", "scores.json")}
     assert scores == pytest.approx(
-        {"seqsim-f1": metrics["mean"]["r1"]} | {k: of["mean"]["r1"] for k, of in metrics["baselines"].items()}
+        {"seqsim-f1": metrics["mean"]["r1"]} | {k: scores["mean"]["r1"] for k, scores in metrics["baselines"].items()}
     )
     assert [row["seconds"] for row in table_of(logged, "embed", "languages.json")] == [3.5, 4.0]
     dev = table_of(logged, "finetune", "dev_bleu.json")
@@ -136,7 +136,7 @@ def test_what_belongs_to_a_pair_is_in_a_table(logged: tuple[Path, MlflowClient, 
     cells = table_of(logged, "study", "cells.json")
     figures = study_figures()["transfer"]
     assert {(row["trained"], row["heard"]): row["gain"] for row in cells if row["trained"] == "it"} == pytest.approx(
-        {("it", heard): of["gain"] for heard, of in figures["it"].items()}
+        {("it", heard): cell["gain"] for heard, cell in figures["it"].items()}
     )
 
 

@@ -89,11 +89,11 @@ def write_finetune(root: Path, name: str, config: FinetuneConfig, num_steps: int
 
 def figures_of(bleu: dict[str, float], wer: dict[str, float]) -> dict[str, Any]:
     scored = {
-        name: {"bleu": of, "bleu_ci95": [of * 0.5, of * 1.5], "chrf": 2 * of, "comet": None, "wer": None}
+        name: {"bleu": score, "bleu_ci95": [score * 0.5, score * 1.5], "chrf": 2 * score, "comet": None, "wer": None}
         | {"num": 35, "empty_rate": 0.0286}
-        for name, of in bleu.items()
+        for name, score in bleu.items()
     }
-    rates = {name: {"measure": "wer", "wer": of, "num": 35, "empty_rate": 0.0} for name, of in wer.items()}
+    rates = {name: {"measure": "wer", "wer": rate, "num": 35, "empty_rate": 0.0} for name, rate in wer.items()}
     return {
         "directions": scored | rates,
         "means": {"transcription": {"wer": sum(wer.values()) / len(wer), "num_directions": len(wer)}} if wer else {},
@@ -109,25 +109,25 @@ def figures_of(bleu: dict[str, float], wer: dict[str, float]) -> dict[str, Any]:
 def compared(after: dict[str, float], wer_after: dict[str, float] | None = None) -> dict[str, Any]:
     """`kept.directions` of metrics.json."""
     texts = {
-        name: {"measure": "bleu", "before": BEFORE[name], "after": of, "difference": of - BEFORE[name], "num": 35}
-        for name, of in after.items()
+        name: {"measure": "bleu", "before": BEFORE[name], "after": score, "difference": score - BEFORE[name], "num": 35}
+        for name, score in after.items()
     }
     rates = {
         name: {
             "measure": "wer",
             "before": WER_BEFORE[name],
-            "after": of,
-            "difference": of - WER_BEFORE[name],
+            "after": rate,
+            "difference": rate - WER_BEFORE[name],
             "num": 35,
         }
-        for name, of in (wer_after or {}).items()
+        for name, rate in (wer_after or {}).items()
     }
     return texts | rates
 
 
 def moved(kept: float, gain: float) -> dict[str, float]:
     """BLEU by direction of a run that keeps `kept` of X-en and gains `gain` BLEU elsewhere, not evenly."""
-    after = {name: of * kept if name.endswith("en") else of + gain for name, of in BEFORE.items()}
+    after = {name: bleu * kept if name.endswith("en") else bleu + gain for name, bleu in BEFORE.items()}
     after["es-en"] -= 0.5 * kept
     after["fr-en"] += 0.5 * kept
     return after
@@ -153,11 +153,11 @@ def write_translate(
 ) -> None:
     """A finished run that was compared with `baseline`; it hears everything 10 % worse than before."""
     config = TranslateConfig(checkpoint=checkpoint["name"] if checkpoint else None, alpha=alpha, targets=tuple(targets))
-    rates = {key: 1.1 * of for key, of in WER_BEFORE.items()}
+    rates = {key: 1.1 * rate for key, rate in WER_BEFORE.items()}
     metrics = figures_of(after, rates) | {"checkpoint": checkpoint, "alpha": alpha if checkpoint else None}
     metrics |= {"baseline": baseline, "kept": {"directions": compared(after, rates), "gain": None}}
-    of = checkpoint["fingerprint"] if checkpoint else None
-    what = {"model": MODEL, "checkpoint": of, "translate": identity(config)}
+    tuned = checkpoint["fingerprint"] if checkpoint else None
+    what = {"model": MODEL, "checkpoint": tuned, "translate": identity(config)}
     write_artifact(root, "translate", name, what, {"translate": dataclasses.asdict(config)}, metrics)
 
 

@@ -131,6 +131,6 @@ def test_recall_counts_the_nearest_that_are_among_the_candidates():
     """Keys 1 to 9 stand for neighbours; of the second query, which is sampled too, only one is there."""
     found = np.array([[1, 2], [3, top.NONE], [7, 8], [9, 9]])
     exact = np.array([[1, 4], [5, 3], [top.NONE, top.NONE], [9, 9]])
-    of = candidates.recall(found, exact, np.array([0, 1]))
-    assert of == {"first": 0.5, "nearest": 0.5, "num_sampled": 2}
+    recall = candidates.recall(found, exact, np.array([0, 1]))
+    assert recall == {"first": 0.5, "nearest": 0.5, "num_sampled": 2}
     assert candidates.recall(found, exact, np.array([], int)) is None

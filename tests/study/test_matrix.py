@@ -104,28 +104,28 @@ def test_the_correlation_is_spearmans_and_its_p_counts_all_ways_to_name_the_lang
     languages = "abcd"
     pairs = list(itertools.permutations(languages, 2))
     predictor, found = dict(zip(pairs, first, strict=True)), dict(zip(pairs, second, strict=True))
-    of = matrix.correlation(predictor, found | {(a, a): 99.0 for a in languages}, [found], 0)
+    figures = matrix.correlation(predictor, found | {(a, a): 99.0 for a in languages}, [found], 0)
     if len(set(first)) == 1 or len(set(second)) == 1:
-        assert of["spearman"] is None
+        assert figures["spearman"] is None
         return
     rho = spearman(first, second)
-    assert of["spearman"] == pytest.approx(rho)
-    assert of["num_cells"] == 12
+    assert figures["spearman"] == pytest.approx(rho)
+    assert figures["num_cells"] == 12
     others = []
     for names in itertools.permutations(languages):
         renamed = dict(zip(languages, names, strict=True))
         values = [predictor[renamed[a], renamed[b]] for a, b in pairs]
         others.append(abs(spearman(values, second)) >= abs(rho) - 1e-9)
-    assert of["num_permutations"] == len(others) == 24
-    assert of["p_permutation"] == pytest.approx(np.mean(others))
-    assert of["ci95"] == pytest.approx([rho, rho])
+    assert figures["num_permutations"] == len(others) == 24
+    assert figures["p_permutation"] == pytest.approx(np.mean(others))
+    assert figures["ci95"] == pytest.approx([rho, rho])
 
 
 def test_with_many_languages_permutations_are_drawn_and_no_p_is_zero():
     languages = [f"l{i}" for i in range(8)]
     pairs = list(itertools.permutations(languages, 2))
     values = {pair: float(i) for i, pair in enumerate(pairs)}
-    of = matrix.correlation(values, values, [values], 0)
-    assert of["spearman"] == pytest.approx(1.0)
-    assert of["num_permutations"] == 5040
-    assert 0 < of["p_permutation"] < 0.01
+    figures = matrix.correlation(values, values, [values], 0)
+    assert figures["spearman"] == pytest.approx(1.0)
+    assert figures["num_permutations"] == 5040
+    assert 0 < figures["p_permutation"] < 0.01

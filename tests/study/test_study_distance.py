@@ -31,9 +31,13 @@ def test_the_distance_is_over_the_weights_that_a_run_changes(tmp_path, settings)
         artifact.merge_rejected()
         artifact.commit(units={}, num_rows_in=0, inputs={}, seconds=0, others=["fisher.safetensors"])
         made.append(artifact)
-        kept = [of for name, of in values.items() if settings.get("train_embeddings") or "embed_tokens" not in name]
+        kept = [
+            squares
+            for name, squares in values.items()
+            if settings.get("train_embeddings") or "embed_tokens" not in name
+        ]
         fishers.append(torch.cat(kept).double())
-    first, second = (of / of.sum() for of in fishers)
+    first, second = (squares / squares.sum() for squares in fishers)
     expected = 0.5 * (first.sqrt() - second.sqrt()).square().sum().item()
     assert _distance(*made, str(model), FinetuneConfig(**settings)) == pytest.approx(expected, abs=1e-6)
 

@@ -56,12 +56,12 @@ def rows(tmp_path_factory):
         embeddings.write_table(f"data/{unit}.parquet", table, row_group_size=1)
     places = [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2)]
     tasks = []
-    for number, of in enumerate(recordings):
+    for number, recording in enumerate(recordings):
         unit, row = places[number]
         shard = embeddings.path("data", f"fr-{unit:05d}.parquet")
         where = {"direction": "fr-en" if number % 2 else "fr-zh", "reference": f"r{number}", "shard": shard, "row": row}
-        tasks.append({**{key: of[key] for key in shards.TASK.names if key in of}, **where})
-    frames = [np.frombuffer(of["frames"], np.float16).reshape(-1, 32) for of in recordings]
+        tasks.append({**{key: recording[key] for key in shards.TASK.names if key in recording}, **where})
+    frames = [np.frombuffer(recording["frames"], np.float16).reshape(-1, 32) for recording in recordings]
     return pa.Table.from_pylist(tasks, schema=shards.TASK), frames
 
 
@@ -114,8 +114,8 @@ def test_hypotheses_are_those_of_transformers(models, rows, num_beams, scheme, p
     written = translator(base, decoder, num_beams=num_beams, scheme=scheme).translate(table)
     assert written.schema == HYPOTHESIS
     expected = [
-        witness(base, of, prompt_of(direction, prompt), num_beams)
-        for of, direction in zip(frames, table["direction"].to_pylist(), strict=True)
+        witness(base, sound, prompt_of(direction, prompt), num_beams)
+        for sound, direction in zip(frames, table["direction"].to_pylist(), strict=True)
     ]
     assert list(zip(written["hypothesis"].to_pylist(), written["num_tokens"].to_pylist(), strict=True)) == expected
     assert len({text for text, _ in expected}) > 3  # a witness that says the same of all would see no mistake
@@ -169,20 +169,22 @@ def test_source_prompts_are_heeded_in_whispers_own_tasks(models, rows, source_pr
     table, frames = rows
     directions = table["direction"].to_pylist()
     model = WhisperForConditionalGeneration.from_pretrained(base)
-    likeliest = [max(detect(model, of, ()).items(), key=lambda item: item[1])[0] for of in frames]
+    likeliest = [max(detect(model, sound, ()).items(), key=lambda item: item[1])[0] for sound in frames]
     hidden = sorted(set(likeliest)) if hidden else []
-    probabilities = [detect(model, of, hidden) for of in frames]
+    probabilities = [detect(model, sound, hidden) for sound in frames]
     tokens = [IDS[f"<|{code}|>"] for code in hidden]
     decoder = decode.load(base, None, 1.0, "cpu")
     written = translator(base, decoder, source_prompt=source_prompt, hidden=tokens).translate(table)
     expected = [
-        expected_text(base, *of) for of in zip(frames, directions, [source_prompt] * 7, probabilities, strict=True)
+        expected_text(base, *case) for case in zip(frames, directions, [source_prompt] * 7, probabilities, strict=True)
     ]
     assert written["hypothesis"].to_pylist() == expected
     ordinary = translator(base, decoder).translate(table)["hypothesis"].to_pylist()
     differs = [direction for direction, one, other in zip(directions, expected, ordinary, strict=True) if one != other]
     assert set(differs) == {"fr-en"}
-    found = Counter(max(of, key=of.get) for of, name in zip(probabilities, directions, strict=True) if name == "fr-en")
+    found = Counter(
+        max(shares, key=shares.get) for shares, name in zip(probabilities, directions, strict=True) if name == "fr-en"
+    )
     counts = results.detected([written])
     if source_prompt == "es":
         assert counts is None
@@ -208,7 +210,9 @@ def test_a_related_language_is_named(models, rows):
     table, _ = rows
     renamed = table.set_column(0, "direction", pa.array(["ceb-en"] * table.num_rows))
     decoder = decode.load(base, None, 1.0, "cpu")
-    related, tagalog = (translator(base, decoder, source_prompt=of).translate(renamed) for of in ("related", "tl"))
+    related, tagalog = (
+        translator(base, decoder, source_prompt=prompt).translate(renamed) for prompt in ("related", "tl")
+    )
     assert related == tagalog
     with pytest.raises(UserError, match="no related language is known for 'fr'"):
         translator(base, decoder, source_prompt="related").translate(table)
@@ -226,7 +230,7 @@ def test_counts_of_detection_lie_in_the_files_with_the_texts(tmp_path, models, r
     files = [reading.table_of(artifact.path("data", f"{number}.parquet")) for number in range(2)]
     assert results.detected(files) == results.detected([whole])
     gathered = results.by_direction([*files, translator(base, asked.decoder).translate(table).slice(0, 0)])
-    assert sum(of.num_rows for of in gathered.values()) == table.num_rows
+    assert sum(part.num_rows for part in gathered.values()) == table.num_rows
 
 
 def test_what_is_not_written_is_passed_on(models, rows):
@@ -253,7 +257,7 @@ def test_a_batch_holds_recordings_of_similar_length(models, rows, monkeypatch):
     seen = []
 
     def generate(_, frames, prompts, **__):
-        seen.append([len(of) for of in frames])
+        seen.append([len(sound) for sound in frames])
         return [[] for _ in prompts]
 
     monkeypatch.setattr(decode, "generate", generate)

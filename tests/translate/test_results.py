@@ -123,7 +123,7 @@ def test_files_are_gathered_by_direction_in_their_order():
 
 def counted(**found):
     """A file of a run that detected languages, without rows."""
-    metadata = {b"detected": json.dumps({name.replace("_", "-"): of for name, of in found.items()})}
+    metadata = {b"detected": json.dumps({name.replace("_", "-"): counts for name, counts in found.items()})}
     return HYPOTHESIS.empty_table().replace_schema_metadata(metadata)
 
 
@@ -161,7 +161,7 @@ def test_comet_is_the_mean_of_the_segments_of_a_direction():
     assert num_without == 2
     figures = results.summarise(table, {})
     results.add_comet(figures, rows["direction"].to_pylist(), comet((0.5, 0.7, 0.1, 0.3)), num_without)
-    scores = {name: of.get("comet") for name, of in figures["directions"].items()}
+    scores = {name: found.get("comet") for name, found in figures["directions"].items()}
     assert scores == {"fr-en": pytest.approx(0.6), "it-en": pytest.approx(0.2), "fr-fr": None, "de-en": None}
     assert "comet" not in figures["directions"]["fr-fr"]
     assert figures["comet"] == {"model": "m", "version": "2.2.7", "reason": None, "num_without_text": 2}
@@ -220,10 +220,10 @@ def test_what_is_kept_and_gained():
 def test_only_utterances_of_both_are_compared():
     before = {"fr-en": hypotheses("fr-en", BETTER, WANTED).slice(1).take([2, 0, 1])}  # u3, u1, u2
     after = {"fr-en": hypotheses("fr-en", SAID, WANTED).slice(0, 3)}  # u0, u1, u2
-    (of,) = results.compare(after, before, {})["directions"].values()
-    assert of["num"] == 2
-    assert of["after"] == pytest.approx(bleu(SAID[1:3], WANTED[1:3]))
-    assert of["before"] == pytest.approx(bleu(BETTER[1:3], WANTED[1:3]))
+    (scores,) = results.compare(after, before, {})["directions"].values()
+    assert scores["num"] == 2
+    assert scores["after"] == pytest.approx(bleu(SAID[1:3], WANTED[1:3]))
+    assert scores["before"] == pytest.approx(bleu(BETTER[1:3], WANTED[1:3]))
 
 
 def test_nothing_in_common_is_nothing_kept():
@@ -382,7 +382,7 @@ def test_source_prompts_of_one_text_have_no_interval():
 
 def test_four_source_prompts_fit_on_a_line():
     prompts = ("auto", "related", "en", "soft")
-    table, _ = tables.closing([by_prompt(of, kea_en=(SAID, WANTED), kea_kea=(SAID, WANTED)) for of in prompts])
+    table, _ = tables.closing([by_prompt(prompt, kea_en=(SAID, WANTED), kea_kea=(SAID, WANTED)) for prompt in prompts])
     assert len(line_of(table, "kea-en")) == 1 + len(prompts) * 5
 
 

@@ -224,11 +224,11 @@ def test_a_run_for_each_source_prompt(tmp_path, model):
     asked = job(tmp_path, model, ("kea",))
     assert plan.runs(asked) == [asked]
     found = plan.runs(sweep(asked, "auto", "es"))
-    assert [(of.name, of.translate.source_prompt) for of in found] == [("run-auto", "auto"), ("run-es", "es")]
-    for of in found:
-        same = {"name": "run", "translate": dataclasses.replace(of.translate, source_prompt=None)}
-        assert dataclasses.replace(of, **same) == asked
-        assert prepared(of).artifact.name == of.name
+    assert [(run.name, run.translate.source_prompt) for run in found] == [("run-auto", "auto"), ("run-es", "es")]
+    for run in found:
+        same = {"name": "run", "translate": dataclasses.replace(run.translate, source_prompt=None)}
+        assert dataclasses.replace(run, **same) == asked
+        assert prepared(run).artifact.name == run.name
 
 
 def test_the_runs_of_a_job_read_the_same_embeddings(tmp_path, model):
@@ -245,7 +245,7 @@ def test_the_runs_of_a_job_read_the_same_embeddings(tmp_path, model):
 def test_only_runs_that_detect_hide_something(tmp_path):
     config = TranslateConfig(hide=("it",))
     asked = TranslateJob(root=str(tmp_path), source_prompts=("auto", "es", "soft"), translate=config)
-    assert [of.translate.hide for of in plan.runs(asked)] == [("it",), (), ("it",)]
+    assert [run.translate.hide for run in plan.runs(asked)] == [("it",), (), ("it",)]
 
 
 @pytest.mark.parametrize(

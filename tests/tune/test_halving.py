@@ -54,7 +54,7 @@ def test_the_best_of_all_is_never_stopped(values):
     halving = Halving(1, 3)
     best = values.index(max(values))
     for count in (1, 3, 9):
-        assert all(halving.goes_on(trial, count, (of,)) for trial, of in enumerate(values) if trial == best)
+        assert all(halving.goes_on(trial, count, (value,)) for trial, value in enumerate(values) if trial == best)
         for trial, value in enumerate(values):
             halving.goes_on(trial, count, (value,))
 
@@ -85,8 +85,8 @@ def test_what_an_earlier_run_saw_counts(reduction):
     curves = [[(5,), (9,)], [(8,), (1,)], [(7,), (3,)], [(6,), (4,)], [(2,), (2,)]]
     whole, resumed = Halving(1, reduction), Halving(1, reduction)
     for trial, curve in enumerate(curves):
-        for count, of in enumerate(curve, 1):
-            whole.goes_on(trial, count, of)
+        for count, point in enumerate(curve, 1):
+            whole.goes_on(trial, count, point)
         resumed.record(trial, curve)
     for value in range(10):
         assert whole.goes_on(10 + value, 1, (value,)) == resumed.goes_on(10 + value, 1, (value,))

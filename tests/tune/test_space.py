@@ -16,7 +16,7 @@ def test_lists_are_combined_each_once_in_an_order_of_the_seed():
     trials = draw(TuneConfig())
     expected = set(itertools.product((1e-5, 3e-5, 1e-4), (0.0, 1.0, 10.0, 100.0)))
     assert len(trials) == 12
-    assert {(of["learning_rate"], of["ewc_lambda"]) for of in trials} == expected
+    assert {(trial["learning_rate"], trial["ewc_lambda"]) for trial in trials} == expected
     assert draw(TuneConfig()) == trials
     assert draw(TuneConfig(seed=1)) != trials
     assert draw(TuneConfig(num_trials=5)) == trials[:5]
@@ -31,22 +31,22 @@ def test_a_range_is_drawn_on_its_scale():
         num_trials=2000,
     )
     trials = draw(wide)
-    rates = np.log10([of["learning_rate"] for of in trials])
+    rates = np.log10([trial["learning_rate"] for trial in trials])
     assert rates.min() >= -6
     assert rates.max() <= -2
     # Uniform on the log scale: mean of the ends, and a twelfth of the squared width.
     assert rates.mean() == pytest.approx(-4, abs=0.1)
     assert rates.var() == pytest.approx(16 / 12, rel=0.1)
-    shares = np.array([of["replay_fraction"] for of in trials])
+    shares = np.array([trial["replay_fraction"] for trial in trials])
     assert shares.mean() == pytest.approx(0.3, abs=0.01)
-    assert {of["epochs"] for of in trials} == {1.0, 2.0, 3.0, 4.0}
+    assert {trial["epochs"] for trial in trials} == {1.0, 2.0, 3.0, 4.0}
     assert len(draw(TuneConfig(learning_rate=Axis(bounds=(1e-6, 1e-2))))) == 12
 
 
 def test_lora_and_ewc_are_never_combined():
     trials = draw(TuneConfig(lora_rank=Axis(values=(0.0, 16.0)), ewc_lambda=Axis(values=(0.0, 10.0))))
     assert len(trials) == 3 * 3
-    assert not any(of["lora_rank"] and of["ewc_lambda"] for of in trials)
+    assert not any(trial["lora_rank"] and trial["ewc_lambda"] for trial in trials)
 
 
 def test_what_a_trial_trains_with():
@@ -57,7 +57,7 @@ def test_what_a_trial_trains_with():
     assert (held.ewc_lambda, held.lora_rank, held.keep, held.fisher, held.epochs) == (5.0, None, kept, "shared", 4)
     replaying = applied(base, {"replay_fraction": 0.3}, kept, "shared")
     assert (replaying.keep, replaying.fisher, replaying.checkpoint_every) == (kept, None, 7)
-    assert all(of.evaluate == kept for of in (plain, held, replaying))
+    assert all(trial.evaluate == kept for trial in (plain, held, replaying))
 
 
 def test_what_is_kept_when_nobody_says_so():

@@ -109,7 +109,7 @@ def test_the_table_and_the_sentence_name_the_chosen():
     rows = [[column._cells[i] for column in table.columns] for i in range(2)]
     assert rows[0] == [">", "s-000", "3e-05", "finished", "30", "6.0", "5.9", "5.0", "50 %", "+4.4", "61 %"]
     assert rows[1][:4] == ["", "s-001", "1", "failed"]
-    assert np.unique([len(of) for of in rows]).tolist() == [11]
+    assert np.unique([len(row) for row in rows]).tolist() == [11]
 
 
 def test_a_space_is_described_in_json():

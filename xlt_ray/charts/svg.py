@@ -78,7 +78,9 @@ def _attributes(given: Mapping[str, str], paths: Mapping[str, str]) -> dict[str,
         del found["transform"]
     if _HREF in given:
         found = {"d": paths[given[_HREF][1:]], "transform": f"translate({given['x']} {given['y']})"}
-    short = {name: re.sub(r"-?\d+\.\d+", lambda of: f"{round(float(of[0]), 1) + 0.0:g}", found[name]) for name in found}
+    short = {
+        name: re.sub(r"-?\d+\.\d+", lambda match: f"{round(float(match[0]), 1) + 0.0:g}", found[name]) for name in found
+    }
     short |= {"d": re.sub(r"\s*([A-Za-z])\s*", r"\1", short["d"]).strip()} if "d" in short else {}
     parts = [part for part in given.get("style", "").split("; ") if not part.startswith("font-family")]
     style = re.sub(r"#\w{6}", lambda colour: _VARIABLES.get(colour[0], colour[0]), "; ".join(parts))
