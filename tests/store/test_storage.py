@@ -76,7 +76,7 @@ def test_a_hub_out_of_reach_is_one_line(monkeypatch):
             raise TimeoutError("no answer\nfor a minute")
 
     monkeypatch.setattr(storage, "locate", lambda uri: (Unreachable(), "datasets/x"))
-    with pytest.raises(UserError, match=r"hf://datasets/x can't be read \(TimeoutError\); is the Hub") as error:
+    with pytest.raises(UserError, match=r"hf://datasets/x can't be read \(TimeoutError\); check that the Hub") as error:
         list(storage.list_files("hf://datasets/x"))
     assert "\n" not in str(error.value)
     with pytest.raises(TimeoutError):

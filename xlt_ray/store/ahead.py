@@ -11,7 +11,7 @@ _END = object()
 
 
 def ahead(items: Iterable[_Item]) -> Iterator[_Item]:
-    """The same items; one is made ahead at most. An error in making one is raised where it would be taken."""
+    """The same items; at most one is made ahead. An error in making an item is raised when that item is taken."""
     iterator = iter(items)
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         following = thread.submit(next, iterator, _END)

@@ -46,7 +46,7 @@ class Artifact(StoredArtifact):
     """Which manifest was there when it was planned."""
 
     def planned(self, asked: dict[str, Any]) -> Artifact:
-        """The same, to be made or gone on with, as it stands now.
+        """The same artifact, to be made or resumed; which manifest is there now is noted.
 
         Args:
             asked: content of config.json.
@@ -57,7 +57,7 @@ class Artifact(StoredArtifact):
         return dataclasses.replace(self, asked=asked, seen=mark)
 
     def begin(self) -> None:
-        """Become the only writer, clear away what is damaged, and write config.json if it is not there.
+        """Become the only writer, delete damaged files, and write config.json if it is not there.
 
         From here on the name is taken. `commit` lets others write again, and so does the end of the process.
 
@@ -99,7 +99,7 @@ class Artifact(StoredArtifact):
 
         Raises:
             UserError: with the fields that differ.
-            Damaged: if nobody can tell what is there.
+            Damaged: if config.json is damaged, and the manifest does not show the same identity.
         """
         if drift := differences(self._identity_there(identity), identity):
             raise UserError(
@@ -165,7 +165,7 @@ class Artifact(StoredArtifact):
         storage.copy_file(source, self.path(relative))
 
     def remove(self, folder: str) -> None:
-        """Delete a folder of intermediate files, if it is there; of "", all of the artifact."""
+        """Delete a folder of intermediate files, if it is there; "" stands for the whole artifact."""
         if not folder:
             lease.give_back(self.uri)
         storage.remove_folder(self.path(folder))
@@ -180,7 +180,7 @@ class Artifact(StoredArtifact):
         self.remove_file(manifest.NAME)
 
     def merge_rejected(self, rejected: Iterable[pa.Table] = ()) -> int:
-        """Gather `rejected` and the units' own lists (`rejected/*.parquet`) in `rejected.parquet`; how many rows."""
+        """Gather `rejected` and the lists of units (`rejected/*.parquet`) in `rejected.parquet`; the number of rows."""
         own = map(reading.table_of, self.unit_files("rejected"))
         table = pa.concat_tables([REJECTED.empty_table(), *rejected, *own])
         self.write_table("rejected.parquet", table.sort_by("utterance_id"))
@@ -196,15 +196,15 @@ class Artifact(StoredArtifact):
         others: Iterable[str] = (),
         working: Iterable[str] = (),
     ) -> None:
-        """Account for every row and write the manifest: from here on the artifact exists, and others may write it.
+        """Account for every row and write the manifest. From then on the artifact exists, and others may write it.
 
         Args:
-            units: all the units of the work, done or not, each with its rows; None: as many as its file has.
+            units: number of rows of every unit of the work, done or not; None: as many as its file has.
             num_rows_in: rows that went in.
             inputs: identities of what was read (fingerprints, hashes).
             seconds: wall time of this run.
-            others: files that belong to the result and hold no rows, such as weights, by their path inside; figures and
-                what every artifact has need not be named.
+            others: files of the result that hold no rows, such as weights, by their path inside; plots and files that
+                every artifact has need not be named.
             working: files and folders that only the work needed; they are deleted.
 
         Raises:

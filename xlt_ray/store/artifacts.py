@@ -1,4 +1,4 @@
-"""The artifacts under a root: to plan one, and to find those that are there."""
+"""The artifacts under a root: plans a new one, finds those that are there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xlt_ray.store.schema import versions_of
 
 
 def plan(root: str, stage: str, name: str, identity: Mapping[str, Any], settings: Mapping[str, Any]) -> Artifact:
-    """An artifact that is to be made, or to be gone on with; nothing is written before `Artifact.begin`.
+    """An artifact that is to be made or resumed. Nothing is written before `Artifact.begin`.
 
     Args:
         root: directory or URI that holds all artifacts.
@@ -26,7 +26,7 @@ def plan(root: str, stage: str, name: str, identity: Mapping[str, Any], settings
 
     Raises:
         UserError: if the name is taken by another identity (with the fields that differ), or the root can't be written.
-        Damaged: if nobody can tell what is there.
+        Damaged: if config.json is damaged, and the manifest does not show the same identity.
     """
     artifact = Artifact.at(root, stage, name)
     asked = json.loads(json.dumps({"identity": {"schema": versions_of(stage), **identity}, "settings": settings}))
@@ -48,7 +48,7 @@ def _require_writable(root: str) -> None:
 
 
 def require_free() -> None:
-    """Refuse to start where another job of this machine already makes what this process has planned to make.
+    """Refuse to start if another job on this machine is making an artifact that this process has planned.
 
     Raises:
         UserError: naming that job.
@@ -58,7 +58,7 @@ def require_free() -> None:
 
 
 def all_of(root: str, stage: str) -> list[Artifact]:
-    """Every artifact of a stage, finished or not, by name; the folders alone are listed, not what is in them."""
+    """All artifacts of a stage, finished or not, sorted by name. Only their folders are listed, not their files."""
     names = storage.list_folders(storage.join(storage.absolute(root), stage))
     return [Artifact.at(root, stage, name) for name in names]
 

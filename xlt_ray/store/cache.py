@@ -1,4 +1,4 @@
-"""The user's cache: what is fetched or made once on a machine, and can be had again."""
+"""The user's cache: files that are fetched or made once on a machine, and can be fetched or made again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def home() -> Path:
 
 
 def folder(kind: str) -> Path:
-    """The directory of one kind of files in the user's cache, made where it is not there.
+    """The directory of one kind of files in the user's cache; it is made if it is not there.
 
     Raises:
         UserError: if it can't be written; the message names the variable that puts the cache elsewhere.
@@ -32,14 +32,15 @@ def folder(kind: str) -> Path:
             return place
     except OSError as error:
         raise UserError(
-            f"the cache {place} can't be written ({error.strerror}); set XDG_CACHE_HOME to a directory that can"
+            f"the cache {place} can't be written ({error.strerror}); set XDG_CACHE_HOME to a writable directory"
         ) from error
 
 
 def made_once(kind: str, key: str, write: Callable[[Path], None]) -> Path:
-    """The directory of `key` in the user's cache, which `write` fills: there as a whole or not at all.
+    """The directory of `key` in the user's cache, filled by `write`. It appears whole or not at all.
 
-    One process writes, the others wait for it. What a killed run left is replaced, what a failed one left is removed.
+    One process writes, the others wait for it. Files that a killed run left are replaced, those of a failed one are
+    removed.
 
     Raises:
         UserError: if the cache can't be written.
@@ -52,7 +53,7 @@ def made_once(kind: str, key: str, write: Callable[[Path], None]) -> Path:
 
 
 def whole_or_nothing(target: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a directory beside `target` that becomes `target` when it is done."""
+    """Let `write` fill a directory beside `target`, which is renamed to `target` when that is done."""
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -65,5 +66,5 @@ def whole_or_nothing(target: Path, write: Callable[[Path], None]) -> None:
 
 
 def stamp(paths: list[Path]) -> list[tuple[str, int, int]]:
-    """What tells that files have changed, without reading them: path, size and time of each."""
+    """Path, size and time of each file, which show whether files have changed without reading them."""
     return [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]

@@ -1,4 +1,4 @@
-"""The identity of an artifact, which decides what comes out: its hash, and in what two of them differ."""
+"""The identity of an artifact, which decides what comes out: its hash, and the differences of two identities."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""One writer an artifact: who works on it says so in a file beside it, and renews that file while he lives.
+"""One writer per artifact: the job that writes it keeps a file there, and renews that file while the job lives.
 
     {artifact}/writer/{token}.json    host, process, since when; rewritten every few seconds
 
-The same on disks and in object stores, which have no locks: a writer first puts down his own file and then looks for
-others. Of two that come together at least one sees the other, because what was written is seen by whoever looks after
-that. Who sees somebody that is only asking takes his file back and asks again a little later; who sees somebody that
-works is told who it is. A file that is no longer renewed is that of a writer who died, and is removed.
+This works the same on disks and in object stores, which have no locks. A writer first writes its own file and then
+looks for others. Of two writers that start together at least one sees the other, because each looks after it has
+written. A writer that sees another one asking removes its own file and asks again a little later. A writer that sees
+another one working is refused with the name of that one. A file that is no longer renewed belongs to a dead writer, and
+is removed.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Taken(UserError):  # noqa: N818 - as the state is called
 
 @dataclasses.dataclass(slots=True)
 class _Claim:
-    """A file of a writer: where it is, what it says, and when the store says it was written."""
+    """A file of a writer: its place, its content, and when it was written by the clock of the store."""
 
     uri: str
     content: dict[str, Any]
@@ -63,10 +64,10 @@ def held() -> list[str]:
 
 
 def take(artifact: str) -> None:
-    """Become the writer of an artifact; nothing happens where this process is it already.
+    """Become the writer of an artifact; does nothing if this process already is.
 
-    Where another one has left its file and can't be asked whether it lives, this waits until it is seen alive, or for
-    `STALE_S` seconds.
+    If the file of another writer is there and it is not known whether that one lives, this waits until the file is
+    renewed, for at most `STALE_S` seconds.
 
     Args:
         artifact: its path or URI.
@@ -94,10 +95,10 @@ def take(artifact: str) -> None:
 
 
 def _is_first(artifact: str, claim: _Claim) -> bool:
-    """Whether nobody else asks; the files of the dead are removed.
+    """Whether no other writer asks; files of dead writers are removed.
 
     Raises:
-        Taken: if somebody works.
+        Taken: if another writer works.
     """
     others = _others(claim)
     for other in others:
@@ -112,7 +113,7 @@ def _is_first(artifact: str, claim: _Claim) -> bool:
 
 
 def require_free(artifact: str) -> None:
-    """Refuse an artifact that another process of this machine writes; for a look ahead, as `take` decides.
+    """Refuse an artifact that another process of this machine writes. An early check; only `take` decides.
 
     Raises:
         Taken: naming the writer that works: host, process and since when.
@@ -134,16 +135,16 @@ def give_back(artifact: str) -> None:
 
 
 def give_all_back() -> None:
-    """Let others write whatever this process wrote; for its end."""
+    """Let others write all artifacts of this process; called at its end."""
     for artifact in held():
         give_back(artifact)
 
 
 def require(artifact: str) -> None:
-    """Refuse to go on where this process has taken an artifact and lost it: it slept, and another one took over.
+    """Refuse to continue if another writer has taken over the artifact, because this process was suspended too long.
 
     Raises:
-        RuntimeError: saying so.
+        RuntimeError: if one has.
     """
     with _lock:
         claim = _held.get(artifact)
@@ -200,7 +201,7 @@ def _is_alive(other: _Claim) -> bool:
 
 
 def _is_renewed(other: _Claim, own: _Claim) -> bool:
-    """Whether a writer shows that he lives; who is no process of this machine is watched for that."""
+    """Whether a writer renews its file; a process of another machine is watched for that."""
     if other.content.get("kernel") == own.content["kernel"]:
         return True
     deadline = time.monotonic() + STALE_S
@@ -233,7 +234,7 @@ def _claims(artifact: str) -> list[_Claim]:
 
 
 def _read(uri: str) -> _Claim | None:
-    """A claim; None where it is gone. What is no JSON is a claim of nobody."""
+    """A claim; None if it is gone. A file that is no JSON is a claim without content."""
     filesystem, path = storage.locate(uri)
     try:
         info = filesystem.get_file_info(path)

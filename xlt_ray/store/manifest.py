@@ -27,7 +27,7 @@ def read(artifact: str) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("checksum", _checksum(content)) != _checksum(content):
         raise reading.damaged(uri, "is not what was written: its checksum differs")
     if not all(map(_is_entry, [*_several(content.get("files")), *_several(content.get("others", []))])):
-        raise reading.damaged(uri, "names a file that is none of the artifact, or without its size")
+        raise reading.damaged(uri, "names a file outside the artifact, or a file without its size")
     return content
 
 
@@ -44,7 +44,7 @@ def _is_entry(entry: Any) -> bool:
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest with the checksum of all the rest of it."""
+    """The manifest with a checksum of its content."""
     return {**content, "checksum": _checksum(content)}
 
 
@@ -59,7 +59,7 @@ def listed(content: Mapping[str, Any]) -> dict[str, sums.Sum]:
 
 
 def names(others: Iterable[str], sizes: Mapping[str, int]) -> list[str]:
-    """Files of a result that hold no rows: those that a stage names, figures, and what every stage writes."""
+    """Files of a result that hold no rows: those that a stage names, plots, and those that every stage writes."""
     plots = [path for path in sizes if path.startswith("plots/")]
     return sorted({*others, *plots, *(name for name in _ALWAYS if name in sizes)})
 
@@ -73,7 +73,7 @@ def entries(
         artifact: its path or URI.
         files: rows of each file, by path inside; None: as many as it has.
         sizes: bytes of the files that are there.
-        known: sums of files that need not be read for that.
+        known: checksums that are known; files without one are read.
 
     Raises:
         RuntimeError: if a file is missing, or not what was written.
@@ -94,7 +94,7 @@ def entries(
 
 
 def damage(artifact: str, content: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with the files of an artifact, by path: by one listing, and the content of the small ones.
+    """What is wrong with the files of an artifact, by path. Sizes come from one listing; only small files are read.
 
     Files of rows are checked when they are read: page by page, or as a whole.
     """

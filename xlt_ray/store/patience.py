@@ -1,4 +1,4 @@
-"""Object stores that fail for a while: they are asked again, and the user is told what the job waits for."""
+"""Object stores that fail for a while: requests are repeated, and the user is told what the job waits for."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _in_thread = _Thread()
 
 @contextlib.contextmanager
 def at_once() -> Iterator[None]:
-    """Inside, this thread asks once, for work that comes again by itself and holds others up meanwhile."""
+    """Inside, this thread asks only once: for work that is repeated anyway, and that others wait for."""
     _in_thread.has_patience = False
     try:
         yield
@@ -44,7 +44,7 @@ def at_once() -> Iterator[None]:
 
 
 def patient(ask: Callable[P, R]) -> Callable[P, R]:
-    """Let a function that asks an object store do so again, for `LONGEST_S` seconds, where the store is at fault."""
+    """Repeat a function that asks an object store while the store is at fault, for at most `LONGEST_S` seconds."""
 
     @functools.wraps(ask)
     def asks_again(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -21,7 +21,7 @@ _VERSIONS_OF = ("xlt_ray", "ray", "torch", "transformers", "pyarrow", "numpy", "
 
 
 def provenance() -> dict[str, Any]:
-    """What made it: command, git revision, package versions, hardware."""
+    """Command, git revision, package versions and hardware of this process."""
     return {
         "command": command(),
         "git": _git(),

@@ -1,4 +1,4 @@
-"""Reads files of artifacts; one that is missing, cut or changed is named, with the command that makes it again."""
+"""Reads files of artifacts. Errors name the missing, cut or changed file, and the command that makes it again."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bytes_of(uri: str, expected: sums.Sum | None) -> bytes:
 
     Args:
         uri: of the file.
-        expected: its sum, where it is known.
+        expected: its checksum, if known.
 
     Raises:
         Damaged: if it is missing, or not what was written.
@@ -51,7 +51,7 @@ def table_of(uri: str, expected: sums.Sum | None = None, **options: Any) -> pa.T
 
     Args:
         uri: of the file.
-        expected: its sum, where it is known: then all of the file is read and checked. Else each page is.
+        expected: its checksum, if known: then the whole file is read and checked, else each page that is read.
         options: of pyarrow's `read_table`.
 
     Raises:
@@ -79,7 +79,7 @@ def num_rows(uri: str) -> int:
 
 @contextlib.contextmanager
 def reading(uri: str) -> Iterator[None]:
-    """While a file of an artifact is read: say which one, where it is missing or damaged.
+    """While a file of an artifact is read: turn its errors into `Damaged`.
 
     Raises:
         Damaged: naming the file, and the command that makes it again.
@@ -97,7 +97,7 @@ def reading(uri: str) -> Iterator[None]:
 
 
 def damaged(uri: str, problem: str) -> Damaged:
-    """What to say of a file, wherever it lies in its artifact."""
+    """The error for a file of an artifact, at any depth in it."""
     return Damaged(f"{uri} {problem}; {_again(uri)}")
 
 

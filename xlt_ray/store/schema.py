@@ -89,7 +89,7 @@ UTTERANCE = pa.schema(
         pa.field("split", pa.string()),
     ]
 )
-"""One row a recording: the index of a corpus. No sound in it. No table has a column of Arrow's type map, because the
+"""One row per recording: the index of a corpus. No sound in it. No table has a column of Arrow's type map, because the
 `datasets` library can't read it."""
 
 INDEX = pa.schema(
@@ -105,7 +105,7 @@ INDEX = pa.schema(
         pa.field("generation", pa.int32(), nullable=False),
     ]
 )
-"""One row a recording of an embed artifact: the corpus row, the shard (`unit`) and the row in it where its frames are
+"""One row per recording of an embed artifact: the corpus row, the shard (`unit`) and the row in it where its frames are
 (null for a rejected recording), its lengths, the size and date of its file when it was read, and how often it was
 encoded again (`generation`)."""
 
@@ -142,7 +142,7 @@ def by_name(values: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def embedding_schema(layers: Iterable[int] = ()) -> pa.Schema:
-    """One row a recording, with its frames: a shard of the embed stage.
+    """One row per recording, with its frames: a shard of the embed stage.
 
     `frames` are the encoder's output as fp16, row-major (num_frames, dim), in one binary value: 10 to 100 times faster
     to write and read than a nested list, and readable without Ray. `num_valid` frames hold the speech, the rest is
@@ -166,8 +166,8 @@ BEST = pa.schema(
         pa.field("scores", pa.list_(pa.float32()), nullable=False),
     ]
 )
-"""One row a query of either direction of two languages: the best score of a hit, for each protocol and score. A file of
-one run that is not finished."""
+"""One row per query of either direction of two languages: the best score of a hit, for each protocol and score. A file
+of one run that is not finished."""
 
 COUNTED = pa.schema(
     [
@@ -177,13 +177,13 @@ COUNTED = pa.schema(
         pa.field("top", pa.list_(pa.int64()), nullable=False),
     ]
 )
-"""One row a query of either direction of a block of the score matrix: how many wrong candidates reach the best hit, for
-each protocol and score, and keys of the best candidates, for each protocol and mode. A file of one run that is not
+"""One row per query of either direction of a block of the score matrix: how many wrong candidates reach the best hit,
+for each protocol and score, and keys of the best candidates, for each protocol and mode. A file of one run that is not
 finished."""
 
 
 def ranking_schema(protocols: Iterable[str], modes: Iterable[str], scores: Iterable[str]) -> pa.Schema:
-    """One row a query: how its translation was ranked, by every protocol, in every mode.
+    """One row per query: how its translation was ranked, by every protocol, in every mode.
 
     A protocol is null where another recording was drawn to ask for the sentence. `ranks` are of the best hit, by score;
     `hit_scores` are its scores, by mode; `top` holds the best candidates, by mode. A candidate is a row of the other
@@ -211,8 +211,8 @@ NEAREST = pa.schema(
         pa.field("top", pa.list_(pa.int64()), nullable=False),
     ]
 )
-"""One row a query of either direction of a block of the score matrix: keys of the nearest of the other language, among
-its candidates or among all. A file of one run that is not finished."""
+"""One row per query of either direction of a block of the score matrix: keys of the nearest of the other language,
+among its candidates or among all. A file of one run that is not finished."""
 
 PAIR = pa.schema(
     [
@@ -236,7 +236,7 @@ TILE = pa.schema(
         pa.field("values", pa.large_binary(), nullable=False),
     ]
 )
-"""One row a score: a part of its matrix as fp32, row-major (num_rows, num_columns)."""
+"""One row per score: a part of its matrix as fp32, row-major (num_rows, num_columns)."""
 
 EXAMPLE = pa.schema(
     [
@@ -250,7 +250,7 @@ EXAMPLE = pa.schema(
         pa.field("target", pa.list_(pa.int32()), nullable=False),
     ]
 )
-"""One row an example of training: a recording and what the decoder should write. `role` is learn, keep or dev."""
+"""One row per example of training: a recording and what the decoder should write. `role` is learn, keep or dev."""
 
 _NUMBERS = pa.list_(pa.struct({"name": pa.string(), "value": pa.float64()}))
 

@@ -1,4 +1,4 @@
-"""Reads embedding shards: the only way by which frames reach training and translation; and frames as they hold them.
+"""Reads embedding shards, which is the only way by which frames reach training and translation; packs frames for them.
 
 A shard holds one recording a row group, so a recording is read without the others of its file.
 """
@@ -41,7 +41,7 @@ _ROWS_READ = 16  # at a time: where only the speech is kept, the silence behind 
 
 
 def require_references(rows: pa.Table, directions: Iterable[Direction], split: str) -> None:
-    """Refuse directions that nothing is known of, before anybody waits for work.
+    """Refuse directions without a recording or a reference, before any work.
 
     Args:
         rows: with the columns of UTTERANCE, all of the split.
@@ -49,7 +49,7 @@ def require_references(rows: pa.Table, directions: Iterable[Direction], split: s
         split: its name, for the message.
 
     Raises:
-        UserError: if a direction has no recording, or no text in its target language for any.
+        UserError: if a direction has no recording, or none with a text in its target language.
     """
     by_language: dict[str, pa.Table] = {}
     for direction in directions:
@@ -157,7 +157,7 @@ def _references(recordings: pa.Table, language: str) -> list[str | None]:
 def as_bytes(recordings: Sequence[npt.NDArray[np.float16]]) -> pa.LargeBinaryArray:
     """The frames of each recording as a shard holds them, in one copy.
 
-    The copy is made without the interpreter's lock, which whoever feeds a GPU in another thread needs meanwhile.
+    The copy is made without the interpreter's lock, because another thread may be feeding a GPU.
     """
     data = np.concatenate([np.empty(0, np.float16), *(frames.reshape(-1) for frames in recordings)])
     ends = np.cumsum([0, *(frames.nbytes for frames in recordings)], dtype=np.int64)

@@ -46,7 +46,7 @@ def local(text: str) -> Path:
     """The absolute path that a text names; `~` is expanded.
 
     Raises:
-        UserError: it can name none, on any disk.
+        UserError: if it can't be a path on any disk.
     """
     try:
         path = Path(text).expanduser().absolute()
@@ -68,7 +68,7 @@ def join(base: str, *parts: str) -> str:
 
 
 def is_at_fault(error: BaseException) -> bool:
-    """Whether a disk or a store failed: then a file may be as it was, whatever went wrong while it was read."""
+    """Whether a disk or a store failed. Then the file may be intact, although it could not be read."""
     if isinstance(error, OSError):
         return bool(error.errno or any(word in str(error) for word in _STORE_ERRORS))
     return isinstance(error, Unreachable | Unwritable)
@@ -130,7 +130,7 @@ def list_files(uri: str, *, recursive: bool = False) -> list[str]:
             raise
         # The Hub's client fails in the ways of whatever it is built on.
         raise UserError(
-            f"{uri} can't be read ({type(error).__name__}); is the Hub in reach? Else give a copy of your own"
+            f"{uri} can't be read ({type(error).__name__}); check that the Hub is reachable, or give a copy of your own"
         ) from error
     return sorted(prefix + info.path for info in found if info.type == pafs.FileType.File)
 
@@ -154,7 +154,7 @@ def sizes(uri: str) -> dict[str, int]:
 
 @patient
 def write_bytes(uri: str, data: bytes | memoryview) -> None:
-    """Write a file that takes its name only after its last byte: by a rename on disks, one upload in object stores.
+    """Write a file that appears whole or not at all: by a rename on disks, by one upload in object stores.
 
     Raises:
         Unwritable: if no space is left.
@@ -186,9 +186,9 @@ def remove_folder(uri: str) -> None:
 
 
 def remove_half_written(folder: str) -> None:
-    """Delete what writers that were killed left half-written in a folder; no reader ever saw it.
+    """Delete files that killed writers left half-written in a folder; no reader ever saw them.
 
-    Only files of ten minutes ago: a younger one may belong to a writer that lives.
+    Only files older than ten minutes, because a younger one may belong to a writer that lives.
     """
     for uri in list_files(folder):
         filesystem, path = locate(uri)

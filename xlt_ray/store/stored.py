@@ -101,7 +101,7 @@ class StoredArtifact:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What this artifact was started with, as far as it decides what comes out."""
+        """The settings and hashes of this artifact that decide what comes out."""
         return self._recorded("identity", self.asked or self.read_json(manifest.CONFIG))
 
     @property

@@ -67,14 +67,14 @@ def noted(artifact: str) -> dict[str, Sum]:
 
 
 def differing(artifact: str, expected: Mapping[str, Sum]) -> dict[str, str]:
-    """What is wrong with files, by their path, as their bytes say; only those with a problem. Reads all of them."""
+    """What is wrong with files, by their path, found by reading all of them; only those with a problem."""
     with ThreadPoolExecutor(_THREADS // 4) as threads:
         problems = threads.map(lambda item: _difference(storage.join(artifact, item[0]), item[1]), expected.items())
         return {path: problem for path, problem in zip(expected, problems, strict=True) if problem}
 
 
 def wrong_sizes(expected: Mapping[str, Sum], sizes: Mapping[str, int]) -> dict[str, str]:
-    """What is wrong with files, by their path, as a listing says; only those with a problem."""
+    """What is wrong with files, by their path, found by the sizes of a listing; only those with a problem."""
     return {path: problem for path, found in expected.items() if (problem := _wrong_size(found, sizes.get(path)))}
 
 

@@ -24,7 +24,7 @@ def note(uri: str, device: str) -> None:
     """Write down that this machine computes for the artifact at `uri`; a second time costs nothing.
 
     Args:
-        uri: of the artifact, that is being worked on.
+        uri: of the artifact that is being made.
         device: `cpu` or `cuda`: GPUs that a worker has not booked are not noted.
     """
     described = hardware()
@@ -36,14 +36,14 @@ def note(uri: str, device: str) -> None:
 
 
 def carry(uri: str, workers: list[dict[str, Any]]) -> None:
-    """Note what an earlier commit of the artifact says, before its manifest goes."""
+    """Keep the record of an earlier commit of the artifact, before its manifest is deleted."""
     storage.write_bytes(storage.join(uri, FOLDER, _EARLIER), json.dumps(workers).encode())
 
 
 def noted(uri: str) -> list[dict[str, Any]]:
-    """Who computed, in this run and in earlier ones: hardware, and `nodes`: on how many machines; most first.
+    """Hardware that computed, in this run and in earlier ones, with `nodes`, the number of such machines; most first.
 
-    Machines of an earlier commit may be those of now: of equal ones the larger number counts.
+    Machines of an earlier commit may be the same as now, so of equal hardware the larger number counts.
     """
     counts: Counter[str] = Counter()
     earlier: list[dict[str, Any]] = []
