@@ -20,7 +20,7 @@ _FORM = "a head that runs, as HOST:6379"
 
 
 def is_given() -> bool:
-    """Whether the job joins a cluster: not where RAY_ADDRESS is unset, empty or `local`."""
+    """Whether the job joins a cluster: whether RAY_ADDRESS is set, and is neither empty nor `local`."""
     return os.environ.get(_NAME, "") not in ("", "local")
 
 
@@ -34,7 +34,7 @@ def require_answer(found: str | None = None) -> None:
     """Refuse a RAY_ADDRESS where nothing answers, within 15 s.
 
     Args:
-        found: what `auto` stands for, which Ray has to look up; without it `auto` is not asked.
+        found: the address that `auto` stands for, which Ray looks up; None: `auto` is not checked.
 
     Raises:
         NoResources: naming the address, what it means, and how to unset it.
@@ -57,7 +57,7 @@ def require_answer(found: str | None = None) -> None:
 
 
 def no_answer(error: Exception) -> NoResources:
-    """What to say where something answers at RAY_ADDRESS, and Ray can't join it."""
+    """The error for a RAY_ADDRESS where something answers that Ray can't join."""
     given = os.environ.get(_NAME, "")
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     what = "lets Ray look for a cluster on this machine" if given == "auto" else "names a Ray cluster to join"

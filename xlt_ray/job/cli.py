@@ -27,7 +27,7 @@ _NO_SPACE = os.strerror(errno.ENOSPC)
 def run(
     main: Callable[[JobT], None], presets: Presets, argv: Sequence[str] | None = None, about: Help | None = None
 ) -> None:
-    """Read the command line into the settings that `main` takes, and run it; a signal ends it as `stopping` says.
+    """Read the settings of `main` from the command line, and run it. Signals end it as `stopping` describes.
 
     A job that can't be done ends with one line on stderr and a code: 2 for a mistake of the user, 3 where too many
     recordings are rejected, 4 if the cluster can't provide the resources, 1 for everything else; then the line names
@@ -118,7 +118,7 @@ def _write_traceback(error: Exception) -> str | None:
 def lasting(root: str, working_directory: str) -> str:
     """The root as a path or URI that does not depend on the working directory, which a submitted job loses at its end.
 
-    A relative root is one of the working directory, but of the user's home in a submitted job.
+    A relative root is below the working directory; in a submitted job, below the user's home.
     """
     is_relative = not storage.is_remote(root) and not os.path.isabs(os.path.expanduser(root))
     if is_relative and "/runtime_resources/working_dir_files/" in working_directory:

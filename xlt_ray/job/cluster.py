@@ -33,8 +33,8 @@ def cluster(with_state_api: bool = False) -> Iterator[None]:
     """Ray for the length of a job: the cluster of RAY_ADDRESS (set by `ray job submit`), else this machine.
 
     Args:
-        with_state_api: whether a Ray of this machine starts its dashboard, on loopback, and a cluster must have one:
-            what a search needs.
+        with_state_api: whether the job needs a dashboard, as a search does: a Ray on this machine then starts one, on
+            loopback, and a cluster must have one.
 
     Raises:
         UserError: if another job makes what this one has planned to make, or the cluster has no dashboard.
@@ -156,7 +156,7 @@ def _require_state_api() -> None:
 
 
 def require_shared(path: str, advice: str = "give a --root that all nodes share, such as s3://...") -> None:
-    """Refuse a local place that some node does not see: its workers would write to disks that nobody reads.
+    """Refuse a local path that some node does not see, because its workers would write to a disk that nobody reads.
 
     Args:
         path: a file that the driver sees, such as one that it has written under the root.

@@ -41,7 +41,7 @@ def log_command(root: str) -> str:
 
 
 def program(name: str) -> list[str]:
-    """A program of this environment, as the user would type it: its name where that is the one that runs."""
+    """A program of this environment, as the user would type it: its name, if the shell finds this one by it."""
     found, own = shutil.which(name), Path(sys.executable).with_name(name)
     if found and _same_prefix(found):
         return [name]

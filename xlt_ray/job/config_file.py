@@ -1,6 +1,6 @@
 """`--config FILE`: the settings of an earlier run, or of a YAML file of one's own, as the words of a command line.
 
-As words they go the way of every other flag, so they are read and checked in the same manner.
+So they are read and checked in the same way as every other flag.
 """
 
 from __future__ import annotations

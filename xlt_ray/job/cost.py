@@ -20,7 +20,7 @@ PROCESS_BYTES = 560_000_000
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rate:
-    """Operations a second, of one GPU and of one core of a CPU."""
+    """Operations per second of one GPU and of one core of a CPU."""
 
     gpu: float
     cpu: float
@@ -77,7 +77,7 @@ class Speech:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cost:
-    """What work takes; costs can be added, and `sum(costs, Cost())` is that of all.
+    """What work takes. Costs can be added: `sum(costs, Cost())` is their total.
 
     Attributes:
         num_rows: recordings or texts that are worked on, every time counted.
@@ -114,7 +114,7 @@ def estimate(kind: str, flops: float, num_rows: int, seconds: float, num_bytes: 
 
 
 def as_table(name: str, found: Mapping[str, Cost], source: str) -> Table:
-    """Costs stage by stage, and in all.
+    """Costs by stage, and their total.
 
     Args:
         name: of the run.

@@ -1,4 +1,4 @@
-"""What a job needs of the environment that it is started in, whatever stage it runs.
+"""What a job of any stage needs of its environment.
 
 A proxy must not stand between the processes of one machine, and where a library can't write to the home directory the
 message names the variable that moves its files.
@@ -20,7 +20,7 @@ _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def prepare(job: object) -> None:
-    """Make the process, and the workers that it starts, fit for a job; called before any work.
+    """Prepare this process, and the workers that it starts, for a job; called before any work.
 
     Raises:
         NoResources: if the job would join a cluster that is not there.
@@ -40,7 +40,7 @@ def keep_direct(hosts: list[str]) -> None:
 
 
 def advice(error: BaseException) -> str | None:
-    """What to set, where an error comes from a directory below the home that can't be written; None for others."""
+    """Which variable to set if an error comes from a directory below home that can't be written; None for others."""
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.errno in _NOT_WRITABLE and isinstance(cause.filename, str):
             variable = _variable_of(Path(cause.filename))

@@ -35,7 +35,7 @@ def off(name: str) -> str:
 
 
 def nearest(name: str, valid: Collection[str]) -> str | None:
-    """The flag that a misspelt one stands for: one of that name in a group, else one that is written nearly so."""
+    """The flag that a misspelt one stands for: one of that name in a group, else the one with the closest spelling."""
     last = name.removeprefix("--").rpartition(".")[2]
     if found := [other for other in valid if other.removeprefix("--").rpartition(".")[2] == last]:
         return found[0]
@@ -47,7 +47,7 @@ def values(hint: Any, mark: str = "") -> str:
 
     Args:
         hint: of a setting.
-        mark: what stands around a word that is typed as it is, such as a backtick.
+        mark: put around a word that is typed as it is, such as a backtick.
     """
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:

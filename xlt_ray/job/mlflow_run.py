@@ -27,10 +27,11 @@ _METRICS_LIMIT = 1000  # numbers in one request
 class MlflowTracker:
     """Writes to one run, through a client of its own: MLflow's global state would leak into the environment.
 
-    What can't be written is lost to the run and not to the artifact: the first failure is told, and `problem` keeps it.
+    What can't be written is missing in the run, not in the artifact. The first failure is printed, and kept in
+    `problem`.
 
     Attributes:
-        problem: why something is lost.
+        problem: why something is missing.
         model: the run of the model that this run is a part of.
     """
 
@@ -63,7 +64,7 @@ class MlflowTracker:
         self._try(self._client.update_run, "RUNNING")
 
     def end(self, status: str) -> None:
-        """Close the run, and that of the model; one that lost something is no whole record, so it counts as failed."""
+        """Close the run, and that of the model. A run that lost something is incomplete, so it counts as failed."""
         problem = self.problem or (self.model.problem if self.model else None)
         time_ms = int(1000 * (time.time() - self._ended_ago))
         # A place that is gone is asked once more, and not for long.
@@ -77,7 +78,7 @@ class MlflowTracker:
         self._try(self._client.set_tag, _NOTE, redacted(markdown))
 
     def metrics(self, values: Mapping[str, float]) -> None:
-        """Log all numbers in one request, as of when the work ended: of two values the UI shows the later one."""
+        """Log all numbers in one request, timed at the end of the work: of two values the UI shows the later one."""
         from mlflow.entities import Metric
 
         then = int(1000 * (time.time() - self._ended_ago))
@@ -119,7 +120,7 @@ class MlflowTracker:
             self.model.checkpoint(uri)
 
     def register(self, model: str, uri: str) -> str | None:
-        """Make the model where it is missing, and a version that points to `uri` and to this run."""
+        """Create the model if it is missing, and a version of it that points to `uri` and to this run."""
         if self._is_gone:
             return self.problem
         try:

@@ -22,7 +22,7 @@ class Model:
 
     @property
     def key(self) -> str:
-        """What tells it from others."""
+        """What distinguishes it from other models."""
         return f"{self.artifact.fingerprint}{self._suffix}"
 
     @property
@@ -36,7 +36,7 @@ class Model:
 
     @property
     def words(self) -> dict[str, Any]:
-        """Beside its identity, what it was made of."""
+        """What it was made from, besides its identity."""
         settings = self.artifact.settings
         named: dict[str, Any] = {name: settings[name] for name in ("corpus", "model") if name in settings}
         return {**named, "alpha": self.alpha}

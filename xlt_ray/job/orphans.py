@@ -39,14 +39,14 @@ def watch(session: str) -> subprocess.Popen[bytes]:
 
 
 def release(watcher: subprocess.Popen[bytes]) -> None:
-    """Take the mark away, and let the watcher end what is left of the session."""
+    """Remove the mark, and let the watcher end what is left of the session."""
     os.environ.pop(_VARIABLE, None)
     assert watcher.stdin is not None, "it was made with a pipe"
     watcher.stdin.close()
 
 
 def end(session: str, spare_children_of: int | None = None) -> int:
-    """Kill the processes of a session; how many there were.
+    """Kill the processes of a session. Returns their number.
 
     Args:
         session: value of their variable.

@@ -44,7 +44,7 @@ class Help:
 
 
 def parse(job_type: type[JobT], argv: list[str], presets: Presets, about: Help | None = None) -> JobT:
-    """Settings from a preset, a file and flags, of which later ones win.
+    """Settings from a preset, a file and flags; the later of these override the earlier.
 
     Args:
         job_type: the dataclass of a job.

@@ -1,4 +1,4 @@
-"""What the actors and workers of a stage take of a cluster, and how many there may be."""
+"""The resources that the actors and workers of a stage take, and how many of them there may be."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Pool:
 
     @property
     def device(self) -> str:
-        """Where an actor computes: by what it booked, because Ray shows the GPUs of a node to whoever runs there."""
+        """Where an actor computes, by what it booked, because Ray shows the GPUs of a node to every process there."""
         return "cuda" if self.num_gpus else "cpu"
 
     @property
@@ -110,14 +110,14 @@ def stream(
 
 
 def memory(needed: int) -> int:
-    """Bytes to ask for; 0 on a cluster whose nodes do not tell how much they have, where asking would wait forever."""
+    """Bytes to ask for; 0 on a cluster whose nodes do not report their memory, where a request would wait forever."""
     return needed if room.tells_memory() else 0
 
 
 def pool(stage: str, num_gpus: float | None, max_actors: int | None, num_units: int, needed: Needed = _unknown) -> Pool:
-    """One actor a GPU, or one a CPU where there is none; on a cluster more of them as nodes come. Says what it chose.
+    """One actor per GPU, or one per CPU if there is no GPU; on a cluster more as nodes come. Prints the choice.
 
-    Returns when there is room for an actor and what feeds it; until then a line every 30 s says what is waited for.
+    Returns when there is room for an actor and for what feeds it. Until then a line every 30 s says what is missing.
 
     Args:
         stage: what the actors do, for the line that is printed.
@@ -163,7 +163,7 @@ def _bundle(asked: Pool | Workers) -> room.Bundle:
 
 
 def require(job: Any) -> None:
-    """Refuse GPUs and workers that a job asks for and that can never be had, of all its stages, before any work.
+    """Refuse GPUs and workers, of any stage of a job, that the cluster can never provide; called before any work.
 
     Raises:
         NoResources: naming the flag.
@@ -197,11 +197,11 @@ class Workers:
 
 
 def workers(stage: str, count: int | None, num_gpus: int | None, needed: Needed = _unknown) -> Workers:
-    """One training process a GPU, or one where there is none. Says what it chose, and returns when there is room.
+    """One training process per GPU, or one if there is no GPU. Prints the choice, and returns when there is room.
 
     Args:
         stage: what the workers do, for the line that is printed.
-        count: how many; None: one a GPU that the cluster has now, else one.
+        count: how many; None: one per GPU that the cluster has now, else one.
         num_gpus: GPUs a worker takes; None: 1 if the cluster has a GPU now, else 0.
         needed: memory that a worker takes, as far as that is known.
 
@@ -222,6 +222,6 @@ def workers(stage: str, count: int | None, num_gpus: int | None, needed: Needed 
 
 
 def most_groups(workers: Workers) -> float:
-    """How many groups of such workers the cluster can hold once it has grown; 1 at least, infinity is no bound."""
+    """How many groups of such workers the cluster can hold once grown: at least 1; infinity if nothing bounds it."""
     held = room.most(_bundle(workers)) / workers.count
     return max(1, held if math.isinf(held) else int(held))

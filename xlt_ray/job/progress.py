@@ -21,7 +21,7 @@ console = Console(highlight=False)
 
 
 class Bar:
-    """Progress of a stage: a bar on a terminal, lines in a log every ten seconds. Rates: of the last minute."""
+    """Progress of a stage: a bar on a terminal, lines in a log every ten seconds. Rates are of the last minute."""
 
     _LINE_EVERY_S = 10.0
     _RATE_OF_S = 60.0

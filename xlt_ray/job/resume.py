@@ -1,4 +1,4 @@
-"""What a crash left is read before it is relied on: a disk may have kept the name of a file and lost its bytes."""
+"""Reads files that a crash left before they are used: a disk may have kept a file's name and lost its bytes."""
 
 from __future__ import annotations
 

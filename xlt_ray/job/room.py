@@ -1,6 +1,6 @@
-"""Room on the cluster: what can never be had is refused, and what may come is waited for, with a line every 30 s.
+"""Room on the cluster: impossible requests are refused, possible ones are waited for, with a line every 30 s.
 
-Left alone, Ray waits for either without a word.
+Ray itself waits for both without a message.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class NodeType:
 
 
 def require(what: str, bundles: Sequence[Bundle], advice: str) -> None:
-    """Refuse what neither the nodes that are there nor those that can come will ever hold.
+    """Refuse what fits neither the nodes that are there nor those that can come.
 
     Nothing is refused on a cluster that does not tell which nodes can come.
 
@@ -62,9 +62,9 @@ def require(what: str, bundles: Sequence[Bundle], advice: str) -> None:
 
 
 def most(bundle: Bundle) -> float:
-    """How many equal bundles all nodes can hold at a time, those that can come among them; infinity is no bound.
+    """How many equal bundles all nodes, also those that can come, hold at a time; infinity if nothing bounds it.
 
-    Where it is not known what can come, the nodes that are there are all that counts.
+    If it is not known what can come, only the nodes that are there count.
     """
     types = list(_node_types()) or [NodeType(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
     held = [(min(node.resources.get(kind, 0) // need for kind, need in bundle.items() if need), node) for node in types]
@@ -72,7 +72,7 @@ def most(bundle: Bundle) -> float:
 
 
 def tells_memory() -> bool:
-    """Whether every node that can come tells how much memory it has; of those that are there, where that is unknown."""
+    """Whether every node that can come reports its memory; if unknown what can come, every node that is there."""
     types = list(_node_types()) or [NodeType(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
     return all(found.resources.get("memory") for found in types if found.most)
 

@@ -102,7 +102,7 @@ def experiment(client: MlflowClient, stage: str, root: str) -> str:
 
 
 def experiment_name(stage: str) -> str:
-    """The experiment of a stage; MLFLOW_EXPERIMENT_NAME stands for `xlt_ray` before it."""
+    """The experiment of a stage; MLFLOW_EXPERIMENT_NAME replaces the `xlt_ray` before it."""
     prefix = os.environ.get("MLFLOW_EXPERIMENT_NAME", "").rstrip("/") or "xlt_ray"
     return f"{prefix}/{stage}"
 
@@ -112,7 +112,7 @@ def find(client: MlflowClient, stages: Iterable[str], tags: Mapping[str, str]) -
 
     Args:
         client: of the place.
-        stages: whose experiments are searched, those aside that somebody has deleted.
+        stages: whose experiments are searched, except deleted ones.
         tags: the first is searched for, so it has no quotation marks; the others are compared.
     """
     there = [client.get_experiment_by_name(experiment_name(stage)) for stage in stages]
@@ -124,7 +124,7 @@ def find(client: MlflowClient, stages: Iterable[str], tags: Mapping[str, str]) -
 
 
 def lose(root: str, why: str) -> None:
-    """Say that runs of a root are not tracked, how they can be, and remember it for the end of the job."""
+    """Print that runs of a root are not tracked and how to log them later; remembered for the end of the job."""
     problem = _lost[storage.absolute(root)] = redacted(why)
     print(f"runs: not tracked: {problem}; the job continues; to log it later: {log_command(root)}", flush=True)
 

@@ -22,7 +22,7 @@ _USER_INFO = re.compile(
 
 
 def redacted(text: str) -> str:
-    """A text without what stands before the @ of a URI, and without the secrets of the environment."""
+    """The text without the user and password of a URI (before its @), and without the secrets of the environment."""
     for secret in sorted(_known(), key=len, reverse=True):
         text = text.replace(secret, "***")
     return _USER_INFO.sub(r"\1***@", text)

@@ -31,7 +31,7 @@ Codes = Annotated[
 
 
 def at_least(name: str, value: float | None, least: float) -> None:
-    """Refuse a value of the flag `name` below `least`; None is no value."""
+    """Refuse a value of the flag `name` below `least`; None is allowed."""
     if value is not None and value < least:
         raise UserError(f"{name} is {value}; give {least} or more")
 
@@ -42,7 +42,7 @@ def flag(name: str) -> str:
 
 
 def read_directions(config: Any, name: str, flag: str) -> None:
-    """Put the directions of a field in our codes; refuse what is no direction, and directions named twice."""
+    """Put the directions of a field in our codes; refuse words that are no direction, and directions named twice."""
     asked = getattr(config, name)
     read = languages.directions(asked)
     if len(set(read)) < len(read):

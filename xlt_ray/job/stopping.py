@@ -33,7 +33,7 @@ _session: list[str] = []
 
 @contextlib.contextmanager
 def armed() -> Iterator[None]:
-    """End this process by the rules of this module when a signal comes; only in a main thread."""
+    """While inside, a signal ends this process as this module describes; only in a main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -62,7 +62,7 @@ def armed() -> Iterator[None]:
 def rearm() -> None:
     """Put our handlers back where a library has replaced them: that of Ray's core writes a stack to standard error.
 
-    A signal that is ignored stays ignored, as `nohup` wants it.
+    A signal that is ignored stays ignored, as `nohup` needs.
     """
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
@@ -145,7 +145,7 @@ def _line(number: signal.Signals) -> str:
 
 
 def _mute() -> None:
-    """What the main thread, or native code, says from now on is noise."""
+    """Silence the main thread and native code: what they print from now on is noise."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)

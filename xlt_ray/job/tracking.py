@@ -46,7 +46,7 @@ HEADLINES = 8
 
 
 class Tracker(Protocol):
-    """Where a run's figures go beside its artifact."""
+    """Where the figures of a run are logged, besides its artifact."""
 
     def describe(self, markdown: str) -> None:
         """What a reader of the run should see first."""
@@ -76,7 +76,7 @@ class Tracker(Protocol):
         """Where the weights of the run are: a reference, no copy."""
 
     def register(self, model: str, uri: str) -> str | None:
-        """Enter weights in the model registry as the next version of `model`; why not, where that can't be."""
+        """Enter weights in the model registry as the next version of `model`. Returns the reason if that fails."""
 
 
 class NullTracker:
@@ -125,7 +125,7 @@ def track(
     model: Model | None = None,
     shows_identity: bool = True,
 ) -> Iterator[Tracker]:
-    """One MLflow run named `name` in the experiment of the stage; FINISHED where the body comes to its end.
+    """One MLflow run named `name` in the experiment of the stage; it is FINISHED if the body ends normally.
 
     It is FAILED if the body raises, and KILLED if a signal ends the job. Inside another one it is a child of that, and
     its name begins with its stage. Its parameters are the identity and `inputs`, what it reads in words. A run of the
@@ -138,8 +138,8 @@ def track(
         name: of the artifact.
         identity: of the artifact.
         inputs: names of what is read.
-        seconds_ago: when the work began, where it was done before the run is opened.
-        ended_ago: when it ended, where it was over before the run is opened.
+        seconds_ago: when the work began, if that was before the run is opened.
+        ended_ago: when it ended, if that was before the run is opened.
         read: embed artifact whose rows are read; those that the identity names are logged as datasets.
         model: of which this is a part: the run is inside that of the model, which is made where it is missing.
         shows_identity: whether the identity is among the parameters.
