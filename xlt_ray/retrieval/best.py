@@ -2,8 +2,8 @@
 
     for each strip of rows:  its hits in the other language, some at a time -> their scores -> the best of each query
 
-The rows' queries are done then. Of the columns' queries only the hits among these rows are known: the best over all
-units is theirs.
+Then the queries of the rows are done. For the queries of the columns only the hits among these rows are known: their
+best hit is the best over all units.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Scores = npt.NDArray[np.float32]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Best:
-    """The best score of a hit, where the first language asks and where the second does.
+    """The best score of a hit, for the queries of the first language and for those of the second.
 
     Attributes:
         scores: two of (num_queries, protocols, scores); -inf where there is no hit, or none but with NaN.

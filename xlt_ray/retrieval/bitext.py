@@ -39,7 +39,7 @@ class Sides:
 
     @property
     def directions(self) -> tuple[str, str]:
-        """`en-fr` and `fr-en`: who asks comes first."""
+        """`en-fr` and `fr-en`: the language of the queries comes first."""
         return "-".join(self.pair), "-".join(reversed(self.pair))
 
     def read(self, side: int, layer: int | None, places: range | npt.NDArray[Any]) -> Stored:
@@ -52,7 +52,7 @@ class Bitext(Sides):
     """Recordings of two languages, some of which are translations.
 
     Attributes:
-        relevance: by protocol, where the first language asks and where the second does.
+        relevance: by protocol, for the queries of the first language and for those of the second.
         seed: of the random baseline.
     """
 
@@ -69,6 +69,6 @@ class Bitext(Sides):
         return cls(uri, pair, (first, second), both, config.seed)
 
     def drawn(self, side: int, queries: range, candidates: range) -> npt.NDArray[Any]:
-        """The random baseline where the language `side` asks: (queries, candidates)."""
+        """The random baseline for the queries of the language `side`: (queries, candidates)."""
         pair = self.pair if side == 0 else (self.pair[1], self.pair[0])
         return baselines.random(queries, candidates, self.sizes[1 - side], self.seed, pair)

@@ -144,7 +144,7 @@ def find(sides: Sides, unit: Unit, num: int, pool_frames: int, mode: str, strip:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Candidates:
-    """Which pairs of two languages are candidates: one side at least has the other among its own.
+    """Which pairs of two languages are candidates: those of which at least one recording has the other as a candidate.
 
     Attributes:
         places: of the candidates of each recording of the first language, and of the second: (num, C), -1 is none.
@@ -163,7 +163,7 @@ class Candidates:
         return self.of(0, np.arange(rows.start, rows.stop), columns)
 
     def of(self, side: int, queries: Indices, others: range) -> Mask:
-        """Which pairs of some recordings of a language, ascending, with some of the other are: (queries, others)."""
+        """Which pairs of these recordings of one language, ascending, and others are candidates: (queries, others)."""
         own, theirs = self.places[side], self.places[1 - side]
         marked = np.zeros((len(queries), len(others)), dtype=bool)
         here = own[queries]
@@ -196,7 +196,7 @@ def scored(x: Frames, y: Frames, wanted: Mask, mode: str) -> torch.Tensor:
 
 
 def drawn(sides: Sides, num: int, seed: int) -> tuple[Indices, Indices]:
-    """So many recordings of each language, or all of them, ascending; the same for a seed and a pair of languages."""
+    """At most `num` recordings of each language, drawn by the seed and the pair of languages, ascending."""
     generator = np.random.default_rng([seed, *map(ord, "-".join(sides.pair))])
     first, second = (np.sort(generator.choice(size, min(num, size), replace=False)) for size in sides.sizes)
     return first, second
@@ -229,7 +229,7 @@ def measured_recall(
 
 
 def recall(found: Keys, exact: Keys, sampled: Indices) -> dict[str, Any] | None:
-    """How many of the nearest of sampled recordings are among their candidates; None where none is sampled.
+    """How many of the nearest of sampled recordings are among their candidates; None if none is sampled.
 
     Args:
         found: keys (num, k) of the nearest among the candidates.

@@ -23,7 +23,7 @@ _TEXT_BYTES = 150  # names and text of a query, assumed
 
 
 def retrieval_cost(size: ModelSize, recordings: Sequence[tuple[int, float]], config: RetrievalConfig) -> Cost:
-    """Scoring every recording of each language with every one of each other: 2 m n d for m with n frames.
+    """The cost of scoring every recording of each language with every one of each other: 2 m n d for m with n frames.
 
     What is written grows with the number of queries times the candidates kept of each.
 
@@ -75,7 +75,7 @@ def written(config: RetrievalConfig, first: Extent, second: Extent) -> float:
 
 
 def scoring_memory(config: RetrievalConfig, extents: Collection[Extent]) -> int:
-    """Bytes of memory that a worker takes which scores.
+    """Bytes of memory that a scoring worker takes.
 
     It holds the strips of the rows and two strips of the columns in fp16 and one strip of each in fp32, the scores of a
     block's rows with a strip of columns, what is counted of each query, and the best hits of all queries.
@@ -93,7 +93,7 @@ def scoring_memory(config: RetrievalConfig, extents: Collection[Extent]) -> int:
 
 
 def merging_memory(config: RetrievalConfig, extents: Collection[Extent]) -> int:
-    """Bytes of memory that a task takes which merges the units of two languages, or summarises a direction."""
+    """Bytes of memory of a task that merges the units of two languages, or that summarises a direction."""
     _, _, num, _ = _largest(config, extents)
     return round(PROCESS_BYTES + num * (2 * _counted_bytes(config) + 3 * _counted_bytes(config)) + 2 * num * _ROW_BYTES)
 

@@ -1,7 +1,7 @@
-"""What a unit leaves of its block of the score matrix: for each query of both directions counts and the best. No Ray.
+"""What a unit keeps of its block of the score matrix: counts and best candidates of each query, both ways. No Ray.
 
-A query's rank is 1 + the number of wrong candidates that reach its best hit, which is known before (`best`). So of a
-block are kept, for each query and score, how many do, and for each query and mode the best candidates. No score is.
+A query's rank is 1 + the number of wrong candidates that reach its best hit, which is known before (`best`). So a block
+keeps, for each query and score, how many candidates do, and for each query and mode the best candidates, but no score.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class UnitScorer:
             best: the best hit of every query.
             config: which scores, how many recordings are read at a time, how many of the best candidates are kept.
             device: that computes.
-            keep: is given every part of the matrices, where somebody wants them.
+            keep: called with every part of the matrices; None: they are not kept.
             candidates: which pairs SeqSim scores, and among which it ranks; None: all. Baselines take all pairs.
         """
         self._bitext, self._config, self._device, self._keep = bitext, config, device, keep
@@ -62,7 +62,7 @@ class UnitScorer:
         )
 
     def run(self) -> Iterator[int]:
-        """Score; after each strip of the columns, the pairs of recordings that are done (in one layer)."""
+        """Score. Yields, after each strip of the columns, the number of pairs that are done (in one layer)."""
         for layer in (None, *self._config.layers):
             rows = self._held(layer)
             parts = units.ranges(self._columns.start, self._columns.stop, self._config.strip_utterances)
@@ -129,7 +129,7 @@ class Tally:
         self._top = torch.full(shape, top.NONE, dtype=torch.int64, device=device)
 
     def look_at(self, queries: range, candidates: range, wanted: Mask | None = None) -> None:
-        """From here on, scores are of these. SeqSim ranks among the pairs that are wanted, baselines among all."""
+        """Set what the next scores are of. SeqSim ranks among the pairs that are wanted, baselines among all."""
         rows, columns = slice(queries.start, queries.stop), slice(candidates.start, candidates.stop)
         self._here = slice(queries.start - self._queries.start, queries.stop - self._queries.start)
         self._candidates = candidates

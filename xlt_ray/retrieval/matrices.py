@@ -1,4 +1,4 @@
-"""Whole score matrices, for those who want them (`--retrieval.keep-scores`): written part by part, read back whole.
+"""Whole score matrices, if they are kept (`--retrieval.keep-scores`): written part by part, read back whole.
 
 `scores/recordings.parquet` lists the recordings of each language in their order, which is that of rows and columns.
 `scores/{row language}-{column language}-{rows}-{columns}-{layer}.parquet` holds a part, with the schema TILE: `recall`,
@@ -64,7 +64,7 @@ def read(uri: str, direction: str, score: str) -> Matrix:
 
     Args:
         uri: of a retrieval artifact that was made with --retrieval.keep-scores.
-        direction: who asks, who is searched: `en-fr`.
+        direction: language of the queries, language of the candidates: `en-fr`.
         score: `seqsim-MODE`, `layer-K-MODE`, `mean_pool`, `max_pool` or `dtw`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""From what the units of two languages left to the rankings of both directions. Files in, files out, no Ray."""
+"""Merges the files of all units of two languages into the rankings of both directions. No Ray."""
 
 from __future__ import annotations
 

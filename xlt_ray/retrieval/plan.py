@@ -34,7 +34,7 @@ def prepare(job: RetrievalJob) -> RetrievalPlan:
 
 
 def planned(job: RetrievalJob, embeddings: Embeddings) -> RetrievalPlan:
-    """The run on embeddings that are found.
+    """The run on embeddings that were found before.
 
     Raises:
         UserError: if they lack a layer, the name is taken, or the run of that name did not keep what is asked for.

@@ -1,4 +1,4 @@
-"""Who asks, who can be found, and who is right: between two languages, one way, by one protocol. Pure numpy.
+"""Queries, candidates and hits: between two languages, in one direction, by one protocol. Pure numpy.
 
 No matrix of all queries and candidates is made: any part of it is computed from the sentences and texts.
 """
@@ -107,7 +107,7 @@ def relevance(queries: pa.Table, candidates: pa.Table, protocol: str, seed: int)
 
 
 def both_ways(first: pa.Table, second: pa.Table, seed: int) -> tuple[tuple[Relevance, ...], tuple[Relevance, ...]]:
-    """By every protocol of PROTOCOLS: where the first language asks, and where the second does."""
+    """By every protocol of PROTOCOLS: for the queries of the first language, and for those of the second."""
     there = tuple(relevance(first, second, protocol, seed) for protocol in PROTOCOLS)
     return there, tuple(relevance(second, first, protocol, seed) for protocol in PROTOCOLS)
 

@@ -41,7 +41,7 @@ def finish(plan: RetrievalPlan, scoring: Scoring, tracker: Tracker, started: flo
         plan: of the run.
         scoring: what was scored.
         tracker: of the run.
-        started: when it was, by the monotonic clock.
+        started: when it started, by the monotonic clock.
     """
     artifact, job, embeddings = plan.artifact, plan.job, plan.embeddings.artifact
     if artifact.is_complete:

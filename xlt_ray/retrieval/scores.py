@@ -42,7 +42,7 @@ def shown(config: RetrievalConfig) -> dict[str, str]:
 
 
 def flipped(name: str) -> str:
-    """The score that is this one where queries and candidates change places: recall is precision then."""
+    """The score that equals this one when queries and candidates change places: recall becomes precision."""
     kind, _, mode = name.rpartition("-")
     return f"{kind}-{_FLIPPED.get(mode, mode)}" if kind else name
 

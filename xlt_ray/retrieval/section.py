@@ -140,7 +140,7 @@ class Example:
 
     @property
     def recordings(self) -> tuple[str, ...]:
-        """What the page plays of it: the query, what was sought, and the best-placed wrong answer."""
+        """The recordings that the page plays: the query, what was sought, and the best-placed wrong answer."""
         wrong = self.first_wrong.utterance_id if self.first_wrong else None
         return tuple(name for name in (self.utterance_id, self.sought_id, wrong) if name)
 

@@ -1,7 +1,7 @@
 """The best candidates of each query, as whole numbers that sort by score. Pure torch.
 
 A key holds the score in its upper 32 bits and the place of the candidate in its lower ones, so that the highest keys
-are the best candidates, equals in their order, in whatever pieces they were found.
+are the best candidates. Equal scores are in the order of their places, in whatever pieces they were found.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The kinds of work of a run, each from files to a file that is named before. No Ray.
+"""The kinds of work of a run: each reads files, and writes a file whose name is known before. No Ray.
 
 found/{unit}.parquet          candidates of the recordings of a block, where not every pair is scored
 recall/{pair}.json            how many of the nearest are candidates, over a sample
@@ -132,7 +132,7 @@ class CountUnit:
 
 
 def measure_recall(scoring: Scoring, pair: tuple[str, str]) -> None:
-    """Write how many of the nearest of some recordings, which are scored with all others, are candidates."""
+    """Write how many of the nearest of some recordings are candidates; these recordings are scored with all others."""
     torch.set_num_threads(1)
     sides = Sides(scoring.uri, pair, (scoring.recordings[pair[0]], scoring.recordings[pair[1]]))
     wanted, config = scoring.candidates(pair), scoring.config
