@@ -267,6 +267,45 @@ def test_a_recording_that_changed_is_encoded_again_where_it_is_asked_for(prepare
     assert dict(zip(missing(third), third.work.missing["generation"].to_pylist(), strict=True)) == {"en-002": 2}
 
 
+def test_a_segment_that_was_corrected_is_a_recording_that_changed(prepare, corpus, capsys):
+    """Its file is the same; the part of it is another."""
+    encode(prepare("all"))
+    identity = prepare("all").identity
+    corpus.edit("en-002", start=0.1, duration=0.2)
+    capsys.readouterr()
+    found = prepare("all")
+    assert found.work is None
+    assert "1 recordings have changed since 'mine' encoded them (en-002...)" in capsys.readouterr().out
+    assert found.identity == identity  # of the frames that are read
+    refreshed = prepare("all", refresh=True)
+    assert missing(refreshed) == ["en-002"]
+    encode(refreshed)
+    assert prepare("all").work is None
+    assert prepare("all").identity == refreshed.identity != identity
+    recordings = prepare("all").recordings("all")
+    assert dict(zip(ids(recordings), recordings["num_samples"].to_pylist(), strict=True))["en-002"] == 0.2 * RATE
+
+
+def test_a_rejected_segment_is_tried_again_once_it_is_corrected(prepare, corpus):
+    corpus.edit("en-005", start=9.0)
+    corpus.edit("fr-005", start=9.0)
+    encode(prepare("test", max_rejected=0.5))
+    corpus.edit("en-005", start=0.1)
+    found = prepare("test")
+    assert missing(found) == ["en-005"]
+    encode(found)
+    assert ids(prepare("test").recordings("test")) == ["en-004", "en-005", "fr-004"]
+
+
+def test_a_segment_that_is_corrected_after_too_many_were_rejected_is_encoded(prepare, corpus):
+    corpus.edit("en-005", start=9.0)
+    with pytest.raises(TooManyRejected, match="1 of 4 recordings are rejected"):
+        encode(prepare("test"))
+    corpus.edit("en-005", start=0.1)
+    encode(prepare("test"))
+    assert ids(prepare("test").recordings("test")) == ["en-004", "en-005", "fr-004", "fr-005"]
+
+
 def test_a_result_of_a_refreshed_recording_is_another_one_even_if_it_is_as_long(prepare, corpus):
     """Bytes and text are the same, the sound is not: only the generation tells."""
     encode(prepare("all"))

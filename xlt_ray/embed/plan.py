@@ -331,21 +331,20 @@ def committed_units(artifact: Artifact) -> set[str]:
 def _compare(artifact: Artifact, rows: pa.Table, config: EmbedConfig) -> tuple[pa.Table, pa.Table]:
     """The rows with what is known of those that are encoded, and the rows that have to be encoded.
 
-    A rejected recording is tried again when its file has changed, or is there now. An encoded one whose file has
-    changed is named, and encoded again where the user asks for that.
+    A rejected recording is tried again when its file or its segment has changed, or it is there now. An encoded one
+    that has changed is named, and encoded again where the user asks for that.
     """
     there = read_index(artifact)
     at = pc.index_in(rows["utterance_id"], value_set=there["utterance_id"].combine_chunks())
     old = there.take(at)
     known, encoded = pc.is_valid(at), pc.is_valid(old["row"])
-    differs = pc.or_(index.differ(rows["bytes"], old["bytes"]), index.differ(rows["modified"], old["modified"]))
-    changed = pc.and_(pc.and_(known, differs), pc.is_valid(rows["bytes"]))
+    changed = pc.and_(pc.and_(known, index.sound_differs(rows, old)), pc.is_valid(rows["bytes"]))
     again = changed if config.refresh else pc.and_(changed, pc.invert(encoded))
     if not config.refresh:
         _warn_changed(artifact, rows.filter(pc.and_(changed, encoded)))
     missing = pc.or_(pc.invert(known), again)
     generation = pc.add(pc.fill_null(old["generation"], 0), pc.cast(pc.and_(again, known), pa.int32()))
-    kept = {name: pc.if_else(missing, rows[name], old[name]) for name in ("bytes", "modified")}
+    kept = {name: pc.if_else(missing, rows[name], old[name]) for name in index.SOUND}
     rows = _with(rows, "generation", generation)
     todo = rows.filter(missing)
     for name, values in kept.items():
