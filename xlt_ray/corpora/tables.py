@@ -170,6 +170,11 @@ def split_in(name: str) -> str | None:
 _SPLIT_WORDS = {"train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "test": "test", "tst": "test"}
 
 
+def split_of(name: str) -> str:
+    """A split as rows name it: `dev` for `validation` and `valid`, `test` for `tst-COMMON`, others as they are."""
+    return {"validation": "dev", "valid": "dev", "tst-COMMON": "test"}.get(name, name)
+
+
 def folders(uri: str) -> list[str]:
     """Names of the folders in a folder, sorted; none if it is not there."""
     filesystem, path = storage.locate(uri)
