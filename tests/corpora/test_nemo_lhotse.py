@@ -111,6 +111,16 @@ def test_a_supervision_lies_in_its_cut(tmp_path):
     assert (second.utterance_id, second.sentence_id, second.start, second.duration) == ("t", "7", 12.5, 1.5)
 
 
+def test_a_supervision_in_two_windows_of_a_recording_is_one_row(tmp_path):
+    """`cut_into_windows` keeps it in both, and 30 - 2.388 is 27.612000000000002."""
+    cuts = [
+        CUT | {"start": start, "duration": 30.0, "supervisions": [SUPERVISION | {"language": "en", "start": own}]}
+        for start, own in ((0.0, 27.612), (30.0, -2.388))
+    ]
+    [row] = corpora.read(f"lhotse:{lines(tmp_path / 'c.jsonl', cuts)}", ["en"], None)
+    assert (row.utterance_id, row.start) == ("s", 27.612)
+
+
 @pytest.mark.parametrize(
     "custom",
     [
