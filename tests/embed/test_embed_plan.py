@@ -710,6 +710,19 @@ def test_settings_of_the_first_run_are_those_of_the_artifact(prepare):
     assert {pq.read_metadata(file).num_rows for file in artifact.files()} <= {1, 2}
 
 
+def test_a_job_records_what_it_was_asked_and_not_what_began_the_embeddings(prepare, corpus, monkeypatch):
+    """Else `--config` would give it other sentences than it had, or a corpus that is named from another directory."""
+    encode(prepare("all", num_sentences=3, max_rejected=0.5))
+    monkeypatch.chdir(corpus.folder)
+    found = prepare("test", spec="manifest:manifest.jsonl", num_sentences=2)
+    assert found.artifact.is_complete
+    assert found.settings["corpus"] == "manifest:manifest.jsonl"
+    assert found.settings["embed"] == dataclasses.asdict(EmbedConfig(rows_per_shard=2, num_sentences=2))
+    named = prepare("all", embeddings="mine", spec="manifest:elsewhere.jsonl", encoding="trimmed").settings
+    assert named["corpus"] == corpus.spec
+    assert named["embed"] == dataclasses.asdict(EmbedConfig(rows_per_shard=2)) | {"layers": []}
+
+
 def test_a_split_that_is_needed_twice_is_read_once(prepare, tmp_path):
     """Of a corpus with a file for each split: as a search reads that is tested on its dev split."""
     for split, recordings in (("train", (1, 2)), ("test", (3,)), ("dev", (4,))):

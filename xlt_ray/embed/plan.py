@@ -23,13 +23,16 @@ from xlt_ray.corpora.stamps import stamps
 from xlt_ray.embed import index, selection
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.errors import Damaged, TooManyRejected, UserError
-from xlt_ray.job.settings import Job
+from xlt_ray.job.settings import Job, identity
 from xlt_ray.models import whisper
 from xlt_ray.store import artifacts, manifest, reading
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import INDEX, UTTERANCE, versions_of
 
 Indices = npt.NDArray[np.int64]
+
+_RECORDED = ("preset", "root", "name", "corpus", "columns", "languages", "model", "splits")
+"""Settings of a job that the artifact that it begins shows; only jobs/embed.py has splits."""
 
 COMMITTED = "committed"
 """Folder with the tables that a run replaces at its end, as they were committed before."""
@@ -60,10 +63,18 @@ class Embeddings:
         rows: of INDEX, each row of any split once, its metadata as the corpus has it now.
         places: the rows of each split.
         work: what is to be encoded before `recordings` can be read; None where nothing is.
+        settings: corpus, model and encoding by which the job reads them, for its record.
     """
 
-    def __init__(self, artifact: Artifact, rows: pa.Table, places: dict[str, Indices], work: Work | None) -> None:
-        self.artifact, self.work = artifact, work
+    def __init__(
+        self,
+        artifact: Artifact,
+        rows: pa.Table,
+        places: dict[str, Indices],
+        work: Work | None,
+        settings: dict[str, Any],
+    ) -> None:
+        self.artifact, self.work, self.settings = artifact, work, settings
         self._rows, self._places = rows, places
         self._sha256: dict[str, str] = {}  # by split; shared with `only`, as each trial of a search asks for it
 
@@ -111,14 +122,9 @@ class Embeddings:
     def only(self, *splits: str) -> Embeddings:
         """The same, of some splits alone: what one of the runs of a job reads."""
         places = {split: self._places[split] for split in dict.fromkeys(splits)}
-        view = Embeddings(self.artifact, self._rows, places, self.work)
+        view = Embeddings(self.artifact, self._rows, places, self.work, self.settings)
         view._sha256 = self._sha256
         return view
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """How the artifact was made: corpus, model, encoding."""
-        return {key: self.artifact.settings[key] for key in ("corpus", "model", "embed")}
 
 
 def prepare(
@@ -159,16 +165,24 @@ def prepare(
         for at in places.values():
             index.require_parallel(rows.take(pa.array(at)), job.languages)
     if name is not None:
-        return Embeddings(artifact, rows, places, None)
+        return Embeddings(artifact, rows, places, None, _as_made(artifact, config))
     rows = _stamped(rows)
+    asked = {"corpus": job.corpus, "model": job.model, "embed": dataclasses.asdict(config)}
     artifact = _find(job, config, sha256, model_dir, rows)
     rows, missing = _compare(artifact, rows, config)
     _require_there(missing, config)
     if artifact.is_complete and not missing.num_rows:
-        return Embeddings(artifact, rows, places, None)
+        return Embeddings(artifact, rows, places, None, asked)
     # Every shard of an artifact keeps the same hidden layers, though this job may need fewer.
     config = dataclasses.replace(config, layers=tuple(artifact.identity["layers"]))
-    return Embeddings(artifact, rows, places, Work(missing, job.corpus, job.model, config))
+    return Embeddings(artifact, rows, places, Work(missing, job.corpus, job.model, config), asked)
+
+
+def _as_made(artifact: Artifact, config: EmbedConfig) -> dict[str, Any]:
+    """How an artifact that the job names was made; what changes no frame, as the number of sentences, is the job's."""
+    made = artifact.settings
+    encoding = {name: made["embed"][name] for name in identity(config) if name in made["embed"]}
+    return {"corpus": made["corpus"], "model": made["model"], "embed": {**dataclasses.asdict(config), **encoding}}
 
 
 def _named(job: Job, name: str, sha256: str) -> tuple[Artifact, pa.Table]:
@@ -259,7 +273,7 @@ def _find(job: Job, config: EmbedConfig, sha256: str, model_dir: Path, rows: pa.
         print(f"embeddings: {best.name} (same corpus, model and encoding)")
         return best.planned(best.read_json("config.json"))
     settings = {
-        **{key: getattr(job, key) for key in ("preset", "root", "name", "corpus", "languages", "model")},
+        **{key: getattr(job, key) for key in _RECORDED if hasattr(job, key)},
         "num_layers": whisper.num_encoder_layers(model_dir),
         "embed": dataclasses.asdict(config),
     }
