@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from xlt_ray.job.secrets import redacted
 from xlt_ray.store import artifacts, reading, storage
 
 MAX_REJECTED_ROWS = 200
@@ -84,7 +85,8 @@ def _read_rejected(stored: artifacts.Artifact) -> tuple[dict[str, int], tuple[di
         return {}, ()
     table = artifacts.read_table(stored.path("rejected.parquet"))
     reasons = Counter(table["reason"].to_pylist())
-    return dict(reasons.most_common()), tuple(table.slice(0, MAX_REJECTED_ROWS).to_pylist())
+    rows = table.slice(0, MAX_REJECTED_ROWS).to_pylist()
+    return dict(reasons.most_common()), tuple(row | {"audio": redacted(row["audio"])} for row in rows)
 
 
 def _read_plots(uri: str) -> Iterator[Plot]:
