@@ -103,10 +103,10 @@ def encode(embeddings: Embeddings, *, most_units: int | None = None) -> Artifact
     Raises:
         Killed: after so many units, if there are more.
     """
+    embeddings = pipeline.begun(embeddings)
     artifact, work = embeddings.artifact, embeddings.work
     if work is None:
         return artifact
-    artifact.begin()
     cut = pipeline._cut(artifact, work)
     encoder = pipeline.EncodeUnit(artifact, work.model, work.config, "cpu")
     done = artifact.done()

@@ -21,7 +21,7 @@ from xlt_ray.embed.config import EmbedConfig, EmbedJob
 from xlt_ray.embed.opened import open_embeddings
 from xlt_ray.errors import Damaged, TooManyRejected, UserError
 from xlt_ray.job import resume
-from xlt_ray.store import shards, storage
+from xlt_ray.store import artifacts, shards, storage
 from xlt_ray.store.schema import Utterance
 
 NUM = 6
@@ -138,6 +138,37 @@ def test_an_artifact_grows_by_what_a_job_needs_and_no_recording_is_encoded_twice
     assert not artifact.has("parts")
     assert not artifact.has("begun.parquet")
     assert prepare("all").work is prepare("train", "dev").work is None
+
+
+def test_what_another_job_adds_behind_the_plan_is_not_encoded_again(prepare, monkeypatch):
+    """It commits between the plan of this job and its work: some of it, more, and all of it."""
+    monkeypatch.setattr(artifacts, "_written", {})  # what another process has written, this one has not
+    late, later = prepare("all"), prepare("train")
+    encode(prepare("test"))
+    artifacts._written.clear()
+    late_too = prepare("all")
+    encode(prepare("dev"))
+    artifacts._written.clear()
+    for planned in (late, late_too):
+        assert missing(planned) != missing(plan.again(planned)) == missing(prepare("all"))
+    artifact = encode(late)
+    artifacts._written.clear()
+    assert artifact.read_json("manifest.json")["rows_out"] == 12
+    shards_there = {file: os.stat(file).st_mtime_ns for file in artifact.files()}
+    for planned in (late_too, later):
+        encode(planned)
+        assert planned.identity == prepare(*planned.splits).identity
+    assert {file: os.stat(file).st_mtime_ns for file in artifact.files()} == shards_there
+    assert sorted(frames(late_too, "all")) == sorted(ids(late_too.all_rows))
+
+
+def test_a_name_that_another_job_takes_behind_the_plan_is_refused(prepare, monkeypatch):
+    monkeypatch.setattr(artifacts, "_written", {})
+    planned = prepare("test")
+    encode(prepare("test", encoding="trimmed"))
+    artifacts._written.clear()
+    with pytest.raises(UserError, match=r"was made with other settings \(encoding\.encoding"):
+        encode(planned)
 
 
 def test_rows_of_the_index_are_where_the_frames_are(prepare, corpus):

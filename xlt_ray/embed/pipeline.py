@@ -35,7 +35,7 @@ from xlt_ray.job.tracking import track
 from xlt_ray.models import whisper
 from xlt_ray.models.size import model_size
 from xlt_ray.store import artifacts, shards, workers
-from xlt_ray.store.artifacts import Artifact
+from xlt_ray.store.artifacts import Artifact, Overtaken
 from xlt_ray.store.schema import INDEX, embedding_schema, from_ipc, layer_column, to_ipc
 
 if TYPE_CHECKING:
@@ -66,11 +66,11 @@ def embed(embeddings: Embeddings) -> Artifact:
         Unreachable: if audio that was there when the job started can't be read.
         WorkersLost, DecoderEnded: if what decodes is ended again and again.
     """
+    embeddings = begun(embeddings)
     artifact, work = embeddings.artifact, embeddings.work
     if work is None:
         print(f"embed: {artifact.uri} has all {embeddings.all_rows.num_rows} recordings, nothing to encode")
         return artifact
-    artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
     resume.drop_damaged(artifact)
     _require_audio(work)
@@ -81,6 +81,21 @@ def embed(embeddings: Embeddings) -> Artifact:
         metrics = _commit(artifact, work, cut, time.monotonic() - started)
         results.log(tracker, metrics, artifact, time.monotonic() - started)
     return artifact
+
+
+def begun(embeddings: Embeddings) -> Embeddings:
+    """Take the artifact for writing, if there is work; what another job has encoded since the plan is no work.
+
+    Raises:
+        UserError: as `Artifact.begin`.
+    """
+    while embeddings.work:
+        try:
+            embeddings.artifact.begin()
+            break
+        except Overtaken:
+            embeddings = plan.again(embeddings)
+    return embeddings
 
 
 def _require_audio(work: Work) -> None:

@@ -119,6 +119,10 @@ class Embeddings:
             self._sha256[split] = index.sha256(self.rows(split))
         return self._sha256[split]
 
+    def with_work(self, artifact: Artifact, work: Work | None) -> Embeddings:
+        """The same rows, planned anew."""
+        return Embeddings(artifact, self._rows, self._places, work, self.settings)
+
     def only(self, *splits: str) -> Embeddings:
         """The same, of some splits alone: what one of the runs of a job reads."""
         places = {split: self._places[split] for split in dict.fromkeys(splits)}
@@ -183,6 +187,20 @@ def _as_made(artifact: Artifact, config: EmbedConfig) -> dict[str, Any]:
     made = artifact.settings
     encoding = {name: made["embed"][name] for name in identity(config) if name in made["embed"]}
     return {"corpus": made["corpus"], "model": made["model"], "embed": {**dataclasses.asdict(config), **encoding}}
+
+
+def again(embeddings: Embeddings) -> Embeddings:
+    """The same once another job has added recordings to the artifact: those are no work any more.
+
+    Raises:
+        UserError: if that job has begun the artifact with other settings.
+    """
+    assert embeddings.work
+    planned, work = embeddings.artifact, embeddings.work
+    artifact = artifacts.plan(planned.root, "embed", planned.name, planned.identity, planned.settings)
+    _, missing = _compare(artifact, work.missing, work.config)
+    left = dataclasses.replace(work, missing=missing) if missing.num_rows or not artifact.is_complete else None
+    return embeddings.with_work(artifact, left)
 
 
 def _named(job: Job, name: str, sha256: str) -> tuple[Artifact, pa.Table]:
