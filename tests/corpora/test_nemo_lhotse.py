@@ -121,6 +121,12 @@ def test_a_supervision_in_two_windows_of_a_recording_is_one_row(tmp_path):
     assert (row.utterance_id, row.start) == ("s", 27.612)
 
 
+def test_a_transform_that_moves_no_word_does_no_harm(tmp_path):
+    resampled = RECORDING | {"transforms": [{"name": "Resample", "kwargs": {"target_sampling_rate": 16_000}}]}
+    [row] = corpora.read(f"lhotse:{lines(tmp_path / 'c.jsonl', [cut(recording=resampled)])}", ["en"], None)
+    assert row.start == 10.25
+
+
 @pytest.mark.parametrize(
     "custom",
     [
@@ -144,6 +150,10 @@ def test_translations_are_custom_fields(tmp_path, custom):
         (
             {"recording": RECORDING | {"sources": [{"type": "file", "channels": [0, 1], "source": "x"}]}},
             "channel 0 of 2 in one file cannot be read",
+        ),
+        (
+            {"recording": RECORDING | {"transforms": [{"name": "Speed", "kwargs": {"factor": 0.9}}]}},
+            "recording 'r' is changed by Speed, and its file is not",
         ),
         ({"start": -10}, "line 1: start must be"),
         ({"supervisions": [SUPERVISION]}, "line 1: no language"),
