@@ -65,6 +65,22 @@ def test_lines_of_one_recording_are_one_row(tmp_path):
     assert {row.split for row in rows} == {"train"}
 
 
+def test_recordings_of_the_same_name_are_told_apart_by_their_folders(tmp_path):
+    files = ["s1/wav/1.wav", "s2/wav/1.wav", "s2/wav/2.wav"]
+    lines = [{"audio_filepath": file, "duration": 2.0, "source_lang": "en"} for file in files]
+    ends = "00000000-00002000"
+    assert [row.utterance_id for row in nemo(tmp_path, lines[1:])] == [f"en/wav/1/{ends}", f"en/wav/2/{ends}"]
+    assert [row.utterance_id for row in nemo(tmp_path, lines)] == [f"en/{file[:-4]}/{ends}" for file in files]
+
+
+def test_no_offset_is_an_offset_of_0(tmp_path):
+    """A line for each target, of which one writer leaves out what is 0."""
+    line = {"audio_filepath": "1.wav", "duration": 2.0, "source_lang": "en"}
+    both = [line | {"text": "so"}, line | {"text": "also", "target_lang": "de", "offset": 0.0}]
+    [row] = nemo(tmp_path, both)
+    assert (row.text, row.translations) == ("so", {"de": "also"})
+
+
 def test_lines_without_a_language_are_of_the_one_asked_for(tmp_path):
     [row] = nemo(tmp_path, [{"audio_filepath": "1.wav", "duration": 1.0, "text": "so"}], ["kea"])
     assert row.language == "kea"
