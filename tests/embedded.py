@@ -1,6 +1,6 @@
 """Embed artifacts for tests: written down by hand, or encoded by a model, both without Ray."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,15 @@ from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.embed.plan import Embeddings
 from xlt_ray.store import artifacts
 from xlt_ray.store.artifacts import Artifact
-from xlt_ray.store.schema import INDEX, Utterance, embedding_schema, layer_column, to_ipc, utterance_table
+from xlt_ray.store.schema import (
+    INDEX,
+    REJECTED,
+    Utterance,
+    embedding_schema,
+    layer_column,
+    to_ipc,
+    utterance_table,
+)
 
 Frames = dict[int | None, np.ndarray]
 """fp16 (num_frames, dim) by hidden layer; None is the encoder's output."""
@@ -27,12 +35,16 @@ def write(
     config: EmbedConfig | None = None,
     num_silent: int = 0,
     rows_per_unit: int = 32,
+    rejected: Collection[str] = (),
 ) -> Artifact:
     """A finished artifact of these rows, language by language, of frames that are given.
 
     Args:
         num_silent: how many of the frames stand behind the speech.
+        rejected: ids of the rows that the encoder could not read.
     """
+    bad = [row for row in rows if row.utterance_id in rejected]
+    rows = [row for row in rows if row.utterance_id not in rejected]
     config = config or EmbedConfig()
     what = {
         "corpus": {"kind": "manifest", "source": "/x"},
@@ -53,10 +65,12 @@ def write(
         shard = _shard(members, [frames_of(row) for row in members], num_silent, config.layers)
         artifact.write_table(f"data/{unit}.parquet", shard, row_group_size=1)
         index.append(_index(unit, shard))
+    index.append(_without_frames(bad))
     artifact.write_table("index.parquet", pa.concat_tables(index))
-    artifact.merge_rejected()
+    reasons = [{name: getattr(row, name, "silent") for name in REJECTED.names} for row in bad]
+    artifact.merge_rejected([pa.Table.from_pylist(reasons, schema=REJECTED)])
     sizes = {unit: len(members) for unit, members in units.items()}
-    artifact.commit(units=sizes, num_rows_in=len(rows), inputs={}, seconds=0, others=["index.parquet"])
+    artifact.commit(units=sizes, num_rows_in=len(rows) + len(bad), inputs={}, seconds=0, others=["index.parquet"])
     return artifact
 
 
@@ -90,6 +104,14 @@ def _index(unit: str, shard: pa.Table) -> pa.Table:
         pa.array(new[field.name], field.type) if field.name in new else shard[field.name].cast(field.type)
         for field in INDEX
     ]
+    return pa.table(columns, schema=INDEX)
+
+
+def _without_frames(rows: Sequence[Utterance]) -> pa.Table:
+    known = utterance_table(rows)
+    nothing = {field.name: pa.nulls(len(rows), field.type) for field in INDEX}
+    new = nothing | {"unit": pa.array([""] * len(rows)), "generation": pa.array([0] * len(rows), pa.int32())}
+    columns = [known[name] if name in known.column_names else new[name] for name in INDEX.names]
     return pa.table(columns, schema=INDEX)
 
 

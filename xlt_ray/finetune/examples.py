@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from xlt_ray.embed.plan import Embeddings
+from xlt_ray.errors import UserError
 from xlt_ray.finetune.batch import Batch, Indices, collate
 from xlt_ray.languages import Direction
 from xlt_ray.models.prompts import MAX_POSITIONS, Prompter, Scheme
@@ -46,7 +47,7 @@ def collect(
     """Every recording of a split in every direction.
 
     Raises:
-        UserError: if a direction has no recording, no reference or no token.
+        UserError: if a direction has no token, or no example: what was rejected may have been all that it had.
     """
     parsed = [Direction.parse(text) for text in directions]
     prompts = {str(direction): prompter.prompt(direction, scheme) for direction in parsed}
@@ -63,6 +64,15 @@ def collect(
             too_long.append({**row, "reason": reason})
         else:
             rows.append({**row, "role": role, "prompt": prompt, "target": target})
+    left = {row["direction"] for row in rows}
+    if without := [direction for direction in prompts if direction not in left]:
+        num_long = sum(row["direction"] == without[0] for row in too_long)
+        long = f"{num_long} texts are longer than the decoder holds, and " if num_long else ""
+        rejected_uri = embeddings.artifact.path("rejected.parquet")
+        raise UserError(
+            f"no example of {without[0]} is left in split {split!r}: {long}{rejected_uri} says which recordings were "
+            "rejected and why; mend them, or leave out the direction"
+        )
     bad = pa.Table.from_pylist([{name: row[name] for name in REJECTED.names} for row in too_long], schema=REJECTED)
     return Examples(pa.Table.from_pylist(rows, schema=EXAMPLE), pa.concat_tables([rejected, bad]))
 
