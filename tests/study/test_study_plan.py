@@ -20,6 +20,7 @@ from xlt_ray.retrieval.config import RetrievalConfig, RetrievalJob
 from xlt_ray.retrieval.plan import RetrievalPlan
 from xlt_ray.store import artifacts
 from xlt_ray.store.schema import Utterance
+from xlt_ray.study import pipeline
 from xlt_ray.study.config import StudyConfig, StudyJob
 from xlt_ray.study.plan import prepare, retrieval_job, run_name, translation
 
@@ -47,10 +48,10 @@ def rows(languages, sentences=SENTENCES):
     ]
 
 
-def embed(root, model, recordings=None, name="speech", **config):
+def embed(root, model, recordings=None, name="speech", rejected=(), **config):
     sha256 = whisper.weights_sha256(model)
     recordings = rows(("en", "fr")) if recordings is None else recordings
-    return embedded.write(root, name, recordings, sha256=sha256, config=EmbedConfig(**config))
+    return embedded.write(root, name, recordings, sha256=sha256, config=EmbedConfig(**config), rejected=rejected)
 
 
 def job(root, model, languages=("en", "fr"), name="mine", **study):
@@ -126,6 +127,23 @@ def test_a_source_without_references_is_refused(tmp_path, model, split):
     embed(tmp_path, model, silent)
     with pytest.raises(UserError, match=f"direction fr-zh: no fr recording of split '{split}' has a zh text"):
         prepare(job(tmp_path, model))
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_source_that_was_rejected_stops_a_study_before_its_first_run(tmp_path, model, monkeypatch, split):
+    """Whichever of the sources it is, and whatever the others have."""
+    own = dict(zip(SENTENCES, divided(SENTENCES), strict=True))
+    bad = [f"fr-{sentence}" for sentence in SENTENCES if own[sentence] == split]
+    embed(tmp_path, model, rejected=bad)
+    plan = prepare(job(tmp_path, model))
+    begun = []
+    monkeypatch.setattr(pipeline.cluster, "require_shared", lambda _: None)
+    monkeypatch.setattr(pipeline, "_retrieval", lambda _: begun.append("retrieval"))
+    monkeypatch.setattr(pipeline.translate, "translate", lambda _: begun.append("translate"))
+    monkeypatch.setattr(pipeline, "_run", lambda _, source: begun.append(source))
+    with pytest.raises(UserError, match=f"direction fr-zh: no recording of split '{split}' is left.*/rejected.parquet"):
+        pipeline.study(plan)
+    assert not begun
 
 
 def test_a_plan_of_a_study_writes_nothing(tmp_path, model):

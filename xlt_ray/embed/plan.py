@@ -24,8 +24,9 @@ from xlt_ray.embed import index, selection
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.errors import Damaged, TooManyRejected, UserError
 from xlt_ray.job.settings import Job, identity
+from xlt_ray.languages import Direction
 from xlt_ray.models import whisper
-from xlt_ray.store import artifacts, manifest, reading
+from xlt_ray.store import artifacts, manifest, reading, shards
 from xlt_ray.store.artifacts import Artifact
 from xlt_ray.store.schema import INDEX, UTTERANCE, versions_of
 
@@ -106,6 +107,20 @@ class Embeddings:
         columns = [wanted[name] if name in UTTERANCE.names else found[name] for name in INDEX.names]
         table = pa.table(columns, schema=INDEX)
         return table.filter(pc.is_valid(table["row"]))
+
+    def require_left(self, directions: Sequence[Direction], split: str) -> None:
+        """Refuse directions of which the encoder has rejected every recording with a text; needs all work to be done.
+
+        Raises:
+            UserError: naming the first, and where the reasons are.
+        """
+        left = shards.with_references(self.recordings(split), directions)
+        if lost := [direction for direction in directions if direction not in left]:
+            raise UserError(
+                f"direction {lost[0]}: no recording of split {split!r} is left with a {lost[0].target} text; "
+                f"{self.artifact.path('rejected.parquet')} says which were rejected and why; mend them, or leave out "
+                "the direction"
+            )
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -45,12 +45,10 @@ def translate(plan: TranslatePlan) -> Artifact:
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
     resume.drop_damaged(artifact)
-    recordings = plan.embeddings.recordings(config.split)
-    # Again: what the encoder rejected may have been all that a direction had.
-    shards.require_references(recordings, plan.directions, config.split)
+    plan.embeddings.require_left(plan.directions, config.split)
     with _track(plan) as tracker:
         started = time.monotonic()
-        rows = shards.tasks(plan.embeddings.artifact.uri, recordings, plan.directions)
+        rows = shards.tasks(plan.embeddings.artifact.uri, plan.embeddings.recordings(config.split), plan.directions)
         good, rejected = shards.without_reference(rows)
         # The cut of the run that began it: another one would give the units' names to other rows.
         units = cut(good, artifact.settings["translate"]["rows_per_unit"])
