@@ -8,11 +8,14 @@ import pytest
 from tiny import tiny_whisper
 
 from xlt_ray.embed.config import EmbedConfig
+from xlt_ray.embed.cost import public_speech
 from xlt_ray.embed.selection import divided
 from xlt_ray.errors import UserError
 from xlt_ray.finetune.config import FinetuneConfig
+from xlt_ray.finetune.cost import learned
 from xlt_ray.job.cli import parse
 from xlt_ray.job.settings import identity
+from xlt_ray.languages import Direction
 from xlt_ray.models import whisper
 from xlt_ray.presets import PRESETS
 from xlt_ray.retrieval import plan as retrieval
@@ -22,7 +25,7 @@ from xlt_ray.store import artifacts
 from xlt_ray.store.schema import Utterance
 from xlt_ray.study import pipeline
 from xlt_ray.study.config import StudyConfig, StudyJob
-from xlt_ray.study.plan import prepare, retrieval_job, run_name, translation
+from xlt_ray.study.plan import prepare, retrieval_job, run_name, splits_of, translation
 
 SENTENCES = [f"s{number}" for number in range(60)]
 
@@ -68,6 +71,19 @@ def job(root, model, languages=("en", "fr"), name="mine", **study):
 def test_every_language_but_the_target_is_a_source():
     assert StudyJob(languages=("ru", "zh", "en")).sources == ("en", "ru")
     assert parse(StudyJob, ["--study.sources", "it,en"], PRESETS).sources == ("en", "it")
+
+
+@pytest.mark.parametrize("languages", [("fr", "de"), ("en", "fr", "de")])
+def test_a_study_learns_what_its_sources_say_and_not_the_direction_of_a_run(languages):
+    """The default of --finetune.directions is en-zh, of which a study may know neither."""
+    asked = StudyJob(corpus="fleurs", languages=languages, study=StudyConfig(sources=("fr", "de"), target="en"))
+    assert learned(asked) == [Direction("de", "en"), Direction("fr", "en")]
+
+
+def test_a_dry_run_asks_the_corpus_for_the_texts_of_the_study():
+    """FLEURS has texts in the languages that are read, and zh is none of them."""
+    asked = StudyJob(corpus="fleurs", languages=("en", "fr", "de"), study=StudyConfig(target="de"))
+    assert public_speech(asked, asked.embed, splits_of(asked), None, learned(asked)).count("fr", "train") > 0
 
 
 def test_names_of_what_a_study_makes():
