@@ -186,8 +186,10 @@ def test_the_translations_of_a_run_are_held_against_those_of_the_untouched_model
     ):
         artifact.begin()
         artifact.write_json("metrics.json", metrics)
+        artifact.write_table("data/first.parquet", plan.before.embeddings.rows("test").select(["utterance_id"]))
         artifact.merge_rejected()
-        artifact.commit(units={}, num_rows_in=0, inputs={}, seconds=0)
+        num = plan.before.embeddings.rows("test").num_rows
+        artifact.commit(units={"first": num}, num_rows_in=num, inputs={}, seconds=0)
     found = translation(plan, "fr")
     assert (found.artifact.name, found.baseline, found.checkpoint) == (
         "mine-fr-zh",
