@@ -24,6 +24,13 @@ Frames = dict[int | None, np.ndarray]
 """fp16 (num_frames, dim) by hidden layer; None is the encoder's output."""
 
 
+def utterance(name: str, sentence: str, language: str, split: str) -> Utterance:
+    """A row with a text, and its translations into zh and en."""
+    translations = {"zh": "你好", "en": "hello"}
+    named = {"utterance_id": name, "sentence_id": sentence, "language": language, "split": split}
+    return Utterance(**named, audio="a.wav", text="hello", translations=translations)
+
+
 def write(
     root: object,
     name: str,

@@ -12,18 +12,9 @@ from xlt_ray.finetune import fisher, pipeline
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.finetune.plan import prepare
 from xlt_ray.models import whisper
-from xlt_ray.store.schema import Utterance
 
 ROWS = [
-    Utterance(
-        utterance_id=f"{code}-{split}-{number}",
-        sentence_id=f"{split}-{number}",
-        language=code,
-        audio="a.wav",
-        text="hello",
-        translations={"zh": "你好", "en": "hello"},
-        split=split,
-    )
+    embedded.utterance(f"{code}-{split}-{number}", f"{split}-{number}", code, split)
     for code in ("en", "fr")
     for split in ("train", "dev")
     for number in range(2)

@@ -108,19 +108,21 @@ class Embeddings:
         table = pa.table(columns, schema=INDEX)
         return table.filter(pc.is_valid(table["row"]))
 
-    def require_left(self, directions: Sequence[Direction], split: str) -> None:
-        """Refuse directions of which the encoder has rejected every recording with a text; needs all work to be done.
+    def require_left(self, directions: Sequence[Direction], split: str) -> pa.Table:
+        """As `recordings`; refuses directions of which the encoder has rejected every recording with a text.
 
         Raises:
             UserError: naming the first, and where the reasons are.
         """
-        left = shards.with_references(self.recordings(split), directions)
+        recordings = self.recordings(split)
+        left = shards.with_references(recordings, directions)
         if lost := [direction for direction in directions if direction not in left]:
             raise UserError(
                 f"direction {lost[0]}: no recording of split {split!r} is left with a {lost[0].target} text; "
                 f"{self.artifact.path('rejected.parquet')} says which were rejected and why; mend them, or leave out "
                 "the direction"
             )
+        return recordings
 
     @property
     def identity(self) -> dict[str, Any]:

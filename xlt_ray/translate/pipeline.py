@@ -45,10 +45,10 @@ def translate(plan: TranslatePlan) -> Artifact:
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
     resume.drop_damaged(artifact)
-    plan.embeddings.require_left(plan.directions, config.split)
+    recordings = plan.embeddings.require_left(plan.directions, config.split)
     with _track(plan) as tracker:
         started = time.monotonic()
-        rows = shards.tasks(plan.embeddings.artifact.uri, plan.embeddings.recordings(config.split), plan.directions)
+        rows = shards.tasks(plan.embeddings.artifact.uri, recordings, plan.directions)
         good, rejected = shards.without_reference(rows)
         # The cut of the run that began it: another one would give the units' names to other rows.
         units = cut(good, artifact.settings["translate"]["rows_per_unit"])
