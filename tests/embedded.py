@@ -1,6 +1,6 @@
 """Embed artifacts for tests: written down by hand, or encoded by a model, both without Ray."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +11,25 @@ from xlt_ray.embed.embeddings import Embeddings
 from xlt_ray.embed.unit import EncodeUnit, decode_unit
 from xlt_ray.store import artifacts
 from xlt_ray.store.artifact import Artifact
-from xlt_ray.store.schema import INDEX, Utterance, embedding_schema, layer_column, to_ipc, utterance_table
+from xlt_ray.store.schema import (
+    INDEX,
+    REJECTED,
+    Utterance,
+    embedding_schema,
+    layer_column,
+    to_ipc,
+    utterance_table,
+)
 
 Frames = dict[int | None, np.ndarray]
 """fp16 (num_frames, dim) by hidden layer; None is the encoder's output."""
+
+
+def utterance(name: str, sentence: str, language: str, split: str) -> Utterance:
+    """A row with a text, and its translations into zh and en."""
+    translations = {"zh": "你好", "en": "hello"}
+    named = {"utterance_id": name, "sentence_id": sentence, "language": language, "split": split}
+    return Utterance(**named, audio="a.wav", text="hello", translations=translations)
 
 
 def write(
@@ -28,12 +43,16 @@ def write(
     config: EmbedConfig | None = None,
     num_silent: int = 0,
     rows_per_unit: int = 32,
+    rejected: Collection[str] = (),
 ) -> Artifact:
     """A finished artifact of these rows, language by language, of frames that are given.
 
     Args:
         num_silent: how many of the frames stand behind the speech.
+        rejected: ids of the rows that the encoder could not read.
     """
+    bad = [row for row in rows if row.utterance_id in rejected]
+    rows = [row for row in rows if row.utterance_id not in rejected]
     config = config or EmbedConfig()
     what = {
         "corpus": {"kind": "manifest", "source": "/x"},
@@ -54,10 +73,12 @@ def write(
         shard = _shard(members, [frames_of(row) for row in members], num_silent, config.layers)
         artifact.write_table(f"data/{unit}.parquet", shard, row_group_size=1)
         index.append(_index(unit, shard))
+    index.append(_without_frames(bad))
     artifact.write_table("index.parquet", pa.concat_tables(index))
-    artifact.merge_rejected()
+    reasons = [{name: getattr(row, name, "silent") for name in REJECTED.names} for row in bad]
+    artifact.merge_rejected([pa.Table.from_pylist(reasons, schema=REJECTED)])
     sizes = {unit: len(members) for unit, members in units.items()}
-    artifact.commit(units=sizes, num_rows_in=len(rows), inputs={}, seconds=0, others=["index.parquet"])
+    artifact.commit(units=sizes, num_rows_in=len(rows) + len(bad), inputs={}, seconds=0, others=["index.parquet"])
     return artifact
 
 
@@ -94,6 +115,14 @@ def _index(unit: str, shard: pa.Table) -> pa.Table:
     return pa.table(columns, schema=INDEX)
 
 
+def _without_frames(rows: Sequence[Utterance]) -> pa.Table:
+    known = utterance_table(rows)
+    nothing = {field.name: pa.nulls(len(rows), field.type) for field in INDEX}
+    new = nothing | {"unit": pa.array([""] * len(rows)), "generation": pa.array([0] * len(rows), pa.int32())}
+    columns = [known[name] if name in known.column_names else new[name] for name in INDEX.names]
+    return pa.table(columns, schema=INDEX)
+
+
 class Killed(Exception):  # noqa: N818 - as the state is called
     """Stands for the end of a run that is killed."""
 
@@ -104,10 +133,10 @@ def encode(embeddings: Embeddings, *, most_units: int | None = None) -> Artifact
     Raises:
         Killed: after so many units, if there are more.
     """
+    embeddings = pipeline.begun(embeddings)
     artifact, work = embeddings.artifact, embeddings.work
     if work is None:
         return artifact
-    artifact.begin()
     cut = pipeline._cut(artifact, work)
     encoder = EncodeUnit(artifact, work.model, work.config, "cpu")
     done = artifact.done()

@@ -143,3 +143,18 @@ def test_text_of_every_corpus_is_composed(tmp_path):
     [note] = doctor.check(corpora.read_as_written(spec, ["fr"], None)).problems
     assert (note.kind, note.where, note.num, note.example, note.is_note) == ("decomposed text", "fr", 2, "a0", True)
     assert doctor.check(read).problems == []
+
+
+def test_a_joined_corpus_that_gives_nothing_is_refused(tmp_path):
+    """Its path is misspelt, or a line of it is broken: the other one alone is not what was asked for."""
+    row = {"utterance_id": "1", "sentence_id": "1", "language": "en", "audio": "a.wav"}
+    for name, lines in (("a", [row]), ("b", [row | {"utterance_id": "2"}]), ("broken", [row, row])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    a, b, broken, nowhere = (f"manifest:{tmp_path}/{name}.jsonl" for name in ("a", "b", "broken", "nowhere"))
+    assert [row.utterance_id for row in corpora.read_splits(f"{a}+{b}", ["en"], ())] == ["1", "2"]
+    with pytest.raises(UserError, match=r"nowhere.jsonl is joined, but has none of en: there is no manifest"):
+        list(corpora.read_splits(f"{a}+{nowhere}", ["en"], ()))
+    with pytest.raises(UserError, match=r"broken.jsonl is joined, but has none of en: .* line 2: .* occurs twice"):
+        list(corpora.read_splits(f"{a}+{broken}", ["en"], ()))
+    with pytest.raises(UserError, match="none of the joined corpora has fr"):
+        list(corpora.read_splits(f"{a}+{b}", ["en", "fr"], ()))

@@ -135,6 +135,21 @@ def test_a_saved_data_set_and_one_of_its_splits(tmp_path):
     ]
 
 
+def test_rows_of_files_of_the_same_name_have_names_of_their_own(tmp_path):
+    """As the Hub's Parquet branch and `save_to_disk` name the files of every split."""
+    for split in ("train", "test"):
+        (tmp_path / "hub/default" / split).mkdir(parents=True)
+        pq.write_table(table(), tmp_path / "hub/default" / split / "0000.parquet")
+    plain = datasets.Dataset(table())
+    datasets.DatasetDict(train=plain, test=plain).save_to_disk(str(tmp_path / "saved"))
+    for place, file in (("hub", "0000"), ("hub/default", "0000"), ("saved", "data-00000-of-00001")):
+        rows = read(f"hf:{tmp_path}/{place}")
+        assert {row.utterance_id: row.split for row in rows} == {
+            f"{split}/{file}/{number}": split for split in ("train", "test") for number in range(4)
+        }
+    assert read(f"hf:{tmp_path}/saved/test")[3].utterance_id == "data-00000-of-00001/3"
+
+
 def test_arrow_rows_are_read_without_the_rest_of_their_file(tmp_path):
     """Rows of any order, and one that is not there."""
     cells = pa.array([{"bytes": bytes([i]) * 10, "path": None} for i in range(100)], AUDIO)

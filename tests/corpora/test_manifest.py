@@ -7,8 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from xlt_ray.corpora import audio
+from xlt_ray import corpora
+from xlt_ray.corpora import audio, speech
 from xlt_ray.corpora.manifest import manifest
+from xlt_ray.embed import index, selection
 from xlt_ray.errors import UserError
 from xlt_ray.store import schema
 from xlt_ray.store.schema import Utterance
@@ -96,6 +98,19 @@ def test_rows_come_language_by_language_in_the_order_asked_for(tmp_path, suffix,
     assert list(manifest(str(tmp_path / f"m{suffix}"), ["en", "fr"], None)) == [full, remote, bare]
     assert list(manifest(str(tmp_path / f"m{suffix}"), ["fr", "en"], None)) == [bare, full, remote]
     assert list(manifest(str(tmp_path / f"m{suffix}"), ["fr"], None)) == [bare]
+
+
+def test_other_names_of_splits_are_ours(tmp_path):
+    """A job asks for `dev`, and the manifest of somebody else says `validation`."""
+    splits = ["train", "validation", "valid", "tst-COMMON", "tst-HE"]
+    rows = [BARE | {"utterance_id": f"fr/{number}", "split": split} for number, split in enumerate(splits)]
+    write_jsonl(tmp_path / "m.jsonl", rows)
+    found = list(corpora.read_splits(f"manifest:{tmp_path}/m.jsonl", ["fr"], ("dev", "test")))
+    assert [row.split for row in found] == ["train", "dev", "dev", "test", "tst-HE"]
+    for split in ("dev", "validation", "valid"):
+        assert len(list(manifest(f"{tmp_path}/m.jsonl", ["fr"], split))) == 2
+        assert len(speech.read_corpus(f"manifest:{tmp_path}/m.jsonl", ["fr"], split)) == 2
+        assert selection.select(index.collect(found, ["fr"]), [split], divide=True)[split].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(("suffix", "write"), FORMATS)

@@ -51,6 +51,14 @@ def test_low_resource_tracks(low_resource, below):
     assert [row.split for row in corpora.read(f"mustc:{low_resource}", ["qu"], "valid")] == ["dev"] * 3
 
 
+def test_files_of_another_editor_read_the_same(low_resource):
+    """With a byte order mark and CRLF, as Windows writes text."""
+    rows = list(corpora.read(f"mustc:{low_resource}", ["qu"], None))
+    for file in low_resource.glob("*/*/txt/*"):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    assert list(corpora.read(f"mustc:{low_resource}", ["qu"], None)) == rows
+
+
 def test_pairs_of_one_source_are_joined(tmp_path):
     spec = write_mustc(tmp_path, pairs=["en-de", "en-zh"])
     rows = list(corpora.read(spec, ["en"], "train"))

@@ -65,6 +65,22 @@ def test_lines_of_one_recording_are_one_row(tmp_path):
     assert {row.split for row in rows} == {"train"}
 
 
+def test_recordings_of_the_same_name_are_told_apart_by_their_folders(tmp_path):
+    files = ["s1/wav/1.wav", "s2/wav/1.wav", "s2/wav/2.wav"]
+    lines = [{"audio_filepath": file, "duration": 2.0, "source_lang": "en"} for file in files]
+    ends = "00000000-00002000"
+    assert [row.utterance_id for row in nemo(tmp_path, lines[1:])] == [f"en/wav/1/{ends}", f"en/wav/2/{ends}"]
+    assert [row.utterance_id for row in nemo(tmp_path, lines)] == [f"en/{file[:-4]}/{ends}" for file in files]
+
+
+def test_no_offset_is_an_offset_of_0(tmp_path):
+    """A line for each target, of which one writer leaves out what is 0."""
+    line = {"audio_filepath": "1.wav", "duration": 2.0, "source_lang": "en"}
+    both = [line | {"text": "so"}, line | {"text": "also", "target_lang": "de", "offset": 0.0}]
+    [row] = nemo(tmp_path, both)
+    assert (row.text, row.translations) == ("so", {"de": "also"})
+
+
 def test_lines_without_a_language_are_of_the_one_asked_for(tmp_path):
     [row] = nemo(tmp_path, [{"audio_filepath": "1.wav", "duration": 1.0, "text": "so"}], ["kea"])
     assert row.language == "kea"
@@ -111,6 +127,22 @@ def test_a_supervision_lies_in_its_cut(tmp_path):
     assert (second.utterance_id, second.sentence_id, second.start, second.duration) == ("t", "7", 12.5, 1.5)
 
 
+def test_a_supervision_in_two_windows_of_a_recording_is_one_row(tmp_path):
+    """`cut_into_windows` keeps it in both, and 30 - 2.388 is 27.612000000000002."""
+    cuts = [
+        CUT | {"start": start, "duration": 30.0, "supervisions": [SUPERVISION | {"language": "en", "start": own}]}
+        for start, own in ((0.0, 27.612), (30.0, -2.388))
+    ]
+    [row] = corpora.read(f"lhotse:{lines(tmp_path / 'c.jsonl', cuts)}", ["en"], None)
+    assert (row.utterance_id, row.start) == ("s", 27.612)
+
+
+def test_a_transform_that_moves_no_word_does_no_harm(tmp_path):
+    resampled = RECORDING | {"transforms": [{"name": "Resample", "kwargs": {"target_sampling_rate": 16_000}}]}
+    [row] = corpora.read(f"lhotse:{lines(tmp_path / 'c.jsonl', [cut(recording=resampled)])}", ["en"], None)
+    assert row.start == 10.25
+
+
 @pytest.mark.parametrize(
     "custom",
     [
@@ -134,6 +166,10 @@ def test_translations_are_custom_fields(tmp_path, custom):
         (
             {"recording": RECORDING | {"sources": [{"type": "file", "channels": [0, 1], "source": "x"}]}},
             "channel 0 of 2 in one file cannot be read",
+        ),
+        (
+            {"recording": RECORDING | {"transforms": [{"name": "Speed", "kwargs": {"factor": 0.9}}]}},
+            "recording 'r' is changed by Speed, and its file is not",
         ),
         ({"start": -10}, "line 1: start must be"),
         ({"supervisions": [SUPERVISION]}, "line 1: no language"),

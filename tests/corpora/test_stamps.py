@@ -81,7 +81,7 @@ def test_a_store_is_asked_for_lists(folder, monkeypatch):
 def test_a_store_that_does_not_answer_is_no_missing_file(folder, monkeypatch):
     class Down:
         def get_file_info(self, _paths):
-            raise OSError("AWS Error NETWORK_CONNECTION")
+            raise OSError("AWS Error NETWORK_CONNECTION during HeadObject: curlCode: 6, Couldn't resolve host name")
 
     monkeypatch.setattr(storage, "_remote_filesystem", lambda _scheme, _authority: Down())
     for ask in (lambda: stamps(["s3://bucket/a/1.wav"]), lambda: missing_folders(["s3://bucket/a/1.wav"], {})):

@@ -21,7 +21,7 @@ from xlt_ray.embed.config import EmbedConfig, EmbedJob
 from xlt_ray.embed.opened import open_embeddings
 from xlt_ray.errors import Damaged, TooManyRejected, UserError
 from xlt_ray.job import resume
-from xlt_ray.store import shards, storage
+from xlt_ray.store import artifact, shards, storage
 from xlt_ray.store.schema import Utterance
 
 NUM = 6
@@ -138,6 +138,37 @@ def test_an_artifact_grows_by_what_a_job_needs_and_no_recording_is_encoded_twice
     assert not artifact.has("parts")
     assert not artifact.has("begun.parquet")
     assert prepare("all").work is prepare("train", "dev").work is None
+
+
+def test_what_another_job_adds_behind_the_plan_is_not_encoded_again(prepare, monkeypatch):
+    """It commits between the plan of this job and its work: some of it, more, and all of it."""
+    monkeypatch.setattr(artifact, "_written", {})  # what another process has written, this one has not
+    late, later = prepare("all"), prepare("train")
+    encode(prepare("test"))
+    artifact._written.clear()
+    late_too = prepare("all")
+    encode(prepare("dev"))
+    artifact._written.clear()
+    for planned in (late, late_too):
+        assert missing(planned) != missing(plan.again(planned)) == missing(prepare("all"))
+    made = encode(late)
+    artifact._written.clear()
+    assert made.read_json("manifest.json")["rows_out"] == 12
+    shards_there = {file: os.stat(file).st_mtime_ns for file in made.files()}
+    for planned in (late_too, later):
+        encode(planned)
+        assert planned.identity == prepare(*planned.splits).identity
+    assert {file: os.stat(file).st_mtime_ns for file in made.files()} == shards_there
+    assert sorted(frames(late_too, "all")) == sorted(ids(late_too.all_rows))
+
+
+def test_a_name_that_another_job_takes_behind_the_plan_is_refused(prepare, monkeypatch):
+    monkeypatch.setattr(artifact, "_written", {})
+    planned = prepare("test")
+    encode(prepare("test", encoding="trimmed"))
+    artifact._written.clear()
+    with pytest.raises(UserError, match=r"was made with other settings \(encoding\.encoding"):
+        encode(planned)
 
 
 def test_rows_of_the_index_are_where_the_frames_are(prepare, corpus):
@@ -265,6 +296,45 @@ def test_a_recording_that_changed_is_encoded_again_where_it_is_asked_for(prepare
     corpus.record("en-002", tone(2, 0, 0.4))
     third = prepare("all", refresh=True)
     assert dict(zip(missing(third), third.work.missing["generation"].to_pylist(), strict=True)) == {"en-002": 2}
+
+
+def test_a_segment_that_was_corrected_is_a_recording_that_changed(prepare, corpus, capsys):
+    """Its file is the same; the part of it is another."""
+    encode(prepare("all"))
+    identity = prepare("all").identity
+    corpus.edit("en-002", start=0.1, duration=0.2)
+    capsys.readouterr()
+    found = prepare("all")
+    assert found.work is None
+    assert "1 recordings have changed since 'mine' encoded them (en-002...)" in capsys.readouterr().out
+    assert found.identity == identity  # of the frames that are read
+    refreshed = prepare("all", refresh=True)
+    assert missing(refreshed) == ["en-002"]
+    encode(refreshed)
+    assert prepare("all").work is None
+    assert prepare("all").identity == refreshed.identity != identity
+    recordings = prepare("all").recordings("all")
+    assert dict(zip(ids(recordings), recordings["num_samples"].to_pylist(), strict=True))["en-002"] == 0.2 * RATE
+
+
+def test_a_rejected_segment_is_tried_again_once_it_is_corrected(prepare, corpus):
+    corpus.edit("en-005", start=9.0)
+    corpus.edit("fr-005", start=9.0)
+    encode(prepare("test", max_rejected=0.5))
+    corpus.edit("en-005", start=0.1)
+    found = prepare("test")
+    assert missing(found) == ["en-005"]
+    encode(found)
+    assert ids(prepare("test").recordings("test")) == ["en-004", "en-005", "fr-004"]
+
+
+def test_a_segment_that_is_corrected_after_too_many_were_rejected_is_encoded(prepare, corpus):
+    corpus.edit("en-005", start=9.0)
+    with pytest.raises(TooManyRejected, match="1 of 4 recordings are rejected"):
+        encode(prepare("test"))
+    corpus.edit("en-005", start=0.1)
+    encode(prepare("test"))
+    assert ids(prepare("test").recordings("test")) == ["en-004", "en-005", "fr-004", "fr-005"]
 
 
 def test_a_result_of_a_refreshed_recording_is_another_one_even_if_it_is_as_long(prepare, corpus):
@@ -669,6 +739,19 @@ def test_settings_of_the_first_run_are_those_of_the_artifact(prepare):
     artifact = encode(prepare("all", rows_per_shard=5))
     assert artifact.settings["embed"]["rows_per_shard"] == 2
     assert {pq.read_metadata(file).num_rows for file in artifact.files()} <= {1, 2}
+
+
+def test_a_job_records_what_it_was_asked_and_not_what_began_the_embeddings(prepare, corpus, monkeypatch):
+    """Else `--config` would give it other sentences than it had, or a corpus that is named from another directory."""
+    encode(prepare("all", num_sentences=3, max_rejected=0.5))
+    monkeypatch.chdir(corpus.folder)
+    found = prepare("test", spec="manifest:manifest.jsonl", num_sentences=2)
+    assert found.artifact.is_complete
+    assert found.settings["corpus"] == "manifest:manifest.jsonl"
+    assert found.settings["embed"] == dataclasses.asdict(EmbedConfig(rows_per_shard=2, num_sentences=2))
+    named = prepare("all", embeddings="mine", spec="manifest:elsewhere.jsonl", encoding="trimmed").settings
+    assert named["corpus"] == corpus.spec
+    assert named["embed"] == dataclasses.asdict(EmbedConfig(rows_per_shard=2)) | {"layers": []}
 
 
 def test_a_split_that_is_needed_twice_is_read_once(prepare, tmp_path):

@@ -12,7 +12,6 @@ from xlt_ray.job import cli
 from xlt_ray.models import whisper
 from xlt_ray.presets import PRESETS
 from xlt_ray.store import artifacts
-from xlt_ray.store.schema import Utterance
 
 FISHER = {
     "keep": ["fr-en"],
@@ -31,17 +30,7 @@ def root(tmp_path_factory):
     model = tiny_whisper(folder / "model")
     sha256 = whisper.weights_sha256(model)
     rows = [
-        Utterance(
-            utterance_id=f"{code}-{split}",
-            sentence_id="s",
-            language=code,
-            audio="a.wav",
-            text="hello",
-            translations={"zh": "你好", "en": "hello"},
-            split=split,
-        )
-        for code in ("en", "fr")
-        for split in ("train", "dev")
+        embedded.utterance(f"{code}-{split}", "s", code, split) for code in ("en", "fr") for split in ("train", "dev")
     ]
     embedded.write(folder, "speech", rows, sha256=sha256, model=str(model))
     fisher = artifacts.plan(

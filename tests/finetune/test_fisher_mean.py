@@ -37,4 +37,4 @@ def test_it_is_over_all_examples_where_there_is_memory_for_it(tmp_path, monkeypa
     assert figures == {"num_examples": 4, "trace": 1.5, "largest": 1.5}
     kept = load((tmp_path / "fisher" / "mine" / "fisher.safetensors").read_bytes())
     assert kept["weight"].tolist() == pytest.approx([1.5, 0.0])
-    assert asked == [{"num_cpus": 0.9, "memory": averaging_memory(ModelSize.read(model))}]
+    assert asked == [{"num_cpus": 0.9, "num_gpus": 0, "memory": averaging_memory(ModelSize.read(model))}]

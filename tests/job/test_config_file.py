@@ -9,7 +9,9 @@ import worlds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_whisper
+from trees import write_hf_saved
 
+from xlt_ray.embed import plan as embed
 from xlt_ray.embed.config import EmbedConfig, EmbedJob
 from xlt_ray.errors import UserError
 from xlt_ray.job import cli
@@ -99,6 +101,18 @@ def test_an_artifact_is_what_its_config_asks_for_again(tmp_path):
     assert "num_layers" in json.loads(Path(record).read_text())["settings"]
     encoded = parse("--config", record, job=EmbedJob)
     assert (encoded.embed, encoded.corpus, encoded.model) == (asked.embed, asked.corpus, asked.model)
+
+
+def test_embeddings_are_what_their_config_asks_for_again(tmp_path):
+    """The columns of a data set and the splits among it; a job without splits takes the rest."""
+    spec = write_hf_saved(tmp_path / "corpus")
+    flags = ["--corpus", spec, "--languages", "en,fr", "--model", tiny_whisper(tmp_path / "model"), "--root", tmp_path]
+    asked = parse(*flags, "--splits", "train,dev", "--columns", "text=sentence", job=EmbedJob)
+    planned = embed.prepare(asked, asked.embed, asked.splits)
+    planned.artifact.begin()
+    file = planned.artifact.path("config.json")
+    assert dataclasses.replace(parse("--config", file, job=EmbedJob), config=None) == asked
+    assert parse("--config", file).columns == "text=sentence"
 
 
 OWN = """

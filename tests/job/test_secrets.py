@@ -28,6 +28,25 @@ def test_other_signs_stay(text):
     assert secrets.redacted(text) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "no https://b.s3.amazonaws.com/a.wav?X-Amz-Credential=AKIA%2F1&X-Amz-Expires=60&X-Amz-Signature=6fe here",
+            "no https://b.s3.amazonaws.com/a.wav?X-Amz-Credential=***&X-Amz-Expires=60&X-Amz-Signature=*** here",
+        ),
+        (
+            "https://x.blob.core.windows.net/a.wav?sv=2022&sig=a%2Bb",
+            "https://x.blob.core.windows.net/a.wav?sv=2022&sig=***",
+        ),
+        ("postgresql://db/x?user=ann&password=hunter22", "postgresql://db/x?user=ann&password=***"),
+        ("https://host/a.wav?speaker=1&take=2", "https://host/a.wav?speaker=1&take=2"),
+    ],
+)
+def test_what_signs_an_address_is_gone(text, shown):
+    assert secrets.redacted(text) == shown
+
+
 def test_secrets_of_the_environment_are_gone_alone_too(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ann:pa/ss@word@db/x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrX")

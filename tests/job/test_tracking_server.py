@@ -31,10 +31,14 @@ class Server:
         store = ["--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db", "--artifacts-destination", files]
         place = ["--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
         command = [sys.executable, "-m", "mlflow", "server", *place, *store]
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        wait_for(f"{self.address}/health", self._process)
+        # Its runner of background jobs starts eight more processes, each of which imports mlflow; nothing here uses it.
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        log = self._folder / "server.log"
+        with log.open("w") as out:
+            self._process = subprocess.Popen(
+                command, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        wait_for(f"{self.address}/health", self._process, log)
 
     def stop(self):
         with contextlib.suppress(ProcessLookupError):
@@ -57,15 +61,16 @@ def server(running):
     return running.address
 
 
-def wait_for(url, process):
+def wait_for(url, process, log):
     for _ in range(600):
         try:
             with urllib.request.urlopen(url, timeout=5):
                 return
-        except (urllib.error.URLError, OSError):
-            assert process.poll() is None
+        except (urllib.error.URLError, OSError) as error:
+            assert process.poll() is None, log.read_text()
+            last = error
             time.sleep(0.2)
-    raise AssertionError(f"{url} does not answer")
+    raise AssertionError(f"{url} does not answer ({last}): {log.read_text()}")
 
 
 @pytest.mark.timeout(180)

@@ -26,7 +26,7 @@ PAIRS = {
 }
 METRICS = {
     **{"score": "seqsim", "mode": "f1", "margin": "ratio", "neighbours": 4, "one_to_one": True, "threshold": 1.5},
-    "pairs": PAIRS,
+    **{"candidates": 8, "pairs": PAIRS},
 }
 
 
@@ -41,6 +41,18 @@ def test_the_page_shows_every_pair_and_what_is_not_known():
         assert f">{cell}</td>" in page
     assert page.count("not known</td>") == 1
     assert ">all</td>" in page
+
+
+def test_candidates_that_nobody_measured_are_not_said_to_hold_all():
+    """`--mine.sample 0`: only where there are no more recordings than candidates is every pair scored."""
+    unmeasured = PAIRS["en-fr"] | {"candidate_recall": {}}
+    held = {
+        num: [pair.held for pair in read_mining(METRICS | {"candidates": num, "pairs": {"en-fr": unmeasured}}).pairs]
+        for num in (8, 9, "all")
+    }
+    assert held == {8: ["not measured"], 9: ["all"], "all": ["all"]}
+    table = as_table(METRICS | {"pairs": {"en-fr": unmeasured}})
+    assert list(table.columns[4].cells) == ["not measured"]
 
 
 def test_the_figures_of_a_run_line_up():

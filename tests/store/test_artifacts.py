@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from xlt_ray.errors import UserError
-from xlt_ray.store import artifacts, lease, schema
+from xlt_ray.store import artifacts, lease, schema, storage
 from xlt_ray.store.identity import fingerprint
 from xlt_ray.store.schema import REJECTED
 
@@ -102,6 +102,17 @@ def test_a_writer_killed_at_any_moment_leaves_no_half_file(tmp_path):
         assert all(len(set(pq.read_table(file)["x"].to_pylist())) == 1 for file in files)
         assert all(pq.read_table(file).num_rows == 300_000 for file in files)
     assert planned(tmp_path).done() <= {"u"}
+
+
+def test_commit_asks_for_no_shard_alone(tmp_path, monkeypatch):
+    """Of the thousands of an artifact in an object store: each would take 10 to 50 ms."""
+    artifact = started(tmp_path)
+    artifact.write_table("data/en-00000.parquet", pa.table({"x": [1]}))
+    artifact.merge_rejected()
+    asked, locate = [], storage.locate
+    monkeypatch.setattr(storage, "locate", lambda uri: asked.append(uri) or locate(uri))
+    artifact.commit(units={"en-00000": 1}, num_rows_in=1, inputs={}, seconds=0)
+    assert artifact.path("data/en-00000.parquet") not in asked
 
 
 def test_commit_sweeps_up_after_killed_writers(tmp_path):

@@ -10,6 +10,12 @@ from xlt_ray.store import artifacts, patience, reading, storage
 
 SLOW_DOWN = "When reading information for key 'x' in bucket 'b': AWS Error SLOW_DOWN during HeadObject operation"
 
+NO_SERVER = (
+    "When getting information for key 'x' in bucket 'b': AWS Error NETWORK_CONNECTION during HeadObject operation: "
+    "curlCode: 7, Could not connect to server"
+)
+"""What Arrow says after six seconds, while a server is started again."""
+
 
 @pytest.fixture
 def quick(monkeypatch):
@@ -31,12 +37,19 @@ def failing(errors):
 
 
 def test_it_asks_until_there_is_an_answer(quick):
-    ask, calls = failing([SLOW_DOWN, "AWS Error UNKNOWN (HTTP status 502) during PutObject operation"])
+    ask, calls = failing([SLOW_DOWN, "AWS Error UNKNOWN (HTTP status 502) during PutObject operation", NO_SERVER])
     assert ask() == "answer"
-    assert len(calls) == 3
+    assert len(calls) == 4
 
 
-@pytest.mark.parametrize("error", ["AWS Error ACCESS_DENIED during GetObject", "[Errno 13] Permission denied: '/r'"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        "AWS Error ACCESS_DENIED during GetObject",
+        "[Errno 13] Permission denied: '/r'",
+        "AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 6, Could not resolve hostname",
+    ],
+)
 def test_what_stays_wrong_is_raised_at_once(quick, error):
     ask, calls = failing([error] * 2)
     with pytest.raises(OSError, match=error.split("]")[-1]):

@@ -60,4 +60,4 @@ def test_every_distance_asks_for_the_memory_of_two_fishers(tmp_path, monkeypatch
     runs = {source: SimpleNamespace(model_dir=model) for source in sources}
     found = pipeline._distances(SimpleNamespace(job=job, runs=runs, fishers=dict.fromkeys(sources)))
     assert found["de", "en"] == found["en", "de"] == 1.0
-    assert asked == [{"num_cpus": 0.9, "memory": distance_memory(ModelSize.read(model), config)}] * 3
+    assert asked == [{"num_cpus": 0.9, "num_gpus": 0, "memory": distance_memory(ModelSize.read(model), config)}] * 3

@@ -8,11 +8,14 @@ import pytest
 from tiny import tiny_whisper
 
 from xlt_ray.embed.config import EmbedConfig
+from xlt_ray.embed.cost import public_speech
 from xlt_ray.embed.selection import divided
 from xlt_ray.errors import UserError
 from xlt_ray.finetune.config import FinetuneConfig
+from xlt_ray.finetune.cost import learned
 from xlt_ray.job.cli import parse
 from xlt_ray.job.settings import identity
+from xlt_ray.languages import Direction
 from xlt_ray.models import whisper
 from xlt_ray.presets import PRESETS
 from xlt_ray.retrieval import plan as retrieval
@@ -20,8 +23,9 @@ from xlt_ray.retrieval.config import RetrievalConfig, RetrievalJob
 from xlt_ray.retrieval.plan import RetrievalPlan
 from xlt_ray.store import artifacts
 from xlt_ray.store.schema import Utterance
+from xlt_ray.study import pipeline
 from xlt_ray.study.config import StudyConfig, StudyJob
-from xlt_ray.study.plan import prepare, retrieval_job, run_name, translation
+from xlt_ray.study.plan import prepare, retrieval_job, run_name, splits_of, translation
 
 SENTENCES = [f"s{number}" for number in range(60)]
 
@@ -47,10 +51,10 @@ def rows(languages, sentences=SENTENCES):
     ]
 
 
-def embed(root, model, recordings=None, name="speech", **config):
+def embed(root, model, recordings=None, name="speech", rejected=(), **config):
     sha256 = whisper.weights_sha256(model)
     recordings = rows(("en", "fr")) if recordings is None else recordings
-    return embedded.write(root, name, recordings, sha256=sha256, config=EmbedConfig(**config))
+    return embedded.write(root, name, recordings, sha256=sha256, config=EmbedConfig(**config), rejected=rejected)
 
 
 def job(root, model, languages=("en", "fr"), name="mine", **study):
@@ -67,6 +71,19 @@ def job(root, model, languages=("en", "fr"), name="mine", **study):
 def test_every_language_but_the_target_is_a_source():
     assert StudyJob(languages=("ru", "zh", "en")).sources == ("en", "ru")
     assert parse(StudyJob, ["--study.sources", "it,en"], PRESETS).sources == ("en", "it")
+
+
+@pytest.mark.parametrize("languages", [("fr", "de"), ("en", "fr", "de")])
+def test_a_study_learns_what_its_sources_say_and_not_the_direction_of_a_run(languages):
+    """The default of --finetune.directions is en-zh, of which a study may know neither."""
+    asked = StudyJob(corpus="fleurs", languages=languages, study=StudyConfig(sources=("fr", "de"), target="en"))
+    assert learned(asked) == [Direction("de", "en"), Direction("fr", "en")]
+
+
+def test_a_dry_run_asks_the_corpus_for_the_texts_of_the_study():
+    """FLEURS has texts in the languages that are read, and zh is none of them."""
+    asked = StudyJob(corpus="fleurs", languages=("en", "fr", "de"), study=StudyConfig(target="de"))
+    assert public_speech(asked, asked.embed, splits_of(asked), None, learned(asked)).count("fr", "train") > 0
 
 
 def test_names_of_what_a_study_makes():
@@ -128,6 +145,23 @@ def test_a_source_without_references_is_refused(tmp_path, model, split):
         prepare(job(tmp_path, model))
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_source_that_was_rejected_stops_a_study_before_its_first_run(tmp_path, model, monkeypatch, split):
+    """Whichever of the sources it is, and whatever the others have."""
+    own = dict(zip(SENTENCES, divided(SENTENCES), strict=True))
+    bad = [f"fr-{sentence}" for sentence in SENTENCES if own[sentence] == split]
+    embed(tmp_path, model, rejected=bad)
+    plan = prepare(job(tmp_path, model))
+    begun = []
+    monkeypatch.setattr(pipeline.cluster, "require_shared", lambda _: None)
+    monkeypatch.setattr(pipeline, "_retrieval", lambda _: begun.append("retrieval"))
+    monkeypatch.setattr(pipeline.translate, "translate", lambda _: begun.append("translate"))
+    monkeypatch.setattr(pipeline, "_run", lambda _, source: begun.append(source))
+    with pytest.raises(UserError, match=f"direction fr-zh: no recording of split '{split}' is left.*/rejected.parquet"):
+        pipeline.study(plan)
+    assert not begun
+
+
 def test_a_plan_of_a_study_writes_nothing(tmp_path, model):
     embed(tmp_path, model)
     before = sorted(tmp_path.rglob("*"))
@@ -152,8 +186,10 @@ def test_the_translations_of_a_run_are_held_against_those_of_the_untouched_model
     ):
         artifact.begin()
         artifact.write_json("metrics.json", metrics)
+        artifact.write_table("data/first.parquet", plan.before.embeddings.rows("test").select(["utterance_id"]))
         artifact.merge_rejected()
-        artifact.commit(units={}, num_rows_in=0, inputs={}, seconds=0)
+        num = plan.before.embeddings.rows("test").num_rows
+        artifact.commit(units={"first": num}, num_rows_in=num, inputs={}, seconds=0)
     found = translation(plan, "fr")
     assert (found.artifact.name, found.baseline, found.checkpoint) == (
         "mine-fr-zh",

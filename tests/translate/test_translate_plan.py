@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import embedded
+import pyarrow as pa
 import pytest
 from tiny import CODES, IDS, tiny_whisper
 
@@ -60,16 +61,18 @@ def finetuned(root, model, name="tuned", sha256=None, directions=("en-zh", "fr-f
     return artifact
 
 
-def translated(root, name, embeddings, directions=("fr-en",)):
-    """A finished translate artifact, without its rows."""
+def translated(root, name, embeddings, directions=("fr-en",), utterance="fr-0"):
+    """A finished translate artifact of one row."""
     made = {name: embeddings.identity[name] for name in ("model", "encoding")} | {"rows": {}}
-    identity = {"embeddings": made, "translate": {"num_beams": 1, "max_tokens": 224}}
+    identity = {"embeddings": made, "translate": {"num_beams": 1, "max_tokens": 224, "split": "train"}}
+    row = dict.fromkeys(("sentence_id", "reference", "hypothesis"), "s") | {"num_tokens": 1}
+    row |= {"direction": directions[0], "utterance_id": utterance}
     artifact = artifacts.plan(str(root), "translate", name, identity, {})
     artifact.begin()
-    artifact.write_table("data/x-00000.parquet", HYPOTHESIS.empty_table())
+    artifact.write_table("data/x-00000.parquet", pa.Table.from_pylist([row], schema=HYPOTHESIS))
     artifact.write_json("metrics.json", {"directions": {name: {} for name in directions}})
     artifact.merge_rejected()
-    artifact.commit(units={"x-00000": 0}, num_rows_in=0, inputs={}, seconds=0)
+    artifact.commit(units={"x-00000": 1}, num_rows_in=1, inputs={}, seconds=0)
     return artifact
 
 
@@ -345,6 +348,8 @@ def test_baselines_that_cannot_be_compared(tmp_path, model):
     refused(job(tmp_path, model, baseline="apart"), "'apart'", "only it-zh")
     baseline = translated(tmp_path, "near", embeddings, ["it-zh", "fr-en"])
     assert prepared(job(tmp_path, model, baseline="near")).baseline == baseline
+    translated(tmp_path, "train", embeddings, utterance="fr-1")
+    refused(job(tmp_path, model, baseline="train"), "'train' (split 'train') has none", "of this run (split 'test')")
     refused(
         job(tmp_path, model, name="beams", baseline="near", num_beams=5),
         "--translate.num-beams 1",

@@ -12,6 +12,7 @@ from xlt_ray.errors import UserError
 from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.models import whisper
 from xlt_ray.store.schema import Utterance
+from xlt_ray.tune import pipeline
 from xlt_ray.tune.config import Axis, TuneConfig, TuneJob
 from xlt_ray.tune.plan import config_of, prepare, splits_of, trial_name, trial_plan
 
@@ -96,6 +97,24 @@ def test_a_direction_that_a_split_has_no_reference_of_is_refused(job, tmp_path, 
     config = dataclasses.replace(job.finetune, embeddings="gaps", **finetune)
     with pytest.raises(UserError, match=f"direction {source}-{target}: no {source} recording of split '{split}' has"):
         prepare(dataclasses.replace(job, finetune=config, tune=RATES))
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_a_direction_that_was_rejected_stops_a_search_before_its_trials(job, tmp_path, model, monkeypatch, split):
+    """Those that are only translated count too: the scores of the chosen come with them, after the trials."""
+    places = dict(zip(SENTENCES, divided(SENTENCES), strict=True))
+    bad = [f"fr-{sentence}" for sentence in SENTENCES if places[sentence] == split]
+    embedded.write(tmp_path, "gaps", ROWS, sha256=whisper.weights_sha256(model), rejected=bad)
+    config = dataclasses.replace(job.finetune, embeddings="gaps", evaluate=("en-en",))
+    plan = prepare(dataclasses.replace(job, finetune=config, tune=RATES))
+    begun = []
+    monkeypatch.setattr(pipeline.cluster, "require_shared", lambda _: None)
+    monkeypatch.setattr(pipeline.translate, "translate", begun.append)
+    monkeypatch.setattr(pipeline, "_scores", lambda *_: {})
+    monkeypatch.setattr(pipeline, "_run_missing", lambda *_: begun.append("trials"))
+    with pytest.raises(UserError, match=f"direction fr-zh: no recording of split '{split}' is left.*/rejected.parquet"):
+        pipeline.search(plan)
+    assert not begun
 
 
 def without(row, language):

@@ -174,7 +174,8 @@ def read_splits(
         columns: as in `read`; of joined corpora, for those that are `hf`.
 
     Raises:
-        UserError: as `read`; of joined corpora, for a language that none of them has.
+        UserError: as `read`; of joined corpora, for a language that none of them has, and for one of them that has no
+            language.
     """
     return map(composed, read_splits_as_written(spec, languages, splits, columns))
 
@@ -188,13 +189,15 @@ def read_splits_as_written(
         yield from _read_one(spec, languages, splits, columns)
         return
     chosen = codes(languages)
-    there = {part: [code for code in chosen if _lacks(part, code, splits, columns) is None] for part in joined}
+    lacks = {part: {code: _lacks(part, code, splits, columns) for code in chosen} for part in joined}
     for code in chosen:
-        if not any(code in known for known in there.values()):
-            raise UserError(f"none of the joined corpora has {code}: {_lacks(joined[0], code, splits, columns)}")
-    for part, known in there.items():
-        if known:
-            yield from _read_one(part, known, splits, columns)
+        if all(why[code] for why in lacks.values()):
+            raise UserError(f"none of the joined corpora has {code}: {lacks[joined[0]][code]}")
+    for part, why in lacks.items():
+        if all(why.values()):  # it is misspelt or broken, or not meant
+            raise UserError(f"{part} is joined, but has none of {', '.join(chosen)}: {why[chosen[0]]}")
+    for part, why in lacks.items():
+        yield from _read_one(part, [code for code in chosen if not why[code]], splits, columns)
 
 
 def _lacks(spec: str, language: str, splits: Sequence[str], columns: Mapping[str, str] | None) -> UserError | None:

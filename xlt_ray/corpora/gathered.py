@@ -10,7 +10,7 @@ from xlt_ray.corpora.tables import check_languages, pivot, sentence_id
 from xlt_ray.errors import UserError
 from xlt_ray.store.schema import Utterance
 
-_Key = tuple[str, str, float | None, float | None]
+_Key = tuple[str, str, float, float | None]
 
 
 class Gathered:
@@ -37,12 +37,13 @@ class Gathered:
             sentence: that of its sentence.
         """
         named = dataclasses.replace(row, utterance_id=name or "", sentence_id=sentence or "")
-        key = (row.audio, row.language, row.start, row.duration)
+        key = (row.audio, row.language, row.start or 0.0, row.duration)
         self._rows.setdefault(key, (named, {}))[1].update(texts)
 
     def __iter__(self) -> Iterator[Utterance]:
+        depth = self._depth()
         for row, texts in self._rows.values():
-            name = row.utterance_id or _name(row)
+            name = row.utterance_id or _name(row, depth)
             yield dataclasses.replace(
                 row,
                 utterance_id=name,
@@ -50,6 +51,13 @@ class Gathered:
                 text=texts.get(row.language),
                 translations={code: text for code, text in texts.items() if code != row.language},
             )
+
+    def _depth(self) -> int:
+        """How many last parts of the path tell apart all recordings that have no identifier: two, or more."""
+        unnamed = [row for row, _ in self._rows.values() if not row.utterance_id]
+        longest = max((len(row.audio.split("/")) for row in unnamed), default=2)
+        depths = range(2, longest + 1)
+        return next((depth for depth in depths if len({_name(row, depth) for row in unnamed}) == len(unnamed)), 2)
 
 
 def select(rows: Iterable[Utterance], source: str, languages: Sequence[str], split: str | None) -> Iterator[Utterance]:
@@ -71,11 +79,11 @@ def select(rows: Iterable[Utterance], source: str, languages: Sequence[str], spl
         yield from chosen[code]
 
 
-def _name(row: Utterance) -> str:
-    """From the last two parts of the path, as recordings of several speakers often have the same names."""
-    folder, file = posixpath.split(row.audio)
+def _name(row: Utterance, depth: int) -> str:
+    """From the last parts of the path, as recordings of several speakers often have the same names."""
+    path = "/".join(posixpath.splitext(row.audio)[0].split("/")[-depth:])
     ends = "" if row.start is None and row.duration is None else f"/{_milliseconds(row)}"
-    return f"{row.language}/{posixpath.basename(folder)}/{posixpath.splitext(file)[0]}{ends}"
+    return f"{row.language}/{path}{ends}"
 
 
 def _milliseconds(row: Utterance) -> str:

@@ -170,7 +170,7 @@ def _utterance(
 ) -> Utterance:
     language, split = _language(row, languages), text_of(row, "split")
     texts = _texts(row, language, known)
-    name = text_of(row, "utterance_id") or f"{posixpath.splitext(posixpath.basename(table.uri))[0]}/{number}"
+    name = text_of(row, "utterance_id") or f"{table.name}/{number}"
     column = known["audio"]
     audio, member = table.uri, f"{number}" if column == "audio" else f"{number}:{column}"
     if path := row.get("audio"):

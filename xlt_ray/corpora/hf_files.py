@@ -34,10 +34,17 @@ def place(ref: str) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Table:
-    """A Parquet or Arrow file of one split."""
+    """A Parquet or Arrow file of one split.
+
+    Attributes:
+        uri: of the file.
+        split: of its rows, if it is known.
+        name: what its rows are named after.
+    """
 
     uri: str
     split: str | None
+    name: str = ""
 
 
 def tables(source: str) -> list[Table]:
@@ -49,6 +56,24 @@ def tables(source: str) -> list[Table]:
     Raises:
         UserError: there is no such data set, the Hub does not answer, or it is of other files.
     """
+    return _named(_tables(source))
+
+
+def _named(found: list[Table]) -> list[Table]:
+    """Each with the name of its file; where two have the same one, with the folders that tell them apart.
+
+    The Hub's Parquet branch calls the first file of every split 0000, save_to_disk data-00000-of-00001.
+    """
+    paths = [posixpath.splitext(table.uri)[0].split("/") for table in found]
+    names = [path[-1] for path in paths]
+    if len(set(names)) < len(names):
+        levels = enumerate(zip(*paths, strict=False))
+        first = next((level for level, folders in levels if len(set(folders)) > 1), 0)
+        names = ["/".join(path[first:]) for path in paths]
+    return [dataclasses.replace(table, name=name) for table, name in zip(found, names, strict=True)]
+
+
+def _tables(source: str) -> list[Table]:
     if "*" in source or source.endswith((".parquet", ".arrow")):
         return _matching(source)
     if storage.is_remote(source) or source.startswith("/"):

@@ -3,7 +3,8 @@
 The columns are those of a corpus row: `utterance_id`, `sentence_id`, `language` and `audio` in every row; `start` and
 `duration` in seconds where the utterance is a segment of a longer recording; `member` where `audio` holds many: the row
 of a Parquet or Arrow file (`17`, or `17:speech` of the column `speech`), or the name in a tar archive; `text`,
-`translations`, `speaker` and `split` where they are known. `audio` is a path or URI, relative to the manifest.
+`translations`, `speaker` and `split` where they are known: `train`, `dev` (also `validation` or `valid`), `test` (also
+`tst-COMMON`) or another name. `audio` is a path or URI, relative to the manifest.
 
     .jsonl    one JSON object a line
     .tsv      a header line, then one row a line; tabs separate, quotes mean nothing; `translations` is a JSON object
@@ -27,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xlt_ray.corpora import places
-from xlt_ray.corpora.tables import at_line, json_lines, numbered_lines, parsed, text_of, undamaged
+from xlt_ray.corpora.tables import at_line, json_lines, numbered_lines, parsed, split_of, text_of, undamaged
 from xlt_ray.errors import UserError
 from xlt_ray.languages import code_of
 from xlt_ray.store import storage
@@ -59,7 +60,7 @@ def manifest(source: str, languages: Sequence[str], split: str | None) -> Iterat
         UserError: the file or one of its lines is not as described above, an `utterance_id` occurs twice, or a
             language has no rows. The message names the line; in a Parquet file lines are rows, counted from 1.
     """
-    source = storage.absolute(source)
+    source, split = storage.absolute(source), split and split_of(split)
     _check(source, languages, split)
     for language in languages:
         for _, utterance in _utterances(source):
@@ -112,6 +113,8 @@ def _utterance(row: _Row, folder: str) -> Utterance:
     if empty := [column for column in REQUIRED if not row[column]]:
         raise ValueError(f"{empty[0]} is empty")
     present = {column: value for column, value in row.items() if value}
+    if "split" in present:
+        present["split"] = split_of(present["split"])
     for code in (present["language"], *translations):
         code_of(code)
     audio = places.resolve(folder, present["audio"])

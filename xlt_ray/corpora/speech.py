@@ -10,6 +10,7 @@ import numpy.typing as npt
 from xlt_ray import corpora
 from xlt_ray.corpora.audio import decode
 from xlt_ray.corpora.recordings import Place, read_recordings
+from xlt_ray.corpora.tables import split_of
 from xlt_ray.errors import RejectedRow, UserError
 from xlt_ray.store.schema import Utterance
 
@@ -41,7 +42,7 @@ def read_corpus(
     rows = list(corpora.read_splits(corpus, languages, splits, corpora.parse_columns(columns)))
     if split is None:
         return rows
-    if not (found := [row for row in rows if row.split == split]):
+    if not (found := [row for row in rows if row.split == split_of(split)]):
         there = ", ".join(sorted({row.split for row in rows if row.split})) or "none"
         raise UserError(f"no recording of {corpus} is of split {split!r}; the corpus has {there}")
     return found

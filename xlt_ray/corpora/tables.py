@@ -68,12 +68,15 @@ def sentence_id(corpus: str, text: str | None, otherwise: str) -> str:
 
 
 def text_lines(uri: str) -> Iterator[str]:
-    """The lines of a UTF-8 file, read as a stream; only line feeds end a line (U+2028 and U+0085 occur in text)."""
+    """The lines of a UTF-8 file, read as a stream; only line feeds end a line (U+2028 and U+0085 occur in text).
+
+    The mark that some editors put before the first line is no part of it.
+    """
     filesystem, path = storage.locate(uri)
     with filesystem.open_input_stream(path, compression=None) as stream:
         for number, line in enumerate(io.BufferedReader(stream), start=1):
             with at_line(uri, number):
-                text = line.decode()
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             yield text
 
 
@@ -168,6 +171,11 @@ def split_in(name: str) -> str | None:
 
 
 _SPLIT_WORDS = {"train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "test": "test", "tst": "test"}
+
+
+def split_of(name: str) -> str:
+    """A split as rows name it: `dev` for `validation` and `valid`, `test` for `tst-COMMON`, others as they are."""
+    return {"validation": "dev", "valid": "dev", "tst-COMMON": "test"}.get(name, name)
 
 
 def folders(uri: str) -> list[str]:

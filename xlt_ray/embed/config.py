@@ -27,7 +27,7 @@ class EmbedConfig:
     split_long: bool = False
     """Split recordings longer than 30 s at pauses instead of rejecting them."""
     refresh: bool = field(default=False, metadata=EXECUTION)
-    """Encode recordings again if their file has changed."""
+    """Encode recordings again if their file or segment has changed."""
     max_rejected: float = field(default=0.05, metadata=EXECUTION)
     """Maximum fraction of recordings that may be rejected. Above it, nothing is committed."""
     rows_per_shard: int = field(default=32, metadata=EXECUTION)

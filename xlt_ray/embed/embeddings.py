@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ import pyarrow.compute as pc
 
 from xlt_ray.embed import committed, index
 from xlt_ray.embed.config import EmbedConfig
+from xlt_ray.errors import UserError
+from xlt_ray.languages import Direction
+from xlt_ray.store import shards
 from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import INDEX, UTTERANCE
 
@@ -43,10 +47,18 @@ class Embeddings:
         rows: of INDEX, each row of any split once, its metadata as the corpus has it now.
         places: the rows of each split.
         work: what is to be encoded before `recordings` can be read; None where nothing is.
+        settings: corpus, model and encoding by which the job reads them, for its record.
     """
 
-    def __init__(self, artifact: Artifact, rows: pa.Table, places: dict[str, Indices], work: Work | None) -> None:
-        self.artifact, self.work = artifact, work
+    def __init__(
+        self,
+        artifact: Artifact,
+        rows: pa.Table,
+        places: dict[str, Indices],
+        work: Work | None,
+        settings: dict[str, Any],
+    ) -> None:
+        self.artifact, self.work, self.settings = artifact, work, settings
         self._rows, self._places = rows, places
         self._sha256: dict[str, str] = {}  # by split; shared with `only`, as each trial of a search asks for it
 
@@ -79,6 +91,22 @@ class Embeddings:
         table = pa.table(columns, schema=INDEX)
         return table.filter(pc.is_valid(table["row"]))
 
+    def require_left(self, directions: Sequence[Direction], split: str) -> pa.Table:
+        """As `recordings`; refuses directions of which the encoder has rejected every recording with a text.
+
+        Raises:
+            UserError: naming the first, and where the reasons are.
+        """
+        recordings = self.recordings(split)
+        left = shards.with_references(recordings, directions)
+        if lost := [direction for direction in directions if direction not in left]:
+            raise UserError(
+                f"direction {lost[0]}: no recording of split {split!r} is left with a {lost[0].target} text; "
+                f"{self.artifact.path('rejected.parquet')} says which were rejected and why; mend them, or leave out "
+                "the direction"
+            )
+        return recordings
+
     @property
     def identity(self) -> dict[str, Any]:
         """What a result is made from: the rows of each split, the model, the encoding; not the artifact's name."""
@@ -91,14 +119,13 @@ class Embeddings:
             self._sha256[split] = index.sha256(self.rows(split))
         return self._sha256[split]
 
+    def with_work(self, artifact: Artifact, work: Work | None) -> Embeddings:
+        """The same rows, planned anew."""
+        return Embeddings(artifact, self._rows, self._places, work, self.settings)
+
     def only(self, *splits: str) -> Embeddings:
         """The same, of some splits alone: what one of the runs of a job reads."""
         places = {split: self._places[split] for split in dict.fromkeys(splits)}
-        view = Embeddings(self.artifact, self._rows, places, self.work)
+        view = Embeddings(self.artifact, self._rows, places, self.work, self.settings)
         view._sha256 = self._sha256
         return view
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """How the artifact was made: corpus, model, encoding."""
-        return {key: self.artifact.settings[key] for key in ("corpus", "model", "embed")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -23,6 +24,9 @@ _IDENTITY = (
     *("text", "translations", "speaker", "split"),
 )
 _BATCH = 10_000  # rows that exist as Python objects at a time
+
+SOUND = ("bytes", "modified", "member", "start", "duration")
+"""Columns of INDEX that say which sound was encoded: the state of its file, and what of it."""
 
 Indices = npt.NDArray[np.int64]
 
@@ -116,11 +120,20 @@ def cut(missing: pa.Table, begun: pa.Table, done: Collection[str], taken: Collec
 def changed(missing: pa.Table, begun: pa.Table) -> set[str]:
     """Units of an interrupted run with a recording whose file has changed since, or is there only now."""
     now = _as_now(begun, missing)
-    differs = pc.or_(differ(now["bytes"], begun["bytes"]), differ(now["modified"], begun["modified"]))
-    return set(begun.filter(pc.and_(differs, pc.is_valid(now["bytes"])))["unit"].to_pylist())
+    return set(begun.filter(pc.and_(sound_differs(now, begun), pc.is_valid(now["bytes"])))["unit"].to_pylist())
 
 
-def differ(first: pa.ChunkedArray, second: pa.ChunkedArray) -> pa.ChunkedArray:
+def sound_differs(first: pa.Table, second: pa.Table) -> pa.ChunkedArray:
+    """Which rows of two tables (INDEX), place by place, are of another sound: another file, or another part of it."""
+    return functools.reduce(pc.or_, (_differ(_exact(first[name]), _exact(second[name])) for name in SOUND))
+
+
+def _exact(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Times to the microsecond: their sums may differ in the last digit."""
+    return pc.round(values, 6) if pa.types.is_floating(values.type) else values
+
+
+def _differ(first: pa.ChunkedArray, second: pa.ChunkedArray) -> pa.ChunkedArray:
     """Where two columns differ; null and a value differ, null and null do not."""
     both = pc.fill_null(pc.not_equal(first, second), False)
     return pc.or_(both, pc.xor(pc.is_null(first), pc.is_null(second)))

@@ -19,7 +19,7 @@ import ray.exceptions
 
 from xlt_ray import corpora
 from xlt_ray.corpora.guarded import DecoderEnded
-from xlt_ray.embed import committed, cost, index, results
+from xlt_ray.embed import committed, cost, index, plan, results
 from xlt_ray.embed.embeddings import Embeddings, Work
 from xlt_ray.embed.unit import MOST_LOSSES, PART, EncodeUnit, WorkersLost, decode_unit
 from xlt_ray.errors import Damaged, Unreachable
@@ -27,7 +27,7 @@ from xlt_ray.job import cluster, pools, progress, resume
 from xlt_ray.job.tracking import track
 from xlt_ray.models.size import model_size
 from xlt_ray.store import reading
-from xlt_ray.store.artifact import Artifact
+from xlt_ray.store.artifact import Artifact, Overtaken
 from xlt_ray.store.schema import INDEX, to_ipc
 
 _BEGUN = "begun.parquet"
@@ -42,11 +42,11 @@ def embed(embeddings: Embeddings) -> Artifact:
         Unreachable: if audio that was there when the job started can't be read.
         WorkersLost, DecoderEnded: if what decodes is ended again and again.
     """
+    embeddings = begun(embeddings)
     artifact, work = embeddings.artifact, embeddings.work
     if work is None:
         print(f"embed: {artifact.uri} has all {embeddings.all_rows.num_rows} recordings, nothing to encode")
         return artifact
-    artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
     resume.drop_damaged(artifact)
     _require_audio(work)
@@ -57,6 +57,21 @@ def embed(embeddings: Embeddings) -> Artifact:
         metrics = _commit(artifact, work, cut, time.monotonic() - started)
         results.log(tracker, metrics, artifact, time.monotonic() - started)
     return artifact
+
+
+def begun(embeddings: Embeddings) -> Embeddings:
+    """Take the artifact for writing, if there is work; what another job has encoded since the plan is no work.
+
+    Raises:
+        UserError: as `Artifact.begin`.
+    """
+    while embeddings.work:
+        try:
+            embeddings.artifact.begin()
+            break
+        except Overtaken:
+            embeddings = plan.again(embeddings)
+    return embeddings
 
 
 def _require_audio(work: Work) -> None:

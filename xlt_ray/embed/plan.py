@@ -23,13 +23,16 @@ from xlt_ray.embed import committed, index, selection
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.embed.embeddings import Embeddings, Work
 from xlt_ray.errors import Damaged, TooManyRejected, UserError
-from xlt_ray.job.settings import Job
+from xlt_ray.job.settings import Job, identity
 from xlt_ray.models import whisper
 from xlt_ray.store import artifacts
 from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import INDEX, UTTERANCE, versions_of
 
 Indices = npt.NDArray[np.int64]
+
+_RECORDED = ("preset", "root", "name", "corpus", "columns", "languages", "model", "splits")
+"""Settings of a job that the artifact that it begins shows; only jobs/embed.py has splits."""
 
 
 def prepare(
@@ -70,16 +73,38 @@ def prepare(
         for at in places.values():
             index.require_parallel(rows.take(pa.array(at)), job.languages)
     if name is not None:
-        return Embeddings(artifact, rows, places, None)
+        return Embeddings(artifact, rows, places, None, _as_made(artifact, config))
     rows = _stamped(rows)
+    asked = {"corpus": job.corpus, "model": job.model, "embed": dataclasses.asdict(config)}
     artifact = _find(job, config, sha256, model_dir, rows)
     rows, missing = _compare(artifact, rows, config)
     _require_there(missing, config)
     if artifact.is_complete and not missing.num_rows:
-        return Embeddings(artifact, rows, places, None)
+        return Embeddings(artifact, rows, places, None, asked)
     # Every shard of an artifact keeps the same hidden layers, though this job may need fewer.
     config = dataclasses.replace(config, layers=tuple(artifact.identity["layers"]))
-    return Embeddings(artifact, rows, places, Work(missing, job.corpus, job.model, config))
+    return Embeddings(artifact, rows, places, Work(missing, job.corpus, job.model, config), asked)
+
+
+def _as_made(artifact: Artifact, config: EmbedConfig) -> dict[str, Any]:
+    """How an artifact that the job names was made; what changes no frame, as the number of sentences, is the job's."""
+    made = artifact.settings
+    encoding = {name: made["embed"][name] for name in identity(config) if name in made["embed"]}
+    return {"corpus": made["corpus"], "model": made["model"], "embed": {**dataclasses.asdict(config), **encoding}}
+
+
+def again(embeddings: Embeddings) -> Embeddings:
+    """The same once another job has added recordings to the artifact: those are no work any more.
+
+    Raises:
+        UserError: if that job has begun the artifact with other settings.
+    """
+    assert embeddings.work
+    planned, work = embeddings.artifact, embeddings.work
+    artifact = artifacts.plan(planned.root, "embed", planned.name, planned.identity, planned.settings)
+    _, missing = _compare(artifact, work.missing, work.config)
+    left = dataclasses.replace(work, missing=missing) if missing.num_rows or not artifact.is_complete else None
+    return embeddings.with_work(artifact, left)
 
 
 def _named(job: Job, name: str, sha256: str) -> tuple[Artifact, pa.Table]:
@@ -170,7 +195,7 @@ def _find(job: Job, config: EmbedConfig, sha256: str, model_dir: Path, rows: pa.
         print(f"embeddings: {best.name} (same corpus, model and encoding)")
         return best.planned(best.read_json("config.json"))
     settings = {
-        **{key: getattr(job, key) for key in ("preset", "root", "name", "corpus", "languages", "model")},
+        **{key: getattr(job, key) for key in _RECORDED if hasattr(job, key)},
         "num_layers": whisper.num_encoder_layers(model_dir),
         "embed": dataclasses.asdict(config),
     }
@@ -195,21 +220,20 @@ def _num_shared(artifact: Artifact, rows: pa.Table) -> int:
 def _compare(artifact: Artifact, rows: pa.Table, config: EmbedConfig) -> tuple[pa.Table, pa.Table]:
     """The rows with what is known of those that are encoded, and the rows that have to be encoded.
 
-    A rejected recording is tried again when its file has changed, or is there now. An encoded one whose file has
-    changed is named, and encoded again where the user asks for that.
+    A rejected recording is tried again when its file or its segment has changed, or it is there now. An encoded one
+    that has changed is named, and encoded again where the user asks for that.
     """
     there = committed.read_index(artifact)
     at = pc.index_in(rows["utterance_id"], value_set=there["utterance_id"].combine_chunks())
     old = there.take(at)
     known, encoded = pc.is_valid(at), pc.is_valid(old["row"])
-    differs = pc.or_(index.differ(rows["bytes"], old["bytes"]), index.differ(rows["modified"], old["modified"]))
-    changed = pc.and_(pc.and_(known, differs), pc.is_valid(rows["bytes"]))
+    changed = pc.and_(pc.and_(known, index.sound_differs(rows, old)), pc.is_valid(rows["bytes"]))
     again = changed if config.refresh else pc.and_(changed, pc.invert(encoded))
     if not config.refresh:
         _warn_changed(artifact, rows.filter(pc.and_(changed, encoded)))
     missing = pc.or_(pc.invert(known), again)
     generation = pc.add(pc.fill_null(old["generation"], 0), pc.cast(pc.and_(again, known), pa.int32()))
-    kept = {name: pc.if_else(missing, rows[name], old[name]) for name in ("bytes", "modified")}
+    kept = {name: pc.if_else(missing, rows[name], old[name]) for name in index.SOUND}
     rows = _with(rows, "generation", generation)
     todo = rows.filter(missing)
     for name, values in kept.items():

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from xlt_ray.corpora.tables import split_of
 from xlt_ray.embed import index
 from xlt_ray.errors import UserError
 
@@ -21,8 +22,6 @@ Indices = npt.NDArray[np.int64]
 
 ALL = "all"
 """Name of the split that is every row."""
-
-_ALIASES = {"validation": "dev", "valid": "dev"}
 
 
 def select(
@@ -43,8 +42,7 @@ def select(
     own = _splits_of(rows, divide)
     found = {}
     for split in splits:
-        wanted = _ALIASES.get(split, split)  # as the readers spell it
-        places = np.arange(rows.num_rows) if split == ALL or own is None else np.flatnonzero(own == wanted)
+        places = np.arange(rows.num_rows) if split == ALL or own is None else np.flatnonzero(own == split_of(split))
         if not len(places):
             assert own is not None
             there = ", ".join(sorted(set(own.tolist()) - {""})) or "none"

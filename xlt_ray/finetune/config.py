@@ -143,17 +143,26 @@ class FinetuneJob(Job):
     def __post_init__(self) -> None:
         """Check that the sources of all directions are among the languages, and that what preserves has an effect."""
         Job.__post_init__(self)
+        self._check_training()
+
+    def _check_training(self) -> None:
         if self.finetune.keep and not (self.uses("ewc_lambda") or self.uses("replay_fraction")):
             raise UserError(
                 "--finetune.keep alone does nothing; add --finetune.ewc-lambda or --finetune.replay-fraction"
             )
         if self.finetune.fisher and not self.uses("ewc_lambda"):
             raise UserError("--finetune.fisher has no effect without --finetune.ewc-lambda")
-        for name in ("directions", "keep", "evaluate"):
-            sources = {direction.split("-")[0] for direction in getattr(self.finetune, name)}
+        asked = {"directions": self.learned, "keep": self.finetune.keep, "evaluate": self.finetune.evaluate}
+        for name, directions in asked.items():
+            sources = {direction.split("-")[0] for direction in directions}
             if beyond := sorted(sources - set(self.languages)):
                 listed = ",".join(self.languages)
                 raise UserError(f"--finetune.{name} has source {beyond[0]}, which is not in --languages {listed}")
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """Directions that the trainings of this job learn."""
+        return self.finetune.directions
 
     def uses(self, name: str) -> bool:
         """Whether a training of this job has a setting that is not 0."""

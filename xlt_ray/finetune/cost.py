@@ -136,8 +136,8 @@ def num_examples(speech: Speech, languages: Sequence[str], split: str) -> int:
 
 
 def learned(job: FinetuneJob) -> list[Direction]:
-    """The directions that a run needs texts of: those to learn and those to keep."""
-    return [Direction.parse(text) for text in (*job.finetune.directions, *job.finetune.keep)]
+    """The directions that a job needs texts of: those to learn and those to keep."""
+    return [Direction.parse(text) for text in (*job.learned, *job.finetune.keep)]
 
 
 def costs(job: FinetuneJob, speech: Speech) -> dict[str, Cost]:

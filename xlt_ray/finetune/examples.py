@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from xlt_ray.embed.embeddings import Embeddings
+from xlt_ray.errors import UserError
 from xlt_ray.finetune.batch import Batch, Indices, collate
 from xlt_ray.languages import Direction
 from xlt_ray.models.prompts import MAX_POSITIONS, Prompter, Scheme
 from xlt_ray.store import shards
 from xlt_ray.store.schema import EXAMPLE, REJECTED
+
+_AT_A_TIME = 8192
+"""Rows that are Python objects at a time: 289,000 took 560 MB."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,15 +50,35 @@ def collect(
     """Every recording of a split in every direction.
 
     Raises:
-        UserError: if a direction has no recording, no reference or no token.
+        UserError: if a direction has no token, or no example: what was rejected may have been all that it had.
     """
     parsed = [Direction.parse(text) for text in directions]
     prompts = {str(direction): prompter.prompt(direction, scheme) for direction in parsed}
     known, rejected = shards.without_reference(
         shards.tasks(embeddings.artifact.uri, embeddings.recordings(split), parsed)
     )
-    rows, too_long = [], []
-    for row in known.to_pylist():
+    none = Examples(EXAMPLE.empty_table(), rejected)
+    found = joined([none, *(_tokenised(rows, prompter, role, prompts) for rows in known.to_batches(_AT_A_TIME))])
+    _require_each(found, list(prompts), split, embeddings.artifact.path("rejected.parquet"))
+    return found
+
+
+def _require_each(found: Examples, directions: Sequence[str], split: str, rejected_uri: str) -> None:
+    left = set(found.table["direction"].unique().to_pylist())
+    if without := [direction for direction in directions if direction not in left]:
+        reasons = found.rejected["reason"].to_pylist()
+        num_long = sum(reason.startswith(f"too long: {without[0]} ") for reason in reasons)
+        long = f"{num_long} texts are longer than the decoder holds, and " if num_long else ""
+        raise UserError(
+            f"no example of {without[0]} is left in split {split!r}: {long}{rejected_uri} says which recordings were "
+            "rejected and why; mend them, or leave out the direction"
+        )
+
+
+def _tokenised(rows: pa.RecordBatch, prompter: Prompter, role: str, prompts: Mapping[str, Sequence[int]]) -> Examples:
+    """Rows of TASK with their tokens, or the reason why there are too many."""
+    found, too_long = [], []
+    for row in rows.to_pylist():
         direction = Direction.parse(row["direction"])
         target = prompter.target(row["reference"], direction.target)
         prompt = prompts[row["direction"]]
@@ -62,9 +86,9 @@ def collect(
             reason = f"too long: {direction} has {len(target)} target tokens, more than the decoder holds"
             too_long.append({**row, "reason": reason})
         else:
-            rows.append({**row, "role": role, "prompt": prompt, "target": target})
-    bad = pa.Table.from_pylist([{name: row[name] for name in REJECTED.names} for row in too_long], schema=REJECTED)
-    return Examples(pa.Table.from_pylist(rows, schema=EXAMPLE), pa.concat_tables([rejected, bad]))
+            found.append({**row, "role": role, "prompt": prompt, "target": target})
+    bad = [{name: row[name] for name in REJECTED.names} for row in too_long]
+    return Examples(pa.Table.from_pylist(found, schema=EXAMPLE), pa.Table.from_pylist(bad, schema=REJECTED))
 
 
 def joined(parts: Sequence[Examples]) -> Examples:

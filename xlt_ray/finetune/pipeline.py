@@ -18,7 +18,6 @@ import ray
 import ray.train
 
 from xlt_ray import corpora
-from xlt_ray.errors import UserError
 from xlt_ray.finetune import batch as batches
 from xlt_ray.finetune import cost, exported, fisher, results, trainer
 from xlt_ray.finetune import examples as rows_of
@@ -127,11 +126,7 @@ def _examples(plan: FinetunePlan, collected: Collected) -> Examples:
         asked.append(("keep", config.keep, config.split))
     if config.evaluate_every:
         asked.append(("dev", (*config.directions, *config.evaluate), config.dev_split))
-    found = [collected.collect(plan, *part) for part in asked]
-    for (_, directions, split), part in zip(asked, found, strict=True):
-        if not part.table.num_rows:
-            raise UserError(f"no example of {','.join(directions)} is left in split {split!r}; choose another split")
-    return rows_of.joined(found)
+    return rows_of.joined([collected.collect(plan, *part) for part in asked])
 
 
 def _announce(plan: FinetunePlan, work: Work, examples: Examples) -> None:

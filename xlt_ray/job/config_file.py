@@ -18,8 +18,8 @@ from xlt_ray.job.flags import nearest, off
 from xlt_ray.job.settings import flag
 from xlt_ray.store import storage
 
-_RECORDED = ("--num-layers",)
-"""What config.json says beside settings."""
+_OF_EMBEDDINGS = ("num_layers", "splits")
+"""What config.json of embeddings says that other jobs have no setting for."""
 
 
 class _Words(yaml.BaseLoader):
@@ -47,10 +47,10 @@ def words(place: str, flags: Mapping[str, Any]) -> list[str]:
     Raises:
         UserError: if it can't be read, or has a key that is no setting of the job.
     """
-    return [word for name, value in _flat(_settings(place)) for word in _words(place, name, value, flags)]
+    return [word for name, value in _flat(_settings(place, flags)) for word in _words(place, name, value, flags)]
 
 
-def _settings(place: str) -> Mapping[str, Any]:
+def _settings(place: str, flags: Mapping[str, Any]) -> Mapping[str, Any]:
     is_json = place.endswith(".json")
     try:
         text = storage.read_bytes(storage.absolute(place)).decode()
@@ -62,7 +62,8 @@ def _settings(place: str) -> Mapping[str, Any]:
     if isinstance(found, dict) and {"identity", "settings"} <= found.keys():
         found = found["settings"]
         if isinstance(found, dict):
-            found = {key: value for key, value in found.items() if key != "config"}
+            unknown = {key for key in _OF_EMBEDDINGS if f"--{flag(key)}" not in flags}
+            found = {key: value for key, value in found.items() if key not in {"config", *unknown}}
     if not isinstance(found, dict):
         raise UserError(f"--config {place} holds no settings; write one on each line, such as corpus: fleurs")
     return found
@@ -83,8 +84,6 @@ def _flat(settings: Mapping[str, Any], prefix: str = "--") -> Iterator[tuple[str
 
 
 def _words(place: str, name: str, value: Any, flags: Mapping[str, Any]) -> list[str]:
-    if name in _RECORDED:
-        return []
     if name not in flags:
         near = nearest(name, flags.keys())
         hint = f"did you mean {_key(near)}? " if near else ""

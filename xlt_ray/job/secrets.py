@@ -1,4 +1,4 @@
-"""Passwords in URIs and in the environment, which no line, log or tag may show."""
+"""Passwords and signatures in URIs and in the environment, which no line, log, page or tag may show."""
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ _USER_INFO = re.compile(
     r"((?<![\w+.-])[\w+.-]+://)"  # from its first letter alone: else each letter of a long word may begin a scheme
     r"(?:[^/\s'\"]*|[^/\s'\"@:]+:(?!\d+/)[^\s'\"]{0,2000})@"  # the keys of AWS have slashes, which a port has not
 )
+_SIGNED = re.compile(
+    r"([?&](?:x-(?:amz|goog)-(?:credential|security-token|signature)|awsaccesskeyid|googleaccessid|signature|sig|"
+    r"(?:access_)?token|(?:api_?)?key|password|secret)=)[^&\s'\"]+",
+    re.IGNORECASE,
+)
 
 
 def redacted(text: str) -> str:
-    """The text without the user and password of a URI (before its @), and without the secrets of the environment."""
+    """The text without the user and password of a URI (before its @), what signs one, and the environment's secrets."""
     for secret in sorted(_known(), key=len, reverse=True):
         text = text.replace(secret, "***")
-    return _USER_INFO.sub(r"\1***@", text)
+    return _SIGNED.sub(r"\1***", _USER_INFO.sub(r"\1***@", text))
 
 
 def _known() -> Iterator[str]:

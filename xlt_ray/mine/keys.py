@@ -29,6 +29,21 @@ def keys(metrics: Mapping[str, Any]) -> dict[str, float]:
     return values | ({"mine/candidate_recall/mean": fmean(held)} if held else {})
 
 
+def candidates_hold(metrics: Mapping[str, Any], figures: Mapping[str, Any]) -> float | str:
+    """Share of the nearest recordings that are candidates, the mean of both ways; or why there is none.
+
+    Args:
+        metrics: of the run.
+        figures: of two languages.
+    """
+    found = [recall["first"] for recall in figures["candidate_recall"].values() if recall]
+    if found:
+        return fmean(found)
+    num = metrics["candidates"]
+    is_exact = num == "all" or num >= min(figures["num_first"], figures["num_second"])
+    return "all" if is_exact else "not measured"
+
+
 def table_columns(metrics: Mapping[str, Any]) -> dict[str, list[Any]]:
     """What was mined of every pair of languages, as columns; null where nothing is known."""
     rows = [{"pair": pair, **_row(pair, figures)} for pair, figures in metrics["pairs"].items()]

@@ -110,24 +110,19 @@ def as_table(metrics: Mapping[str, Any]) -> Table:
     for column in columns:
         table.add_column(column, justify="right")
     for pair, figures in metrics["pairs"].items():
-        table.add_row(pair, *_cells(figures))
+        table.add_row(pair, *_cells(metrics, figures))
     return table
 
 
-def _cells(figures: Mapping[str, Any]) -> list[str]:
+def _cells(metrics: Mapping[str, Any], figures: Mapping[str, Any]) -> list[str]:
     sizes = f"{figures['num_first']:,} x {figures['num_second']:,}"
     median = f"{figures['margin']['median']:.4f}" if figures["margin"] else "-"
+    held = keys.candidates_hold(metrics, figures)
     known = figures["against_corpus"]
     told = [_percent(known[key]) for key in ("precision", "recall", "f1")] if known else ["-"] * 3
     best = known["best"] if known else None
     told += [_percent(best["f1"]), f"{best['threshold']:.4f}"] if best else ["-", "-"]
-    return [sizes, f"{figures['num_mined']:,}", median, _held(figures["candidate_recall"]), *told]
-
-
-def _held(recall: Mapping[str, Any]) -> str:
-    """Share of the nearest that are candidates, the mean of both ways."""
-    found = [sampled["first"] for sampled in recall.values() if sampled]
-    return f"{_percent(sum(found) / len(found))} %" if found else "all"
+    return [sizes, f"{figures['num_mined']:,}", median, held if isinstance(held, str) else f"{_percent(held)} %", *told]
 
 
 def _percent(fraction: float) -> str:

@@ -6,13 +6,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from xlt_ray.mine.keys import candidates_hold
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
     """What was mined of two languages.
 
     Attributes:
-        held: share of the nearest recordings by exact scores that are candidates; None where all are.
+        held: share of the nearest recordings by exact scores that are candidates; or `all`, or `not measured`.
         known: precision, recall and F1 by sentence_id; None where the corpus does not tell.
     """
 
@@ -21,7 +23,7 @@ class Pair:
     num_second: int
     num_mined: int
     margin: Mapping[str, float] | None
-    held: float | None
+    held: float | str
     known: Mapping[str, Any] | None
 
 
@@ -40,11 +42,10 @@ class Mining:
 
 def read_mining(metrics: Mapping[str, Any]) -> Mining:
     """The run whose metrics.json this is."""
-    return Mining(figures=metrics, pairs=tuple(_pair(name, pair) for name, pair in metrics["pairs"].items()))
+    return Mining(figures=metrics, pairs=tuple(_pair(metrics, name) for name in metrics["pairs"]))
 
 
-def _pair(name: str, figures: Mapping[str, Any]) -> Pair:
-    found = [recall["first"] for recall in figures["candidate_recall"].values() if recall]
+def _pair(metrics: Mapping[str, Any], name: str) -> Pair:
+    figures = metrics["pairs"][name]
     counts = {key: figures[key] for key in ("num_first", "num_second", "num_mined", "margin")}
-    held = sum(found) / len(found) if found else None
-    return Pair(name=name, held=held, known=figures["against_corpus"], **counts)
+    return Pair(name=name, held=candidates_hold(metrics, figures), known=figures["against_corpus"], **counts)

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from xlt_ray.job.secrets import redacted
 from xlt_ray.store import reading, storage
 from xlt_ray.store.stored import StoredArtifact
 
@@ -85,7 +86,8 @@ def _read_rejected(stored: StoredArtifact) -> tuple[dict[str, int], tuple[dict[s
         return {}, ()
     table = reading.table_of(stored.path("rejected.parquet"))
     reasons = Counter(table["reason"].to_pylist())
-    return dict(reasons.most_common()), tuple(table.slice(0, MAX_REJECTED_ROWS).to_pylist())
+    rows = table.slice(0, MAX_REJECTED_ROWS).to_pylist()
+    return dict(reasons.most_common()), tuple(row | {"audio": redacted(row["audio"])} for row in rows)
 
 
 def _read_plots(uri: str) -> Iterator[Plot]:

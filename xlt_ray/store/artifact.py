@@ -38,6 +38,10 @@ from xlt_ray.store.schema import REJECTED, versions_of
 from xlt_ray.store.stored import StoredArtifact
 
 
+class Overtaken(UserError):  # noqa: N818 - as the state is called
+    """Another job has finished the artifact, or added to it, since this one planned its work."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Artifact(StoredArtifact):
     """One artifact directory, for reading and writing. Small enough to travel to every worker."""
@@ -62,8 +66,8 @@ class Artifact(StoredArtifact):
         From here on the name is taken. `commit` lets others write again, and so does the end of the process.
 
         Raises:
-            UserError: if another job works on it, or has begun it with other settings or finished it since it was
-                planned; if the root can't be written.
+            Overtaken: if another job has finished it since it was planned; it is not taken then.
+            UserError: if another job works on it, or has begun it with other settings; if the root can't be written.
         """
         try:
             lease.take(self.uri)
@@ -86,7 +90,7 @@ class Artifact(StoredArtifact):
         mark = self._mark()
         if self.asked and mark not in (None, self.seen, _written.get(self.uri)):
             lease.give_back(self.uri)
-            raise UserError(f"{self.uri} was finished by another job meanwhile; run the same command again to use it")
+            raise Overtaken(f"{self.uri} was finished by another job meanwhile; run the same command again to use it")
         if self.asked and mark is None and self.is_begun:
             try:
                 self.require_same(self.asked["identity"])

@@ -19,10 +19,12 @@ TELL_S = 20.0
 FIRST_S, MOST_S = 0.25, 20.0
 """Seconds between two tries double from the first to the most, as S3 asks of its clients; each is drawn at random."""
 
-# Arrow and the SDK try ten times within half a minute. They give up at once where the text of an error is longer than
-# the object that was asked for ("Failed to flush response stream"), and where an object is replaced while it is read.
+# Arrow and the SDK try ten times within half a minute, or six seconds where no connection can be made. They give up at
+# once where the text of an error is longer than the object that was asked for ("Failed to flush response stream"), and
+# where an object is replaced while it is read. A host that has no address (curl's code 6) is misspelt.
 _PASSING = re.compile(
-    r"AWS Error (INTERNAL_FAILURE|SERVICE_UNAVAILABLE|SLOW_DOWN|THROTTLING|REQUEST_TIMEOUT)|HTTP status 5\d\d"
+    r"AWS Error (INTERNAL_FAILURE|SERVICE_UNAVAILABLE|SLOW_DOWN|THROTTLING|REQUEST_TIMEOUT|"
+    r"NETWORK_CONNECTION(?!.*curlCode: 6,))|HTTP status 5\d\d"
 )
 
 

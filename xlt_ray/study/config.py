@@ -8,7 +8,7 @@ from dataclasses import field
 from xlt_ray import languages
 from xlt_ray.errors import UserError
 from xlt_ray.finetune.config import FinetuneJob
-from xlt_ray.job.settings import Codes, at_least, read_distinct_codes
+from xlt_ray.job.settings import Codes, Job, at_least, read_distinct_codes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,15 +42,21 @@ class StudyJob(FinetuneJob):
 
     def __post_init__(self) -> None:
         """Check that there are two sources, and that no direction is preserved."""
-        FinetuneJob.__post_init__(self)
+        Job.__post_init__(self)
         if beyond := sorted(set(self.study.sources) - set(self.languages)):
             raise UserError(
                 f"--study.sources names {beyond[0]}, which is not in --languages {','.join(self.languages)}"
             )
         if len(self.sources) < 2:
             raise UserError(f"a study compares two sources or more; given: {','.join(self.sources) or 'none'}")
+        self._check_training()
         if self.finetune.keep:
             raise UserError("a study does not support --finetune.keep: another run could learn that direction; drop it")
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """That of each run, whatever --finetune.directions says."""
+        return tuple(f"{source}-{self.study.target}" for source in self.sources)
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from xlt_ray.finetune import pipeline as finetune
 from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.job import cluster, pools
 from xlt_ray.job.tracking import Tracker, track
+from xlt_ray.languages import Direction
 from xlt_ray.models.size import model_size
 from xlt_ray.retrieval.pipeline import retrieve
 from xlt_ray.retrieval.plan import RetrievalPlan
@@ -47,6 +48,10 @@ def study(plan: StudyPlan) -> Artifact:
         return artifact
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
+    # Before the first source trains: what the encoder rejected may have been all that the last one has.
+    learned = [Direction(source, job.study.target) for source in job.sources]
+    for split in plan.embeddings.splits:
+        plan.embeddings.require_left(learned, split)
     inputs = {"corpus": artifact.settings["corpus"], "model": job.model, "embed": plan.embeddings.name}
     read = plan.embeddings.artifact
     with track(job.root, "study", artifact.name, artifact.identity, inputs, read=read) as tracker:

@@ -45,9 +45,7 @@ def translate(plan: TranslatePlan) -> Artifact:
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
     resume.drop_damaged(artifact)
-    recordings = plan.embeddings.recordings(config.split)
-    # Again: what the encoder rejected may have been all that a direction had.
-    shards.require_references(recordings, plan.directions, config.split)
+    recordings = plan.embeddings.require_left(plan.directions, config.split)
     with _track(plan) as tracker:
         started = time.monotonic()
         rows = shards.tasks(plan.embeddings.artifact.uri, recordings, plan.directions)

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from xlt_ray.embed import plan as embed
 from xlt_ray.embed.embeddings import Embeddings
 from xlt_ray.errors import UserError
@@ -206,5 +208,11 @@ def _find_baseline(job: TranslateJob, embeddings: Embeddings, directions: Sequen
         raise UserError(
             f"translate artifact {name!r} has none of the directions of this run, only {', '.join(there)}; choose "
             "another --translate.baseline"
+        )
+    ids = embeddings.rows(job.translate.split)["utterance_id"].combine_chunks()
+    if not any(pc.any(pc.is_in(table["utterance_id"], ids)).as_py() for table in baseline.tables()):
+        raise UserError(
+            f"translate artifact {name!r} (split {baseline.identity['translate']['split']!r}) has none of the "
+            f"recordings of this run (split {job.translate.split!r}); choose another --translate.baseline"
         )
     return baseline

@@ -50,6 +50,9 @@ def search(plan: TunePlan) -> Artifact:
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
     resume.drop_damaged(artifact)
+    # Before the trials, which are scored on the test split only in the end.
+    for before in plan.before.values():
+        plan.embeddings.require_left(before.directions, before.job.translate.split)
     inputs = {"corpus": artifact.settings["corpus"], "model": job.model, "embed": plan.embeddings.name}
     read = plan.embeddings.artifact
     with track(job.root, "tune", artifact.name, artifact.identity, inputs, read=read) as tracker:
