@@ -9,7 +9,7 @@ import numpy as np
 from tuned_runs import write_artifact
 
 DEV = {"name": "search-dev", "new_bleu": 0.4, "old_bleu": 8.0}
-TEST = {"name": "search-base", "new_bleu": 0.2, "old_bleu": 7.5}
+TEST = {"name": "search-test", "new_bleu": 0.2, "old_bleu": 7.5}
 
 TRIALS: list[tuple[str, dict[str, float], float | None, float | None]] = [
     ("finished", {"learning_rate": 1e-5, "ewc_lambda": 0.0, "replay_fraction": 0.0, "lora_rank": 0.0}, 6.4, 4.0),

@@ -9,9 +9,12 @@ from tiny import tiny_whisper
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.embed.selection import divided
 from xlt_ray.errors import UserError
-from xlt_ray.finetune.config import FinetuneConfig
+from xlt_ray.finetune import plan as finetune
+from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.models import whisper
 from xlt_ray.store.schema import Utterance
+from xlt_ray.study import plan as study
+from xlt_ray.study.config import StudyJob
 from xlt_ray.tune import pipeline
 from xlt_ray.tune.config import Axis, TuneConfig, TuneJob
 from xlt_ray.tune.plan import config_of, prepare, splits_of, trial_name, trial_plan
@@ -70,7 +73,7 @@ def test_every_run_of_a_search_reads_its_own_splits_of_the_same_embeddings(job):
     assert {split: part["num_rows"] for split, part in fisher.identity["embeddings"]["rows"].items()} == {
         "train": num_of("train")
     }
-    assert [plan.before[split].artifact.name for split in ("dev", "test")] == ["search-dev", "search-base"]
+    assert [plan.before[split].artifact.name for split in ("dev", "test")] == ["search-dev", "search-test"]
 
 
 @pytest.mark.parametrize("languages", [("en", "fr"), ("en",)])
@@ -201,3 +204,19 @@ def test_too_little_silence_is_warned_of_once(job, tmp_path, model, capsys):
     embedded.write(tmp_path, "short", ROWS, sha256=whisper.weights_sha256(model), config=config)
     prepare(dataclasses.replace(job, finetune=dataclasses.replace(job.finetune, embeddings="short")))
     assert capsys.readouterr().out.count("0 frames of silence behind the speech") == 1
+
+
+def test_a_run_of_fine_tuning_of_the_same_name_is_not_in_the_way(job):
+    """As the demo leaves it: each job of it has the same name, and a search writes no such run."""
+    tuned = FinetuneJob(**{name: getattr(job, name) for name in ("root", "name", "languages", "model", "embed")})
+    finetune.prepare(dataclasses.replace(tuned, finetune=FinetuneConfig(embeddings="speech"))).artifact.begin()
+    assert prepare(job).artifact.name == "search"
+
+
+def test_a_study_of_the_same_name_is_not_in_the_way(job):
+    """Both translate the test split with the untouched model, in other directions."""
+    shared = {name: getattr(job, name) for name in ("root", "name", "languages", "model", "embed")}
+    other = study.prepare(StudyJob(**shared, finetune=FinetuneConfig(embeddings="speech")))
+    for artifact in (other.before.artifact, *(run.artifact for run in other.runs.values())):
+        artifact.begin()
+    assert prepare(job).artifact.name == "search"

@@ -55,9 +55,7 @@ def planned(job: FinetuneJob, embeddings: Embeddings) -> FinetunePlan:
     """
     config = job.finetune
     embeddings = embeddings.only(*config.splits)
-    model_dir = whisper.resolve_model(job.model)
-    _require_directions(job, model_dir, embeddings)
-    exported.require_possible(config.export)
+    model_dir = require_possible(job, embeddings)
     fisher = plan_fisher(job, config.keep, embeddings) if config.ewc_lambda else None
     return FinetunePlan(
         artifact=_artifact(job, embeddings, fisher),
@@ -66,6 +64,18 @@ def planned(job: FinetuneJob, embeddings: Embeddings) -> FinetunePlan:
         model_dir=model_dir,
         job=job,
     )
+
+
+def require_possible(job: FinetuneJob, embeddings: Embeddings) -> Path:
+    """Check all that a run needs besides a name of its own; the directory of its model.
+
+    Raises:
+        UserError: for directions without a prompt or without references, and a place that nothing can be exported to.
+    """
+    model_dir = whisper.resolve_model(job.model)
+    _require_directions(job, model_dir, embeddings)
+    exported.require_possible(job.finetune.export)
+    return model_dir
 
 
 def _require_directions(job: FinetuneJob, model_dir: Path, embeddings: Embeddings) -> None:

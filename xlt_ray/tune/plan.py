@@ -62,10 +62,11 @@ def prepare(job: TuneJob) -> TunePlan:
     configs = [config_of(job, settings) for settings in trials]  # a combination that can't be is refused here
     embeddings = embed.prepare(job, job.embed, splits_of(job), name=job.finetune.embeddings, divide=True)
     embed.warn_of_loops(embeddings)
-    shared = finetune.planned(_finetune_job(job, job.name, config_of(job, {})), embeddings)  # checks train and dev
+    # What all trials share, on train and dev. No run has the name of the search: another job may have made one.
+    model_dir = finetune.require_possible(_finetune_job(job, job.name, config_of(job, {})), embeddings)
     shards.require_references(embeddings.rows(TEST), _scored(job), TEST)
     ewc = next((config for config in configs if config.ewc_lambda), None)
-    dev, test = _before(job, f"{job.name}-dev", job.finetune.dev_split), _before(job, f"{job.name}-base", TEST)
+    dev, test = _before(job, f"{job.name}-dev", job.finetune.dev_split), _before(job, f"{job.name}-{TEST}", TEST)
     fisher = _plan_fisher(job, ewc, embeddings) if ewc else None
     return TunePlan(
         fisher=fisher,
@@ -73,7 +74,7 @@ def prepare(job: TuneJob) -> TunePlan:
         artifact=_artifact(job, embeddings, fisher[1] if fisher and job.finetune.fisher else None),
         embeddings=embeddings,
         trials=tuple(trials),
-        model_dir=shared.model_dir,
+        model_dir=model_dir,
         job=job,
     )
 
