@@ -11,6 +11,7 @@ from xlt_ray.embed.selection import divided
 from xlt_ray.errors import UserError
 from xlt_ray.finetune import plan as finetune
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
+from xlt_ray.job.pools import Workers
 from xlt_ray.models import whisper
 from xlt_ray.store.schema import Utterance
 from xlt_ray.study import plan as study
@@ -220,3 +221,24 @@ def test_a_study_of_the_same_name_is_not_in_the_way(job):
     for artifact in (other.before.artifact, *(run.artifact for run in other.runs.values())):
         artifact.begin()
     assert prepare(job).artifact.name == "search"
+
+
+def test_a_trial_that_is_lost_with_its_node_is_run_again(job, monkeypatch):
+    """Ray Tune's own default is to give it up, and a search that has ended can't be asked for it again."""
+    plan = prepare(dataclasses.replace(job, tune=RATES, finetune=dataclasses.replace(job.finetune, max_failures=2)))
+    asked = {}
+
+    class Tuner:
+        def __init__(self, trainable, **settings):
+            asked.update(settings)
+
+        def fit(self):
+            """No trial is run."""
+
+    monkeypatch.setattr(pipeline.pools, "workers", lambda *_: Workers(1, 0.89, 0.0))
+    monkeypatch.setattr(pipeline.pools, "most_groups", lambda _: 1.0)
+    monkeypatch.setattr(pipeline.ray.tune, "with_parameters", lambda trainable, **_: trainable)
+    monkeypatch.setattr(pipeline.ray.tune, "Tuner", Tuner)
+    plan.artifact.begin()
+    pipeline._run_missing(plan, {})
+    assert asked["run_config"].failure_config.max_failures == 2

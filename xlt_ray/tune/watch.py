@@ -32,8 +32,8 @@ class Watch(ray.tune.Callback):  # type: ignore[misc]
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Take the time."""
-        self._started[trial.config["trial"]] = time.monotonic()
+        """Take the time of the first start; a trial that was lost with its node has another."""
+        self._started.setdefault(trial.config["trial"], time.monotonic())
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Take note of what was measured."""
