@@ -24,3 +24,19 @@ def test_who_falls_behind_is_stopped_but_not_at_the_end():
     assert decide(scheduler, 0, 5.0, 5.0, 5.0) == TrialScheduler.CONTINUE
     assert scheduler.stopped == {1}
     assert decide(scheduler, 4) == TrialScheduler.CONTINUE
+
+
+def test_a_trial_that_goes_on_after_a_kill_counts_where_it_has_been():
+    """It first tells of its second measurement; others are held against its first one too, as without the kill."""
+
+    def best(measured):
+        return (max(row["dev_bleu"] for row in measured),)
+
+    calm, resumed = HalvingScheduler(Halving(1, 3), best, [90] * 3), Halving(1, 3)
+    resumed.record(0, [(5.0,)])
+    resumed = HalvingScheduler(resumed, best, [90] * 3)
+    decide(calm, 0, 5.0)
+    decide(calm, 1, 6.0)
+    for scheduler in (calm, resumed):
+        assert decide(scheduler, 1, 6.0, 7.0) == TrialScheduler.CONTINUE
+        assert decide(scheduler, 2, 5.5) == TrialScheduler.STOP
