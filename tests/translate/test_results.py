@@ -1,5 +1,6 @@
 """The figures of metrics.json against sacrebleu, a hand-written edit distance and arithmetic."""
 
+import copy
 import io
 import json
 from collections import Counter
@@ -165,6 +166,15 @@ def test_comet_is_the_mean_of_the_segments_of_a_direction():
     assert scores == {"fr-en": pytest.approx(0.6), "it-en": pytest.approx(0.2), "fr-fr": None, "de-en": None}
     assert "comet" not in figures["directions"]["fr-fr"]
     assert figures["comet"] == {"model": "m", "version": "2.2.7", "reason": None, "num_without_text": 2}
+
+
+def test_scores_of_one_comet_outlive_another_that_can_not_score():
+    """As a gated or misspelt model; nobody would get the first ones back without scoring again."""
+    figures = results.summarise(several(fr_en=(SAID, WANTED)), {})
+    results.add_comet(figures, ["fr-en"] * 4, comet((0.5, 0.7, 0.1, 0.3)), 0)
+    before = copy.deepcopy(figures)
+    results.add_comet(figures, ["fr-en"] * 4, comet(None, "no such model"), 0)
+    assert figures == before
 
 
 def test_without_comet_scores_the_reason_stands_there():

@@ -123,12 +123,16 @@ def comet_rows(hypotheses: Mapping[str, pa.Table]) -> tuple[pa.Table, int]:
 def add_comet(figures: Figures, directions: Sequence[str], scores: CometScores, num_without_text: int) -> None:
     """Enter COMET's mean of every direction; null, and the reason, where it could not score.
 
+    Scores that are there, of another model, outlive one that could not score.
+
     Args:
         figures: from `summarise`; changed.
         directions: (num,) the direction of each row that was scored.
         scores: of those rows.
         num_without_text: translations that could not be scored because the source has no text.
     """
+    if scores.reason and figures["comet"] and figures["comet"]["reason"] is None:
+        return
     segments = defaultdict(list)
     for direction, segment in zip(directions, scores.segments or (), strict=scores.segments is not None):
         segments[direction].append(segment)
