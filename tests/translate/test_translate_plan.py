@@ -166,6 +166,13 @@ def test_unknown_names(tmp_path, model):
     refused(job(tmp_path, model, ("fr", "de")), "has no de", "en,fr,it,kea")
 
 
+def test_a_comet_that_no_model_can_be_called_is_refused_before_the_work(tmp_path, model):
+    embed(tmp_path, model)
+    with pytest.raises(UserError, match=r"--translate.comet: 'wmt22-comet-da' is neither a .ckpt file nor a Hub id"):
+        plan.prepare(job(tmp_path, model, comet="wmt22-comet-da"))
+    plan.prepare(job(tmp_path, model, comet="Unbabel/wmt22-comet-da"))
+
+
 def test_models_that_do_not_fit(tmp_path, model):
     embed(tmp_path, model, "far", sha256="0" * 64)
     refused(job(tmp_path, model, embeddings="far"), "embed artifact 'far'", "another model", str(model), "'other'")

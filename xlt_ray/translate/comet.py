@@ -125,11 +125,18 @@ def absolute(model: str) -> str:
     return os.path.abspath(os.path.expanduser(model)) if model.endswith(".ckpt") else model
 
 
+def misnamed(model: str) -> str | None:
+    """Why no model can be called that; None where one can, whether it is there or not."""
+    if model.endswith(".ckpt") or _HUB_ID.fullmatch(model):
+        return None
+    return f"{model!r} is neither a .ckpt file nor a Hub id such as Unbabel/wmt22-comet-da"
+
+
 def _located(model: str) -> str:
     """The model as the script takes it: checked as far as that needs no environment."""
+    if problem := misnamed(model):
+        raise _CometError(problem)
     if not model.endswith(".ckpt"):
-        if not _HUB_ID.fullmatch(model):
-            raise _CometError(f"{model!r} is neither a .ckpt file nor a Hub id such as Unbabel/wmt22-comet-da")
         return model
     path = Path(absolute(model))
     for needed in (path, path.parents[1] / "hparams.yaml"):

@@ -17,7 +17,7 @@ from xlt_ray.models import whisper
 from xlt_ray.models.prompts import Prompter, Scheme
 from xlt_ray.store import artifacts, shards
 from xlt_ray.store.artifact import Artifact
-from xlt_ray.translate import unseen
+from xlt_ray.translate import comet, unseen
 from xlt_ray.translate.config import TranslateConfig, TranslateJob
 
 
@@ -69,6 +69,8 @@ def planned(job: TranslateJob, embeddings: Embeddings) -> TranslatePlan:
         UserError: names the mistake and what to do.
     """
     config, model_dir = job.translate, whisper.resolve_model(job.model)
+    if config.comet is not None and (problem := comet.misnamed(config.comet)):
+        raise UserError(f"--translate.comet: {problem}")
     embeddings = embeddings.only(config.split)
     checkpoint = artifacts.find(job.root, "finetune", config.checkpoint) if config.checkpoint else None
     if checkpoint:
