@@ -6,10 +6,13 @@ import threading
 import time
 import venv
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 
-from xlt_ray.translate import comet
+from xlt_ray.translate import comet, pipeline
+from xlt_ray.translate.config import TranslateConfig
 
 TEXTS = (["Guten Tag", "Eins", "Auf Wiedersehen"], ["Hello", "", "Goodbye, see you"], ["Hello", "One", "Goodbye"])
 
@@ -352,3 +355,14 @@ def test_offline_and_without_the_model_there_is_a_reason(tmp_path, monkeypatch):
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     reason = why_not("Unbabel/wmt22-comet-da", *TEXTS)
     assert reason.startswith("COMET cannot score with Unbabel/wmt22-comet-da: LocalEntryNotFoundError: Cannot find")
+
+
+def test_a_job_says_that_it_scores(monkeypatch, capsys):
+    """What the task prints stays with its worker, and the first one makes an environment."""
+    found = comet.CometScores(model="a/b", version="2.2.7", system=0.5, segments=(0.5,), reason=None)
+    task = SimpleNamespace(remote=lambda *_, **__: found)
+    monkeypatch.setattr(pipeline.pools, "pool", lambda *_: SimpleNamespace(num_gpus=0.0, task=lambda _: task))
+    monkeypatch.setattr(pipeline.ray, "get", lambda scored: scored)
+    rows = pa.table({"text": ["a"], "hypothesis": ["b"], "reference": ["c"]})
+    assert pipeline._comet_scores(TranslateConfig(comet="a/b"), "a/b", rows) == found
+    assert "comet: scoring 1 translations with a/b" in capsys.readouterr().out

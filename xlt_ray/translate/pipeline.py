@@ -247,6 +247,12 @@ def _comet_scores(config: TranslateConfig, model: str, rows: pa.Table) -> CometS
     pool = pools.pool("comet", config.num_gpus, 1, 1)
     place = comet.absolute(model)  # workers have another working directory
     texts = [rows[name].to_pylist() for name in ("text", "hypothesis", "reference")]
+    # What the task prints stays with its worker.
+    print(
+        f"comet: scoring {rows.num_rows} translations with {model}; a machine that never did makes COMET's environment "
+        "first, some minutes",
+        flush=True,
+    )
     scored = pool.task(comet.score).remote(place, *texts, num_gpus=int(pool.num_gpus > 0))
     found: CometScores = ray.get(scored)
     return dataclasses.replace(found, model=model)
