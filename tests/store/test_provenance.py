@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from xlt_ray.errors import UserError
 from xlt_ray.store import artifacts, provenance, storage, workers
 from xlt_ray.store.schema import REJECTED
 
@@ -110,3 +111,11 @@ def test_machines_of_an_earlier_run_stay_in_the_manifest(tmp_path, monkeypatch, 
     workers.note(artifact.uri, "cuda")
     workers.note(artifact.uri, "cpu")
     assert commit(artifact, ["en", "fr"]) == [{**card, "nodes": 2}, {**card, "gpus": [], "nodes": 1}]
+
+
+def test_a_machine_that_does_not_see_the_artifact_writes_nothing(tmp_path):
+    """A node that came after the job had looked at all there were, as on a cluster that starts from none."""
+    workers.note.cache_clear()
+    with pytest.raises(UserError, match=r"does not see .*/embed/x; give a --root that all nodes share"):
+        workers.note(str(tmp_path / "embed" / "x"), "cpu")
+    assert not list(tmp_path.iterdir())

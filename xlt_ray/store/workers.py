@@ -12,7 +12,8 @@ import platform
 from collections import Counter
 from typing import Any
 
-from xlt_ray.store import storage
+from xlt_ray.errors import UserError
+from xlt_ray.store import manifest, storage
 from xlt_ray.store.provenance import hardware
 
 FOLDER = "workers"
@@ -26,7 +27,12 @@ def note(uri: str, device: str) -> None:
     Args:
         uri: of the artifact that is being made.
         device: `cpu` or `cuda`: GPUs that a worker has not booked are not noted.
+
+    Raises:
+        UserError: if this machine does not see the artifact: it came after the job had looked, and has other disks.
     """
+    if not storage.exists(storage.join(uri, manifest.CONFIG)):
+        raise UserError(f"{platform.node()} does not see {uri}; give a --root that all nodes share, such as s3://...")
     described = hardware()
     if device == "cpu":
         described["gpus"] = []
