@@ -102,6 +102,7 @@ def test_names_of_what_a_study_makes():
         (["--study.sources", "en,en"], "names a language twice"),
         (["--study.seed", "-1"], "--study.seed is -1"),
         (["--finetune.keep", "es-en", "--finetune.ewc-lambda", "1"], "a study does not support --finetune.keep"),
+        (["--finetune.export", "hub:me/mine"], "hub:me/mine would upload 5 models to one repository"),
     ],
 )
 def test_a_mistake_is_one_line(flags, message):

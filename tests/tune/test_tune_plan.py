@@ -242,3 +242,11 @@ def test_a_trial_that_is_lost_with_its_node_is_run_again(job, monkeypatch):
     plan.artifact.begin()
     pipeline._run_missing(plan, {})
     assert asked["run_config"].failure_config.max_failures == 2
+
+
+def test_one_repository_takes_one_model(job):
+    """Each of the chosen would be uploaded over the one before it."""
+    finetune = dataclasses.replace(job.finetune, export="hub:me/mine")
+    with pytest.raises(UserError, match=r"hub:me/mine would upload up to 3 models .* add --tune.num-chosen 1"):
+        dataclasses.replace(job, finetune=finetune)
+    dataclasses.replace(job, finetune=finetune, tune=dataclasses.replace(job.tune, num_chosen=1))

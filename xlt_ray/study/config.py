@@ -41,7 +41,7 @@ class StudyJob(FinetuneJob):
     study: StudyConfig = field(default_factory=StudyConfig)
 
     def __post_init__(self) -> None:
-        """Check that there are two sources, and that no direction is preserved."""
+        """Check that there are two sources, that no direction is preserved, and no model uploaded over another."""
         Job.__post_init__(self)
         if beyond := sorted(set(self.study.sources) - set(self.languages)):
             raise UserError(
@@ -50,6 +50,11 @@ class StudyJob(FinetuneJob):
         if len(self.sources) < 2:
             raise UserError(f"a study compares two sources or more; given: {','.join(self.sources) or 'none'}")
         self._check_training()
+        if self.finetune.export.startswith("hub:"):
+            raise UserError(
+                f"--finetune.export {self.finetune.export} would upload {len(self.sources)} models to one repository, "
+                "each over the one before; drop it"
+            )
         if self.finetune.keep:
             raise UserError("a study does not support --finetune.keep: another run could learn that direction; drop it")
 

@@ -173,10 +173,15 @@ class TuneJob(FinetuneJob):
     tune: TuneConfig = field(default_factory=TuneConfig)
 
     def __post_init__(self) -> None:
-        """Check that dev BLEU is measured, and that there is a direction to preserve."""
+        """Check that dev BLEU is measured, that there is a direction to preserve, and one place for one model."""
         FinetuneJob.__post_init__(self)
         if not self.finetune.evaluate_every:
             raise UserError("a search compares trials by dev BLEU; give --finetune.evaluate-every 1 or more")
+        if self.tune.num_chosen > 1 and self.finetune.export.startswith("hub:"):
+            raise UserError(
+                f"--finetune.export {self.finetune.export} would upload up to {self.tune.num_chosen} models to one "
+                "repository, each over the one before; add --tune.num-chosen 1"
+            )
         if not self.kept:
             raise UserError("no direction to preserve: --languages is en; add another, or give --finetune.evaluate")
 
