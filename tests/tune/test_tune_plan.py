@@ -3,6 +3,7 @@
 import dataclasses
 
 import embedded
+import mlflow
 import pytest
 from tiny import tiny_whisper
 
@@ -12,6 +13,7 @@ from xlt_ray.errors import UserError
 from xlt_ray.finetune import plan as finetune
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.job.pools import Workers
+from xlt_ray.job.tracking import track
 from xlt_ray.models import whisper
 from xlt_ray.store.schema import Utterance
 from xlt_ray.study import plan as study
@@ -250,3 +252,27 @@ def test_one_repository_takes_one_model(job):
     with pytest.raises(UserError, match=r"hub:me/mine would upload up to 3 models .* add --tune.num-chosen 1"):
         dataclasses.replace(job, finetune=finetune)
     dataclasses.replace(job, finetune=finetune, tune=dataclasses.replace(job.tune, num_chosen=1))
+
+
+def test_the_best_of_a_finished_search_can_be_registered_later(job, tmp_path, capsys):
+    """As where the registry was down, or nobody had thought of it; the same command adds no second version."""
+    plan = prepare(job)
+    with track(job.root, "tune", "search", plan.artifact.identity, {}):
+        plan.artifact.begin()
+        plan.artifact.write_json("metrics.json", {"trials": [], "best": "search-001"})
+        finish(plan.artifact)
+    asked = dataclasses.replace(job, tune=dataclasses.replace(job.tune, register="en-zh"))
+    for _ in range(2):
+        pipeline.search(prepare(asked))
+    (version,) = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_model_versions("name = 'en-zh'")
+    assert version.source == f"{tmp_path}/finetune/search-001/model"
+    assert "tune: search-001 is en-zh" in capsys.readouterr().out
+
+
+def test_a_finished_search_without_a_run_is_not_registered_and_says_why(job, capsys):
+    plan = prepare(job)
+    plan.artifact.begin()
+    plan.artifact.write_json("metrics.json", {"trials": [], "best": "search-001"})
+    finish(plan.artifact)
+    pipeline.search(prepare(dataclasses.replace(job, tune=dataclasses.replace(job.tune, register="en-zh"))))
+    assert "search-001 is not registered: it has no run in MLflow; to log it: " in capsys.readouterr().out

@@ -120,13 +120,15 @@ class MlflowTracker:
             self.model.checkpoint(uri)
 
     def register(self, model: str, uri: str) -> str | None:
-        """Create the model if it is missing, and a version of it that points to `uri` and to this run."""
+        """Create the model if it is missing, and the version of it that points to `uri` and to this run."""
         if self._is_gone:
             return self.problem
         try:
             if not self._client.search_registered_models(f"name = '{model}'"):
                 self._client.create_registered_model(model)
-            self._client.create_model_version(model, uri, self._run_id)
+            versions = self._client.search_model_versions(f"name = '{model}'")
+            if (self._run_id, uri) not in {(version.run_id, version.source) for version in versions}:
+                self._client.create_model_version(model, uri, self._run_id)
         except Exception as error:  # as above
             return runs.reason(error)
         return None

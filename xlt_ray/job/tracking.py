@@ -21,6 +21,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xlt_ray.job import runs, stopping
+from xlt_ray.job.commands import log_command
 from xlt_ray.job.mlflow_run import MlflowTracker
 from xlt_ray.job.model_run import Model as Model
 from xlt_ray.job.secrets import redacted
@@ -158,6 +159,31 @@ def track(
         _OPEN.reset(token)
         if tracker:
             tracker.end(status)
+
+
+def register(root: str, artifact: Artifact, model: str, uri: str) -> str | None:
+    """Enter weights in the model registry under the run of an artifact that is finished.
+
+    Args:
+        root: directory or URI that holds all artifacts.
+        artifact: whose run the weights are of.
+        model: name in the registry.
+        uri: of the weights.
+
+    Returns:
+        The reason if that fails.
+    """
+    try:
+        client = runs.connect(root)
+        tags = {"fingerprint": artifact.fingerprint, "artifact": redacted(artifact.uri)}
+        found = runs.find(client, [artifact.stage], tags)
+    except runs.NotTracked as why:
+        return str(why)
+    except Exception as error:  # those of MLflow, of its database, of HTTP
+        return runs.reason(error)
+    if found is None:
+        return f"it has no run in MLflow; to log it: {log_command(root)}"
+    return MlflowTracker(client, found[1], root).register(model, uri)
 
 
 def _begin(

@@ -107,7 +107,7 @@ class TuneConfig:
     max_concurrent: int | None = field(default=None, metadata=EXECUTION)
     """Maximum number of concurrent trials; none: as many as the cluster can hold at its maximum size."""
     register: str | None = field(default=None, metadata=EXECUTION)
-    """Name under which to register the best trial in MLflow's model registry."""
+    """Name under which to register the best trial in MLflow's model registry, also after the search."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range, and an empty search space."""

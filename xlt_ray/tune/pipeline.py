@@ -8,10 +8,11 @@ last checkpoint. Tune's own snapshot is not needed, nor is anything of it unpick
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -23,7 +24,7 @@ from xlt_ray.finetune import pipeline as finetune
 from xlt_ray.finetune.plan import FinetunePlan
 from xlt_ray.job import cluster, pools, progress, resume
 from xlt_ray.job.settings import identity
-from xlt_ray.job.tracking import Tracker, track
+from xlt_ray.job.tracking import Tracker, register, track
 from xlt_ray.store import reading, storage
 from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import by_name
@@ -45,7 +46,9 @@ def search(plan: TunePlan) -> Artifact:
     artifact, job = plan.artifact, plan.job
     if artifact.is_complete:
         print(f"tune: {artifact.uri} is complete, nothing to search")
-        _remove_others(plan, artifact.read_json("metrics.json")["trials"])
+        figures = artifact.read_json("metrics.json")
+        _remove_others(plan, figures["trials"])
+        _register(plan, figures, functools.partial(register, job.root, artifact))
         return artifact
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
@@ -200,17 +203,14 @@ def _score_chosen(plan: TunePlan, figures: Figures) -> None:
 
 def _finish(plan: TunePlan, figures: Figures, tracker: Tracker, seconds: float) -> None:
     """Write the figures, log them, and commit the artifact."""
-    artifact, job = plan.artifact, plan.job
+    artifact = plan.artifact
     artifact.write_json("metrics.json", figures)
     pareto = plots.pareto(figures)
     artifact.write_bytes("plots/pareto.png", to_png(pareto))
     results.log(tracker, figures, artifact.uri)
     tracker.figure(pareto, "pareto.png")
-    model = Artifact.at(job.root, "finetune", figures["best"]).path("model")
-    tracker.checkpoint(model)
-    if job.tune.register:
-        problem = tracker.register(job.tune.register, model)
-        print(f"tune: {figures['best']} is " + (f"not registered: {problem}" if problem else f"{job.tune.register}"))
+    tracker.checkpoint(_best_model(plan, figures))
+    _register(plan, figures, tracker.register)
     artifact.merge_rejected()
     artifact.commit(
         units={f"{row['trial']:03d}": 1 for row in figures["trials"] if row["status"] != "failed"},
@@ -219,6 +219,17 @@ def _finish(plan: TunePlan, figures: Figures, tracker: Tracker, seconds: float) 
         seconds=seconds,
         others=["plots/pareto.png"],
     )
+
+
+def _best_model(plan: TunePlan, figures: Figures) -> str:
+    return Artifact.at(plan.job.root, "finetune", figures["best"]).path("model")
+
+
+def _register(plan: TunePlan, figures: Figures, enter: Callable[[str, str], str | None]) -> None:
+    """Enter the best model in the registry where that is asked for, and say what came of it."""
+    if name := plan.job.tune.register:
+        problem = enter(name, _best_model(plan, figures))
+        print(f"tune: {figures['best']} is " + (f"not registered: {problem}" if problem else name))
 
 
 def _remove_others(plan: TunePlan, trials: Sequence[Mapping[str, Any]]) -> None:
