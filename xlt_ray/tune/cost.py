@@ -8,17 +8,17 @@ from xlt_ray.embed.cost import costs as embed_costs
 from xlt_ray.finetune.cost import run_cost
 from xlt_ray.job.cost import Cost, Speech
 from xlt_ray.models.size import ModelSize, model_size
+from xlt_ray.tune import space
 from xlt_ray.tune.config import TuneJob
+from xlt_ray.tune.plan import config_of
 
 
 def search_cost(job: TuneJob, size: ModelSize, speech: Speech) -> Cost:
-    """Every trial to its end, which halving makes cheaper, as the middle of the searched values would be."""
-    config = dataclasses.replace(job.finetune, evaluate=job.kept)
-    epochs = job.tune.epochs.bounds or job.tune.epochs.values
-    if epochs:
-        config = dataclasses.replace(config, epochs=round(sum(epochs) / len(epochs)))
-    one = run_cost(dataclasses.replace(job, finetune=config), size, speech)
-    return sum([one] * job.tune.size, Cost())
+    """Every trial to its end, which halving makes cheaper, and the Fisher that those with EWC share."""
+    configs = [config_of(job, settings) for settings in space.draw(job.tune)]
+    if (first := next((place for place, config in enumerate(configs) if config.ewc_lambda), None)) is not None:
+        configs[first] = dataclasses.replace(configs[first], fisher=job.finetune.fisher)
+    return sum((run_cost(dataclasses.replace(job, finetune=config), size, speech) for config in configs), Cost())
 
 
 def costs(job: TuneJob, speech: Speech) -> dict[str, Cost]:
