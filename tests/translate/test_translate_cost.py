@@ -7,6 +7,7 @@ import pytest
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.embed.cost import public_speech
 from xlt_ray.models.size import MODELS
+from xlt_ray.store import artifacts
 from xlt_ray.translate import cost
 from xlt_ray.translate.config import TranslateConfig, TranslateJob
 
@@ -42,3 +43,16 @@ def test_only_the_split_that_is_translated_counts():
     job = TranslateJob(corpus="fleurs", languages=("fr",), model="openai/whisper-tiny", translate=config)
     found = cost.costs(job, published(job))
     assert (found["embed"].num_rows, found["translate"].num_rows) == (330, 330)
+
+
+def test_what_a_checkpoint_has_learned_is_translated_too(tmp_path):
+    """Without --translate.targets a run goes into en and into the targets of its checkpoint."""
+    config = TranslateConfig(checkpoint="zh", transcribe=False)
+    languages, model = ("en", "fr"), "openai/whisper-tiny"
+    job = TranslateJob(root=str(tmp_path), corpus="fleurs", languages=languages, translate=config, model=model)
+    assert cost.costs(job, published(job))["translate"].num_rows == 763
+    tuned = artifacts.plan(str(tmp_path), "finetune", "zh", {}, {"finetune": {"directions": ["en-zh", "fr-fr"]}})
+    tuned.begin()
+    tuned.merge_rejected()
+    tuned.commit(units={}, num_rows_in=0, inputs={}, seconds=0)
+    assert cost.costs(job, published(job))["translate"].num_rows == 3 * 763

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.embed.cost import costs as embed_costs
 from xlt_ray.finetune.cost import text_flops
 from xlt_ray.job import cost
 from xlt_ray.job.cost import Cost, Speech
 from xlt_ray.models.size import ModelSize, model_size
+from xlt_ray.store.artifact import Artifact
 from xlt_ray.translate.config import TranslateConfig, TranslateJob
+from xlt_ray.translate.plan import directions_of
 
 BYTES_PER_TEXT = 500
 """Assumed bytes of a row of hypotheses: ids, source, reference, hypothesis."""
@@ -46,11 +50,19 @@ def writing_memory(size: ModelSize, num_frames: int, config: TranslateConfig, de
 def _runs(job: TranslateJob, size: ModelSize, speech: Speech) -> Cost:
     config, found = job.translate, Cost()
     num_runs = max(1, len(job.source_prompts))
-    for code in job.languages:
-        num_texts = sum(target != code for target in config.targets or ("en",)) + config.transcribe
-        num_rows = num_runs * num_texts * speech.count(code, config.split)
-        found += translate_cost(size, num_rows, speech.mean_seconds[code], job.embed, config)
+    for direction in directions_of(job, _learned(job)):
+        num_rows = num_runs * speech.count(direction.source, config.split)
+        found += translate_cost(size, num_rows, speech.mean_seconds[direction.source], job.embed, config)
     return found
+
+
+def _learned(job: TranslateJob) -> Sequence[str]:
+    """The directions of the checkpoint, which a dry run need not have yet."""
+    if not job.translate.checkpoint:
+        return []
+    checkpoint = Artifact.at(job.root, "finetune", job.translate.checkpoint)
+    directions: list[str] = checkpoint.settings["finetune"]["directions"] if checkpoint.is_committed else []
+    return directions
 
 
 def costs(job: TranslateJob, speech: Speech) -> dict[str, Cost]:
