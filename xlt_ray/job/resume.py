@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 import ray
 
 from xlt_ray.errors import Damaged
+from xlt_ray.job import room
 from xlt_ray.store import manifest, reading, storage, sums
 from xlt_ray.store.artifact import Artifact
 
 _HERE_BYTES = 64 << 20  # so much the driver reads itself: a worker takes seconds to start
 _TASK_BYTES = 1 << 30
+_TASK_CPUS = 0.1
 
 
 def drop_damaged(artifact: Artifact) -> None:
@@ -30,7 +32,8 @@ def drop_damaged(artifact: Artifact) -> None:
         artifact.discard(sums.differing(artifact.uri, written))
         return
     print(f"{artifact.stage}: checking the {len(written)} files that an earlier run has written", flush=True)
-    check = ray.remote(num_cpus=0.1)(sums.differing)
+    room.wait(artifact.stage, [{"CPU": _TASK_CPUS}])
+    check = ray.remote(num_cpus=_TASK_CPUS)(sums.differing)
     for problems in ray.get([check.remote(artifact.uri, share) for share in shares(written, _TASK_BYTES)]):
         artifact.discard(problems)
 
