@@ -163,6 +163,16 @@ def test_a_source_that_was_rejected_stops_a_study_before_its_first_run(tmp_path,
     assert not begun
 
 
+def test_a_direction_that_no_run_learns_is_warned_of(tmp_path, model, capsys):
+    embed(tmp_path, model)
+    asked = job(tmp_path, model)
+    prepare(asked)
+    assert "no effect" not in capsys.readouterr().out
+    prepare(dataclasses.replace(asked, finetune=dataclasses.replace(asked.finetune, directions=("fr-de",))))
+    said = capsys.readouterr().out
+    assert "--finetune.directions fr-de has no effect: the runs learn en-zh,fr-zh, by --study.sources and" in said
+
+
 def test_a_plan_of_a_study_writes_nothing(tmp_path, model):
     embed(tmp_path, model)
     before = sorted(tmp_path.rglob("*"))

@@ -276,3 +276,11 @@ def test_a_finished_search_without_a_run_is_not_registered_and_says_why(job, cap
     finish(plan.artifact)
     pipeline.search(prepare(dataclasses.replace(job, tune=dataclasses.replace(job.tune, register="en-zh"))))
     assert "search-001 is not registered: it has no run in MLflow; to log it: " in capsys.readouterr().out
+
+
+def test_a_setting_that_the_search_replaces_is_warned_of(job, capsys):
+    finetune = dataclasses.replace(job.finetune, learning_rate=5e-5, epochs=4)
+    prepare(dataclasses.replace(job, finetune=finetune))
+    said = capsys.readouterr().out
+    assert "--finetune.learning-rate 5e-05 has no effect: trials have --tune.learning-rate 1e-05,0.0001" in said
+    assert said.count("has no effect") == 1

@@ -10,7 +10,7 @@ from xlt_ray.embed import plan as embed
 from xlt_ray.embed.embeddings import Embeddings
 from xlt_ray.errors import UserError
 from xlt_ray.finetune import plan as finetune
-from xlt_ray.finetune.config import FinetuneJob
+from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.finetune.plan import FinetunePlan
 from xlt_ray.job.settings import identity
 from xlt_ray.languages import Direction
@@ -64,6 +64,11 @@ def prepare(job: StudyJob) -> StudyPlan:
     """
     embeddings = embed.prepare(job, job.embed, splits_of(job), name=job.finetune.embeddings, divide=True)
     embed.warn_of_loops(embeddings)
+    if job.finetune.directions not in (FinetuneConfig().directions, job.learned):
+        print(
+            f"warning: --finetune.directions {','.join(job.finetune.directions)} has no effect: the runs learn "
+            f"{','.join(job.learned)}, by --study.sources and --study.target"
+        )
     runs = {source: finetune.planned(_finetune_job(job, source), embeddings) for source in job.sources}
     tested = [Direction(source, job.study.target) for source in job.sources]
     shards.require_references(embeddings.rows(TEST), tested, TEST)  # the runs check train and dev

@@ -11,7 +11,7 @@ from xlt_ray.embed.embeddings import Embeddings
 from xlt_ray.finetune import plan as finetune
 from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.finetune.plan import FinetunePlan
-from xlt_ray.job.settings import identity
+from xlt_ray.job.settings import flag, identity
 from xlt_ray.languages import Direction
 from xlt_ray.store import artifacts, shards
 from xlt_ray.store.artifact import Artifact
@@ -62,6 +62,7 @@ def prepare(job: TuneJob) -> TunePlan:
     configs = [config_of(job, settings) for settings in trials]  # a combination that can't be is refused here
     embeddings = embed.prepare(job, job.embed, splits_of(job), name=job.finetune.embeddings, divide=True)
     embed.warn_of_loops(embeddings)
+    _warn_of_replaced(job)
     # What all trials share, on train and dev. No run has the name of the search: another job may have made one.
     model_dir = finetune.require_possible(_finetune_job(job, job.name, config_of(job, {})), embeddings)
     shards.require_references(embeddings.rows(TEST), _scored(job), TEST)
@@ -77,6 +78,14 @@ def prepare(job: TuneJob) -> TunePlan:
         model_dir=model_dir,
         job=job,
     )
+
+
+def _warn_of_replaced(job: TuneJob) -> None:
+    """Say which settings of fine-tuning no trial has."""
+    for name, axis in job.tune.space.items():
+        value = getattr(job.finetune, name)
+        if value != getattr(FinetuneConfig(), name):
+            print(f"warning: --finetune.{flag(name)} {value} has no effect: trials have --tune.{flag(name)} {axis}")
 
 
 def config_of(job: TuneJob, settings: Settings) -> FinetuneConfig:
