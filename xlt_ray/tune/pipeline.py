@@ -114,7 +114,8 @@ def _run_missing(plan: TunePlan, before: Figures) -> None:
                 name=_SEARCH,
                 storage_path=path,
                 storage_filesystem=filesystem,
-                # A trial that is lost with its node goes on from its last checkpoint, as its workers do.
+                # A trial that is lost with its node goes on from its last checkpoint, as its workers do. One whose
+                # training fails does not raise.
                 failure_config=ray.tune.FailureConfig(max_failures=job.finetune.max_failures),
                 callbacks=[watch.Watch(plan, before, scheduler, bar)],
                 verbose=0,

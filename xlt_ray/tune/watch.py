@@ -17,6 +17,7 @@ from xlt_ray.tune import results
 from xlt_ray.tune.plan import TunePlan
 from xlt_ray.tune.results import Figures
 from xlt_ray.tune.scheduler import HalvingScheduler
+from xlt_ray.tune.trial import reason_of
 
 
 class Watch(ray.tune.Callback):  # type: ignore[misc]
@@ -26,6 +27,7 @@ class Watch(ray.tune.Callback):  # type: ignore[misc]
         self._plan, self._before, self._scheduler, self._bar = plan, before, scheduler, bar
         self._started: dict[int, float] = {}
         self._measured: dict[int, list[Mapping[str, float]]] = {}
+        self._reasons: dict[int, str] = {}  # of trials whose training failed
 
     def __getstate__(self) -> dict[str, Any]:
         """No state for the snapshots of Tune: a search resumes from its own files."""
@@ -36,12 +38,19 @@ class Watch(ray.tune.Callback):  # type: ignore[misc]
         self._started.setdefault(trial.config["trial"], time.monotonic())
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """Take note of what was measured."""
-        self._measured[trial.config["trial"]] = result["measured"]
+        """Take note of what was measured, or why nothing more will be."""
+        number = trial.config["trial"]
+        if "failed" in result:
+            self._reasons[number] = result["failed"]
+        else:
+            self._measured[number] = result["measured"]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial has finished or was stopped."""
+        """A trial has finished, was stopped, or its training failed."""
         number = trial.config["trial"]
+        if number in self._reasons:
+            self._record_failure(number, self._reasons[number])
+            return
         row = self._row(number)
         cells = {**row, "settings": as_values(row["settings"]), "bleu": as_values(row["bleu"])}
         self._plan.artifact.write_table(f"data/{number:03d}.parquet", pa.Table.from_pylist([cells], schema=TRIAL))
@@ -68,21 +77,16 @@ class Watch(ray.tune.Callback):  # type: ignore[misc]
         }
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial has failed permanently; the others continue."""
-        number = trial.config["trial"]
-        reason = _reason(trial.get_error())
+        """A trial was lost more often than it is run again; the others continue."""
+        self._record_failure(trial.config["trial"], reason_of(trial.get_error()))
+
+    def _record_failure(self, number: int, reason: str) -> None:
         name = plans.trial_name(self._plan.job, number)
         row = {"utterance_id": name, "language": ",".join(self._plan.job.finetune.directions), "audio": ""}
         table = pa.Table.from_pylist([{**row, "reason": reason}], schema=REJECTED)
         self._plan.artifact.write_table(f"rejected/{number:03d}.parquet", table)
         print(f"tune: {name} failed: {reason}")
         self._bar.advance(1)
-
-
-def _reason(error: BaseException | None) -> str:
-    """The last line that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
 
 
 def log(plan: TunePlan, row: Mapping[str, Any], before: Figures) -> None:
