@@ -3,9 +3,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 
 import pytest
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError, UserCodeException
+from ray.train import WorkerGroupError
 from tiny import tiny_whisper
 
 from xlt_ray.embed.config import EmbedConfig
@@ -119,19 +121,43 @@ def test_a_place_that_is_out_of_reach_is_no_mistake_and_costs_nothing(capsys):
     )
 
 
+def raised(error):
+    """The error with a stack, as it was raised."""
+    try:
+        raise error
+    except Exception as found:
+        return found
+
+
 def as_ray_raises(error):
-    """What a driver gets where `error` was raised in a worker."""
-    return RayTaskError("task", "a stack\nof many lines", error).as_instanceof_cause()
+    """What a driver gets where `error` was raised in a worker: it was pickled, which loses what it was raised from."""
+    stack = "".join(traceback.format_exception(raised(error)))
+    return RayError.from_bytes(RayTaskError("task", stack, error).to_bytes()).as_instanceof_cause()
 
 
 def beneath(error):
     """An error that was raised while `error` was handled, as Ray Data does with those of a function."""
-    outer = RuntimeError("a stack\nof many lines")
-    outer.__cause__ = error
+    outer = UserCodeException("UDF failed to process a data block.")
+    outer.__cause__ = raised(error)
     return outer
 
 
-@pytest.mark.parametrize("wrap", [lambda error: error, as_ray_raises, lambda error: as_ray_raises(beneath(error))])
+def as_ray_train_raises(error):
+    """What a driver gets where a worker of a training fails: rank 0 only lost the other; long stacks are cut."""
+    return WorkerGroupError("the first lines...\n...the last lines", {0: RuntimeError("peer is gone"), 1: error})
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda error: error,
+        as_ray_raises,
+        lambda error: as_ray_raises(beneath(error)),
+        as_ray_train_raises,
+        lambda error: as_ray_train_raises(as_ray_raises(beneath(error))),
+    ],
+    ids=["here", "task", "data", "train", "data in train"],
+)
 @pytest.mark.parametrize(
     ("error", "line", "code"),
     [
@@ -180,10 +206,10 @@ def test_a_fault_is_one_line_that_names_the_file_of_its_traceback(capsys, tmp_pa
     code, said = ended(capsys, error)
     (file,) = tmp_path.iterdir()
     assert (code, said) == (1, f"error: {summary}; the traceback is in {file}\n")
-    traceback = file.read_text()
-    assert traceback.startswith("Traceback (most recent call last):")
-    assert "raise error" in traceback
-    assert str(error) in traceback
+    written = file.read_text()
+    assert written.startswith("Traceback (most recent call last):")
+    assert "raise error" in written
+    assert str(error) in written
 
 
 def test_a_mistake_in_the_flags_starts_nothing(capsys):

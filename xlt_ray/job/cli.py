@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import re
 import select
 import signal
 import sys
@@ -78,13 +79,21 @@ def _stop_for_a_fault(error: Exception) -> NoReturn:
 
 
 def _cause(error: BaseException | None, kind: type[Exception]) -> str | None:
-    """What the error of a kind says that an error stands for; Ray wraps that of a worker, with the worker's stack."""
+    """What the error of a kind says that an error stands for.
+
+    Ray wraps that of a worker with the worker's stack, Ray Train by rank; of that of a function in Ray Data the text of
+    the stack alone arrives.
+    """
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         seen.append(error)
         wrapped = getattr(error, "cause", None)
         if isinstance(error, kind) and not isinstance(wrapped, kind):
             return str(error)
+        if failures := getattr(error, "worker_failures", None):
+            return next(filter(None, (_cause(failure, kind) for failure in failures.values())), None)
+        if line := re.search(rf"^{re.escape(kind.__module__)}\.{kind.__name__}: (.+)", str(error), re.MULTILINE):
+            return line[1]
         error = wrapped if isinstance(wrapped, BaseException) else error.__cause__ or error.__context__
     return None
 
