@@ -55,6 +55,8 @@ def test_flags_change_the_preset():
         (["--languages", "en,en"], "names a language twice"),
         (["--name", "a/b"], "--name 'a/b' must be one plain folder name"),
         (["--retrieval.layers", "3"], r"--retrieval.layers \[3\] are not kept; add them to --embed.layers"),
+        (["--retrieval.baselines", "mean_pool", "dtw", "mean_pool"], "names a score twice: mean_pool dtw mean_pool"),
+        (["--embed.layers", "3", "--retrieval.layers", "3", "3"], "--retrieval.layers names a layer twice: 3 3"),
         (["stray"], "stray"),
     ],
 )

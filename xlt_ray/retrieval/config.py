@@ -63,6 +63,9 @@ class RetrievalConfig:
         at_least("--retrieval.strip-utterances", self.strip_utterances, 1)
         at_least("--retrieval.num-gpus", self.num_gpus, 0)
         at_least("--retrieval.max-actors", self.max_actors, 1)
+        for name, what in (("baselines", "score"), ("layers", "layer")):
+            if len(set(named := getattr(self, name))) < len(named):
+                raise UserError(f"--retrieval.{name} names a {what} twice: {' '.join(map(str, named))}")
         if self.candidates is not None and ("dtw" in self.baselines or self.layers):
             flag, what = (
                 ("baselines", "dtw") if "dtw" in self.baselines else ("layers", ",".join(map(str, self.layers)))
