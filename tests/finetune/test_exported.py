@@ -6,6 +6,7 @@ import ctranslate2
 import huggingface_hub
 import pytest
 import s3_server
+from huggingface_hub.utils import httpx
 from tiny import tiny_whisper
 
 from xlt_ray.errors import UserError
@@ -114,11 +115,20 @@ def test_a_model_is_uploaded_with_its_card(tmp_path, monkeypatch, capsys):
     assert "https://hub/me/whisper-zh" in capsys.readouterr().out
 
 
-def test_what_the_hub_refuses_is_one_line_and_the_model_stays(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (huggingface_hub.errors.OfflineModeIsEnabled("no connection"), "no connection"),
+        (httpx.ConnectError("[Errno 111] Connection refused"), r"\[Errno 111\] Connection refused"),
+        (httpx.ReadTimeout(""), "ReadTimeout"),
+        (RuntimeError("Error while uploading 'model.safetensors' to the Hub."), "Error while uploading 'model"),
+    ],
+    ids=["offline", "no network", "timeout", "broken off"],
+)
+def test_what_the_hub_refuses_is_one_line_and_the_model_stays(tmp_path, monkeypatch, error, said):
     artifact = finetuned(tmp_path, {"model/config.json": b"{}"})
-    offline = huggingface_hub.errors.OfflineModeIsEnabled("no connection")
-    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: Hub(offline))
-    with pytest.raises(UserError, match=r"me/x: no connection; the model is complete in .*/finetune/tuned/model"):
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: Hub(error))
+    with pytest.raises(UserError, match=rf"me/x: {said}.*; the model is complete in .*/finetune/tuned/model"):
         exported.upload(artifact, "me/x")
 
 

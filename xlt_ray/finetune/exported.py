@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import huggingface_hub
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.errors import HFValidationError
 
 from xlt_ray.errors import UserError
 from xlt_ray.models import export
@@ -59,14 +59,12 @@ def upload(artifact: Artifact, repository: str) -> None:
     Raises:
         UserError: if the Hub refuses it.
     """
-    hub = huggingface_hub.HfApi()
+    hub, folder = huggingface_hub.HfApi(), local_model(artifact)
     try:
         url = hub.create_repo(repository, exist_ok=True)
-        hub.upload_folder(
-            repo_id=repository, folder_path=local_model(artifact), commit_message=f"finetune {artifact.name}"
-        )
-    except (HfHubHTTPError, OfflineModeIsEnabled) as error:
-        said = str(error).strip().splitlines()[0]
+        hub.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"finetune {artifact.name}")
+    except Exception as error:  # a lost connection comes as an error of whatever library was sending
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
             f"the Hub does not take {repository}: {said}; the model is complete in {artifact.path('model')}: run the "
             "same command again to upload it"
