@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray.train
 import ray.train.torch
 import torch
@@ -129,7 +130,7 @@ def _read_steps(
 ) -> Iterator[Step]:
     """This worker's share of every step from `first` on, its frames read ahead by Ray Data."""
     places = rows_of.places(table)
-    sizes = np.array([len(target) for target in table["target"].to_pylist()])
+    sizes = pc.list_value_length(table["target"]).to_numpy()
     shares = [batches.share(step, context.rank, context.world_size) for step in steps[first:]]
     cut = [batches.micro_batches(own, micro_batch_size) for own, _ in shares]
     items = [
