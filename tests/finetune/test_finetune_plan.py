@@ -1,14 +1,17 @@
 """Every mistake of a user stops before Ray starts, in one line that names the value and what to do."""
 
+import dataclasses
+
 import embedded
 import pytest
 from safetensors.torch import load_file, save_file
 from tiny import tiny_whisper
 
 from xlt_ray.errors import UserError
+from xlt_ray.finetune import pipeline
 from xlt_ray.finetune.config import FinetuneJob
 from xlt_ray.finetune.plan import plan_fisher, prepare
-from xlt_ray.job import cli
+from xlt_ray.job import cli, cluster
 from xlt_ray.models import whisper
 from xlt_ray.presets import PRESETS
 from xlt_ray.store import artifacts
@@ -161,3 +164,15 @@ def test_what_is_asked_may_not_wait_for_the_encoder(root, tmp_path):
     with pytest.raises(UserError, match="no en recording of split 'train' has a zh text"):
         prepare(job)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_model_that_a_node_does_not_see_stops_the_run(root, monkeypatch):
+    def sees(path, advice=""):
+        if path.endswith("model.safetensors"):
+            raise UserError(f"1 of 2 nodes do not see {path}; {advice}")
+
+    monkeypatch.setattr(cluster, "require_shared", sees)
+    monkeypatch.setattr(pipeline.pools, "workers", lambda *_: pytest.fail("training begins"))
+    plan = prepare(dataclasses.replace(parsed(root), name="blind"))
+    with pytest.raises(UserError, match=r"do not see .*/model/model.safetensors; copy the model to all nodes, or give"):
+        pipeline.finetune(plan)

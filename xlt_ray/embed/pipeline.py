@@ -37,7 +37,7 @@ def embed(embeddings: Embeddings) -> Artifact:
     """Encode what is missing and commit the artifact; nothing is done if nothing is missing. Needs a running Ray.
 
     Raises:
-        UserError: if some node does not see the artifact or the audio.
+        UserError: if some node does not see the artifact, the model or the audio.
         TooManyRejected: if more recordings can't be used than the user allows; what is encoded stays.
         Unreachable: if audio that was there when the job started can't be read.
         WorkersLost, DecoderEnded: if what decodes is ended again and again.
@@ -48,6 +48,7 @@ def embed(embeddings: Embeddings) -> Artifact:
         print(f"embed: {artifact.uri} has all {embeddings.all_rows.num_rows} recordings, nothing to encode")
         return artifact
     cluster.require_shared(artifact.path("config.json"))
+    cluster.require_shared_model(work.model)
     resume.drop_damaged(artifact)
     _require_audio(work)
     names = {"corpus": work.corpus, "model": work.model}

@@ -45,6 +45,7 @@ def estimate(job: FinetuneJob, embeddings: Embeddings, artifact: Artifact) -> No
         return
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
+    cluster.require_shared_model(job.model)
     resume.drop_damaged(artifact)
     inputs = {"corpus": embeddings.settings["corpus"], "model": job.model, "embed": embeddings.name}
     read = embeddings.artifact

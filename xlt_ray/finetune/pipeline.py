@@ -62,6 +62,7 @@ def _train(plan: FinetunePlan) -> None:
     artifact, job = plan.artifact, plan.job
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
+    cluster.require_shared_model(job.model)
     needed = memory_needed(plan, longest(plan))
     workers = pools.workers("finetune", job.finetune.num_workers, job.finetune.num_gpus, needed)
     work, examples = begin(plan, Collected())

@@ -22,6 +22,7 @@ from ray.util.state.exception import RayStateApiException, ServerUnavailable
 
 from xlt_ray.errors import NoResources, UserError
 from xlt_ray.job import address, orphans, stopping
+from xlt_ray.models import whisper
 from xlt_ray.store import artifacts, storage
 
 _STARTS = 4
@@ -173,6 +174,19 @@ def require_shared(path: str, advice: str = "give a --root that all nodes share,
     num_blind = [_answer(asked) for asked in [place.remote(path) for place in places]].count(False)
     if num_blind:
         raise UserError(f"{num_blind} of {len(nodes)} nodes do not see {path}; {advice}")
+
+
+def require_shared_model(spec: str) -> None:
+    """Refuse a local model that some node does not see: each worker reads it from its own disk.
+
+    Args:
+        spec: as `--model`.
+
+    Raises:
+        UserError: naming a file of it and how many nodes lack it.
+    """
+    for path in whisper.files_to_see(spec):
+        require_shared(path, "copy the model to all nodes, or give one of the Hub")
 
 
 def _answer(asked: ray.ObjectRef[bool]) -> bool:

@@ -44,6 +44,7 @@ def translate(plan: TranslatePlan) -> Artifact:
         return artifact
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))
+    cluster.require_shared_model(plan.job.model)
     resume.drop_damaged(artifact)
     recordings = plan.embeddings.require_left(plan.directions, config.split)
     with _track(plan) as tracker:

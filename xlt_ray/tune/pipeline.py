@@ -90,6 +90,7 @@ def _run_missing(plan: TunePlan, before: Figures) -> None:
             watch.log(plan, row, before)
     if not missing:
         return
+    cluster.require_shared_model(job.model)
     halving = Halving(job.tune.grace, job.tune.reduction)
     for row in done:
         halving.record(row["trial"], [results.point(measured, job.tune) for measured in row["curve"]])
