@@ -238,6 +238,26 @@ def test_a_job_gets_a_root_that_lasts(tmp_path, monkeypatch):
     assert roots == [str(tmp_path / "runs")]
 
 
+def test_a_local_model_is_found_wherever_a_worker_works(tmp_path, monkeypatch):
+    """Without its place, `models/mine` would be looked for on the Hub there."""
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    models = []
+
+    def main(job: RetrievalJob) -> None:
+        models.append(job.model)
+
+    for model in ("models/mine", "~/models/mine", "models/other", "wheels:whisper-base"):
+        cli.run(main, PRESETS, ["--model", model])
+    assert models == [*[str(tmp_path / "models" / "mine")] * 2, "models/other", "wheels:whisper-base"]
+    copy = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
+    (copy / "models" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    cli.run(main, PRESETS, ["--model", "models/mine"])
+    assert models[-1] == "models/mine"  # which every worker has in its own copy
+
+
 def test_too_much_that_is_missing_exits_with_code_3(tmp_path):
     """By a whole job: before Ray starts, and nothing is written."""
     manifest = tmp_path / "corpus.tsv"

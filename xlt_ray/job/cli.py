@@ -13,13 +13,14 @@ import tempfile
 import traceback
 import typing
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from xlt_ray.errors import Damaged, Unreachable, Unwritable, UserError
 from xlt_ray.job import environment, stopping
 from xlt_ray.job.parsing import Help, JobT, Presets
 from xlt_ray.job.parsing import parse as parse
 from xlt_ray.job.secrets import redacted, refuse_passwords
+from xlt_ray.job.settings import Job
 from xlt_ray.store import storage
 
 _NO_SPACE = os.strerror(errno.ENOSPC)
@@ -44,7 +45,7 @@ def _run(main: Callable[[JobT], None], presets: Presets, words: list[str], about
         job = parse(job_type, words, presets, about)
         refuse_passwords(job)
         environment.prepare(job)
-        main(dataclasses.replace(job, root=lasting(job.root, os.getcwd())))
+        main(_placed(job, os.getcwd()))
     except UserError as error:
         _stop(_cause(error, UserError) or str(error), error.exit_code)
     except BrokenPipeError as error:
@@ -124,12 +125,26 @@ def _write_traceback(error: Exception) -> str | None:
     return file.name
 
 
+def _placed(job: Any, working_directory: str) -> Any:
+    """The settings with places that mean the same everywhere: workers of a cluster work in another directory."""
+    changes = {"root": lasting(job.root, working_directory)}
+    if isinstance(job, Job) and not _is_submitted(working_directory):
+        path = os.path.expanduser(job.model)
+        changes |= {"model": os.path.abspath(path)} if os.path.isdir(path) else {}
+    return dataclasses.replace(job, **changes)
+
+
+def _is_submitted(working_directory: str) -> bool:
+    """Whether the job works in a copy that Ray has made for it and its workers, and deletes at its end."""
+    return "/runtime_resources/working_dir_files/" in working_directory
+
+
 def lasting(root: str, working_directory: str) -> str:
     """The root as a path or URI that does not depend on the working directory, which a submitted job loses at its end.
 
     A relative root is below the working directory; in a submitted job, below the user's home.
     """
     is_relative = not storage.is_remote(root) and not os.path.isabs(os.path.expanduser(root))
-    if is_relative and "/runtime_resources/working_dir_files/" in working_directory:
+    if is_relative and _is_submitted(working_directory):
         return storage.absolute(os.path.join("~", "xlt_ray", root))
     return storage.absolute(root)
