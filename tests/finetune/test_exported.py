@@ -1,17 +1,22 @@
 """Where a finished model goes: another machine's cache, faster-whisper, the Hub."""
 
 import hashlib
+from types import SimpleNamespace
 
 import ctranslate2
 import huggingface_hub
 import pytest
+import ray
 import s3_server
 from huggingface_hub.utils import httpx
 from tiny import tiny_whisper
 
 from xlt_ray.errors import UserError
-from xlt_ray.finetune import exported
-from xlt_ray.finetune.config import FinetuneConfig
+from xlt_ray.finetune import exported, pipeline
+from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
+from xlt_ray.finetune.cost import converting_memory
+from xlt_ray.job import pools
+from xlt_ray.models.size import ModelSize
 from xlt_ray.store import artifacts, storage
 from xlt_ray.store.artifact import Artifact
 
@@ -86,6 +91,26 @@ def test_a_finished_run_is_converted_for_faster_whisper_and_accounts_for_it(tmp_
     assert others["ctranslate2/model.bin"]["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert ctranslate2.contains_model(str(weights.parent))
     assert artifact.is_complete
+
+
+def test_a_conversion_asks_for_the_memory_that_it_takes(tmp_path, monkeypatch):
+    model, asked = tiny_whisper(tmp_path / "model"), []
+    artifact = finetuned(tmp_path, {"model/config.json": b"{}"})
+
+    def pool(stage, num_gpus, max_actors, num_units, needed):
+        return pools.Pool(0.9, num_gpus, 0.1, 1, num_units, memory=needed("cpu"))
+
+    def remote(**options):
+        asked.append(options)
+        return lambda task: SimpleNamespace(remote=lambda found: None)
+
+    monkeypatch.setattr(pools, "pool", pool)
+    monkeypatch.setattr(ray, "remote", remote)
+    monkeypatch.setattr(ray, "get", lambda value: value)
+    monkeypatch.setattr(exported, "is_converted", lambda _: False)
+    monkeypatch.setattr(pipeline.artifacts, "find", lambda *_: artifact)
+    pipeline._export(artifact, FinetuneJob(model=str(model), finetune=FinetuneConfig(export="ctranslate2")))
+    assert asked == [{"num_cpus": 0.9, "num_gpus": 0, "memory": converting_memory(ModelSize.read(model))}]
 
 
 class Hub:

@@ -7,12 +7,14 @@ import pytest
 from safetensors.torch import load_file, save_file
 from tiny import tiny_whisper
 
-from xlt_ray.errors import UserError
+from xlt_ray.errors import NoResources, UserError
 from xlt_ray.finetune import pipeline
 from xlt_ray.finetune.config import FinetuneJob
+from xlt_ray.finetune.cost import saving_memory
 from xlt_ray.finetune.plan import plan_fisher, prepare
 from xlt_ray.job import cli, cluster
 from xlt_ray.models import whisper
+from xlt_ray.models.size import ModelSize
 from xlt_ray.presets import PRESETS
 from xlt_ray.store import artifacts
 
@@ -175,4 +177,18 @@ def test_a_model_that_a_node_does_not_see_stops_the_run(root, monkeypatch):
     monkeypatch.setattr(pipeline.pools, "workers", lambda *_: pytest.fail("training begins"))
     plan = prepare(dataclasses.replace(parsed(root), name="blind"))
     with pytest.raises(UserError, match=r"do not see .*/model/model.safetensors; copy the model to all nodes, or give"):
+        pipeline.finetune(plan)
+
+
+def test_a_run_whose_model_nobody_could_write_stops_before_it_trains(root, monkeypatch):
+    def pool(stage, num_gpus, max_actors, num_units, needed):
+        raise NoResources(f"{stage} needs {needed('cpu')} bytes")
+
+    monkeypatch.setattr(cluster, "require_shared", lambda *_: None)
+    monkeypatch.setattr(pipeline.pools, "workers", lambda *_: None)
+    monkeypatch.setattr(pipeline.pools, "pool", pool)
+    monkeypatch.setattr(pipeline, "begin", lambda *_: pytest.fail("training begins"))
+    plan = prepare(dataclasses.replace(parsed(root), name="large"))
+    needed = saving_memory(ModelSize.read(plan.model_dir))
+    with pytest.raises(NoResources, match=f"finetune model needs {needed} bytes"):
         pipeline.finetune(plan)

@@ -11,18 +11,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import save, save_file
 from tiny import tiny_whisper
 
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.embed.cost import encoding_memory
 from xlt_ray.finetune.config import FinetuneConfig
-from xlt_ray.finetune.cost import averaging_memory, fisher_memory, training_memory
+from xlt_ray.finetune.cost import (
+    averaging_memory,
+    converting_memory,
+    fisher_memory,
+    saving_memory,
+    training_memory,
+)
 from xlt_ray.finetune.parameters import count_parameters
+from xlt_ray.finetune.work import Work
 from xlt_ray.job.cost import PROCESS_BYTES
 from xlt_ray.models.size import ModelSize
 from xlt_ray.store import artifacts
-from xlt_ray.store.schema import embedding_schema, to_ipc
+from xlt_ray.store.schema import EXAMPLE, embedding_schema, to_ipc
 from xlt_ray.store.shards import TASK
 from xlt_ray.study.cost import distance_memory
 from xlt_ray.translate.config import TranslateConfig
@@ -156,6 +163,37 @@ def train(root, model, config, num_frames):
     training.save()
 
 
+def trained(root, model):
+    """What a finished training leaves."""
+    from xlt_ray.finetune.learner import Learner
+    from xlt_ray.models.decoder import load_decoder
+
+    artifact = artifacts.plan(str(root), "finetune", "mine", {}, {"corpus": "manifest:rows.jsonl"})
+    artifact.begin()
+    artifact.write_table("data/examples.parquet", rows_of(EXAMPLE, 1, role=["learn"]))
+    weights = Learner(load_decoder(model), FinetuneConfig()).trained
+    names = ("weights", "exp_avg", "exp_avg_sq")
+    (root / "last").mkdir()
+    state = {f"{name}/{weight}": value.detach().clone() for name in names for weight, value in weights.items()}
+    save_file(state, root / "last" / "state.safetensors")
+    (root / "last" / "progress.json").write_text(json.dumps({"step": 1, "log": [{"step": 1, "loss": 1.0}]}))
+    return Work(artifact, str(model), FinetuneConfig(), None, 0, 1)
+
+
+def finish(work, folder):
+    import ray.train
+
+    from xlt_ray.finetune.pipeline import _save
+
+    _save(ray.train.Checkpoint.from_directory(folder), work)
+
+
+def convert(model, folder):
+    from xlt_ray.models.export import to_ctranslate2
+
+    to_ctranslate2(model, folder)
+
+
 def write(root, model):
     from xlt_ray.translate.pipeline import Setup, TranslateUnit
 
@@ -228,3 +266,14 @@ def test_a_training_worker_takes_what_it_asks_for(tmp_path, model, batch_size, e
     num_trained, _ = count_parameters(model, config)
     declared = training_memory(ModelSize.read(model), config, num_trained, num_frames, "cpu")
     assert taken_by(train, tmp_path, model, config, num_frames) == pytest.approx(declared - PROCESS_BYTES, rel=0.3)
+
+
+def test_the_task_that_writes_a_tuned_model_takes_what_it_asks_for(tmp_path, model):
+    declared = saving_memory(ModelSize.read(model))
+    taken = taken_by(finish, trained(tmp_path, model), str(tmp_path / "last"))
+    assert taken == pytest.approx(declared - PROCESS_BYTES, rel=0.3)
+
+
+def test_a_conversion_takes_what_it_asks_for(tmp_path, model):
+    declared = converting_memory(ModelSize.read(model))
+    assert taken_by(convert, model, tmp_path / "converted") == pytest.approx(declared - PROCESS_BYTES, rel=0.3)

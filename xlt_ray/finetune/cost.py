@@ -107,6 +107,19 @@ def averaging_memory(size: ModelSize) -> int:
     return round(cost.PROCESS_BYTES + FILES_BYTES + 4 * 4 * size.decoder_parameters)
 
 
+def saving_memory(size: ModelSize) -> int:
+    """Bytes of memory that a task takes which writes the model after training, without LoRA; with it less.
+
+    It holds the decoder in fp32 and what was trained of it, and maps the encoder from the file of the model (measured).
+    """
+    return round(cost.PROCESS_BYTES + FILES_BYTES + 4 * size.parameters + 4 * size.decoder_parameters)
+
+
+def converting_memory(size: ModelSize) -> int:
+    """Bytes of memory that a task takes which converts the model to CTranslate2: in fp32 and in float16 (measured)."""
+    return round(cost.PROCESS_BYTES + 6 * size.parameters)
+
+
 def text_flops(size: ModelSize, mean_seconds: float, embed: EmbedConfig) -> float:
     """Operations of the decoder, forward, for a recording of that length."""
     return size.decoder_flops(NUM_PROMPT + cost.TOKENS_PER_SECOND * mean_seconds, kept_frames(mean_seconds, embed))

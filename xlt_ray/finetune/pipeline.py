@@ -21,7 +21,7 @@ from xlt_ray import corpora
 from xlt_ray.finetune import batch as batches
 from xlt_ray.finetune import cost, exported, fisher, results, trainer
 from xlt_ray.finetune import examples as rows_of
-from xlt_ray.finetune.config import FinetuneConfig
+from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.finetune.examples import Examples
 from xlt_ray.finetune.parameters import count_parameters
 from xlt_ray.finetune.plan import FinetunePlan
@@ -45,15 +45,18 @@ def finetune(plan: FinetunePlan) -> Artifact:
         artifact.remove("train")  # a run that was killed right after its manifest left it
     else:
         _train(plan)
-    _export(artifact, plan.job.finetune.export)
+    _export(artifact, plan.job)
     return artifact
 
 
-def _export(artifact: Artifact, place: str) -> None:
+def _export(artifact: Artifact, job: FinetuneJob) -> None:
+    place = job.finetune.export
     if place == exported.CTRANSLATE2 and not exported.is_converted(artifact):
         # As it stands now: by the plan, a worker would take the manifest that this process wrote for another job's.
         finished = artifacts.find(artifact.root, artifact.stage, artifact.name)
-        ray.get(ray.remote(num_cpus=0.9)(exported.add_ctranslate2).remote(finished))
+        needed = cost.converting_memory(model_size(job.model))
+        pool = pools.pool("ctranslate2", 0, 1, 1, lambda _: needed)
+        ray.get(pool.task(exported.add_ctranslate2).remote(finished))
     if place.startswith(exported.HUB):
         exported.upload(artifact, place.removeprefix(exported.HUB))
 
@@ -65,6 +68,7 @@ def _train(plan: FinetunePlan) -> None:
     cluster.require_shared_model(job.model)
     needed = memory_needed(plan, longest(plan))
     workers = pools.workers("finetune", job.finetune.num_workers, job.finetune.num_gpus, needed)
+    saving = _saving(job.model)  # before the training, which would be in vain without it
     work, examples = begin(plan, Collected())
     _announce(plan, work, examples)
     if plan.fisher:
@@ -74,9 +78,15 @@ def _train(plan: FinetunePlan) -> None:
     with track(job.root, "finetune", artifact.name, artifact.identity, inputs, read=read, model=model) as tracker:
         started = time.monotonic()
         checkpoint = trainer.train(work, workers)
-        files, log, sha256 = ray.get(ray.remote(num_cpus=0.9)(_save).remote(checkpoint, work))
+        files, log, sha256 = ray.get(saving.task(_save).remote(checkpoint, work))
         figures = {**results.summarise(log, examples.table), "weights_sha256": sha256}
         _finish(plan, examples, files, log, figures, tracker, time.monotonic() - started)
+
+
+def _saving(model: str) -> pools.Pool:
+    """Room for the task that writes the model."""
+    needed = cost.saving_memory(model_size(model))
+    return pools.pool("finetune model", 0, 1, 1, lambda _: needed)
 
 
 def longest(plan: FinetunePlan) -> int:
