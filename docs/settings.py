@@ -48,10 +48,10 @@ job starts from `demo`, or from `plain` if `--corpus` is given.
 
 **Result** shows whether a setting is part of the identity of an artifact.
 
-- *yes*: if an artifact of this name exists with another value, the job stops and lists the fields that differ. Splits
-  count by the rows that they select.
+- *yes*: if an artifact of this name exists with another value, the job stops and lists the fields that differ. For a
+  split, the rows that it selects count, not its name.
 - *no*: the setting controls where or how fast the work is done, or which rows are processed. It can change between two
-  runs of the same name. `--corpus`, `--model` and names of other artifacts count by the content that they refer to.
+  runs of the same name. For `--corpus`, `--model` and names of other artifacts, the content that they refer to counts.
 - *shown*: the setting selects from the stored results of retrieval or mining. Another value only updates the metrics.
 
 `no-` before the name turns a switch off: `--translate.no-transcribe`.

@@ -21,7 +21,7 @@ from xlt_ray.job.parsing import Help
 from xlt_ray.presets import PRESETS, presets_of
 
 JOBS = ("embed", "retrieval", "mine", "finetune", "translate", "tune", "study", "report")
-"""In the order in which a user meets them."""
+"""The jobs, in the order in which a user needs them."""
 
 _USAGE = """\
 usage: xlt-ray JOB [OPTIONS]
@@ -35,9 +35,9 @@ def run(main: Callable[[Any], None], argv: Sequence[str] | None = None, *, prog:
     """Run the `main` of a job on a command line.
 
     Args:
-        main: of a module of this package.
-        argv: without the program; None: of this process.
-        prog: what the user has typed; None: the script.
+        main: the `main` of a module of this package.
+        argv: the arguments, without the program; None: those of this process.
+        prog: the program as the user typed it; None: the script.
     """
     module = sys.modules[main.__module__]
     job = module.__name__.rpartition(".")[2]
@@ -48,7 +48,7 @@ def run(main: Callable[[Any], None], argv: Sequence[str] | None = None, *, prog:
 
 
 def main() -> None:
-    """The program `xlt-ray`: without a job, it lists them."""
+    """The program `xlt-ray`. Without a job, it lists the jobs."""
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
         print(_USAGE.format(jobs="\n".join(f"  {job:<10} {_first_line(_module(job))}" for job in JOBS)))

@@ -1,7 +1,7 @@
 r"""Encode a corpus once: from speech to shards of encoder frames.
 
   on this machine    python jobs/embed.py --corpus manifest:corpus.tsv --languages en,fr --root runs --name mine
-  look first         python jobs/embed.py --corpus manifest:corpus.tsv --languages en,fr --check
+  check it first     python jobs/embed.py --corpus manifest:corpus.tsv --languages en,fr --check
   estimated cost     python jobs/embed.py --preset fleurs_large_v2 --dry-run
   on a cluster       ray job submit --working-dir . -- python jobs/embed.py \
                          --preset fleurs_large_v2 --root s3://bucket/runs --embed.num-gpus 1

@@ -3,7 +3,7 @@ r"""Mine translation pairs from speech that is not parallel, and write them as a
   on this machine    python jobs/mine.py                        (the demo; its sentence_ids are not used)
   your own speech    python jobs/mine.py --corpus manifest:corpus.tsv --languages en,fr --root runs --name mine \
                          --mine.threshold 1.02
-  exact, no stages   python jobs/mine.py --corpus manifest:corpus.tsv --languages en,fr --mine.candidates all
+  exact search       python jobs/mine.py --corpus manifest:corpus.tsv --languages en,fr --mine.candidates all
   on a cluster       ray job submit --working-dir . -- python jobs/mine.py \
                          --preset mine_large_v2 --root s3://bucket/runs --embed.num-gpus 1 --mine.num-gpus 1
 

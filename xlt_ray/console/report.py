@@ -5,7 +5,7 @@
   python jobs/report.py --root runs --verify       (also compares the checksum of every file)
 
 Reads the finished artifacts under ROOT. Writes ROOT/report/NAME/index.html, a single self-contained file. Artifacts
-with a missing or damaged file are listed with the command that makes them again; the others are shown.
+with a missing or damaged file are only listed, with the command that makes them again.
 """
 
 from xlt_ray.report.config import ReportJob

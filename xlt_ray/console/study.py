@@ -9,9 +9,9 @@ r"""Compare source languages for fine-tuning: one run for each, tested on all, a
 
 Reads the embeddings of this corpus, model and encoding under ROOT/embed, under any name, and encodes missing rows.
 Also makes ROOT/retrieval/NAME-test and, for each source, NAME-SOURCE-TARGET under ROOT/fisher, ROOT/finetune and
-ROOT/translate. Finished artifacts are not made again after a crash. Writes ROOT/study/NAME: data/cells.parquet,
-metrics.json (the matrix with intervals; R@1 and Fisher distance; their rank correlation with the transfer), plots/,
-manifest.json.
+ROOT/translate. Writes ROOT/study/NAME: data/cells.parquet, metrics.json (the matrix with intervals; R@1 and Fisher
+distance; their rank correlation with the transfer), plots/, manifest.json. After a crash, run it again: finished
+artifacts are reused.
 """
 
 from xlt_ray.study.config import StudyJob

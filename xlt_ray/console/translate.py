@@ -7,8 +7,8 @@ r"""Translate and transcribe speech, scored by BLEU, chrF, WER and optionally CO
   unseen languages   python jobs/translate.py --preset unseen             (FLEURS: one run for each of four prompts,
                                                                            compared in one table; unseen_wide: all 19)
   the paper's        python jobs/translate.py --preset transfer_test_large_v2 --dry-run    (estimated cost; then
-                     without --dry-run, after jobs/finetune.py --preset transfer_large_v2; ja_zh_test_large_v2 and
-                     transfer_test_wide_large_v2 alike)
+                     without --dry-run, after jobs/finetune.py --preset transfer_large_v2; likewise
+                     ja_zh_test_large_v2 and transfer_test_wide_large_v2)
   on a cluster       ray job submit --working-dir . -- python jobs/translate.py \
                          --preset fleurs_large_v2 --root s3://bucket/runs --embed.num-gpus 1 --translate.num-gpus 1
 

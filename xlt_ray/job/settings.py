@@ -67,18 +67,18 @@ _LONGEST_NAME = 200  # bytes; file systems take 255, and files are named after i
 
 
 def check_name(name: str) -> None:
-    """Refuse names that would leave the root, or that no folder can have, or that show as another name."""
+    """Refuse names that would leave the root, that no folder can have, or that look like another name."""
     if not name or name.startswith(".") or "/" in name:
         raise UserError(f"--name {name!r} must be one plain folder name, without / and not starting with a dot")
     if not name.isprintable():  # also what turns the direction of text, and half characters
-        raise UserError(f"--name {name!r} has characters that do not show; give a name without them")
+        raise UserError(f"--name {name!r} has invisible characters; give a name without them")
     if len(name.encode()) > _LONGEST_NAME:
         raise UserError(f"--name {name[:20]!r}... is longer than {_LONGEST_NAME} bytes; give a shorter one")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What every job asks, with the same meaning everywhere."""
+    """Settings of every job, with the same meaning everywhere."""
 
     preset: str = field(default="demo", metadata=EXECUTION)
     """Named set of settings to start from; other flags override it. Default: plain if --corpus is given, else demo."""
@@ -89,7 +89,8 @@ class Job:
     name: str = field(default="demo", metadata=EXECUTION)
     """Name of this run. Results go to ROOT/STAGE/NAME."""
     corpus: str = field(default="asterisk", metadata=EXECUTION)
-    """asterisk, fleurs[:PATH], covost2[:PATH]; mass, mustc, nemo, lhotse, manifest :PATH; hf:REF; several with +."""
+    """asterisk, fleurs[:PATH], covost2[:PATH], hf:REF; with a :PATH: mass, mustc, nemo, lhotse, manifest. Several are
+    joined with +."""
     columns: str = field(default="", metadata=EXECUTION)
     """Column names of an hf corpus, if they differ from ours: comma-separated ours=theirs, such as text=sentence."""
     languages: Codes = ("en", "es", "fr", "it", "ru")
@@ -108,7 +109,7 @@ class Job:
 
 
 def identity(config: Any) -> dict[str, Any]:
-    """The settings that decide what comes out, as plain JSON values, nested as the dataclasses are."""
+    """The settings that determine the result, as plain JSON values, nested like the dataclasses."""
     kept = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.metadata.get("identity", True)}
     return {name: _plain(value) for name, value in kept.items()}
 

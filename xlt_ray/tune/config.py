@@ -70,7 +70,7 @@ SCALES: dict[str, Literal["log", "linear"]] = {
 }
 """The settings that a search can vary, and the scale on which it samples from a range."""
 WHOLE = ("epochs", "lora_rank")
-"""Those that are whole numbers."""
+"""The settings that take only whole numbers."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,8 +98,8 @@ class TuneConfig:
     grace: int = 1
     """Evaluations of dev BLEU before a trial may be stopped."""
     reduction: int = 3
-    """Reduction factor of successive halving. With 3, a rung is at the 1st, 3rd and 9th evaluation, and a trial goes on
-    if it is in the best third of those that have reached the rung; 1: no early stopping."""
+    """Reduction factor of successive halving. With 3, rungs are at the 1st, 3rd and 9th evaluation, and a trial
+    continues if it is in the best third of those that have reached the rung; 1: no early stopping."""
     num_chosen: int = 3
     """Maximum number of trials to score on the test split after the search."""
     seed: int = 0
