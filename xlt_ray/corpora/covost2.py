@@ -105,7 +105,7 @@ def _utterances(language: str, pairs: Iterable[_Pair], split: str) -> Iterator[U
                 yield _utterance(language, clip, translations.pop(clip.name), split)
     if translations:
         _LOGGER.warning(
-            "CoVoST 2 %s %s: %d clips are not in validated.tsv, so it is not of Common Voice 4",
+            "CoVoST 2 %s %s: %d clips are not in validated.tsv, so it is not from Common Voice 4",
             language,
             split,
             len(translations),

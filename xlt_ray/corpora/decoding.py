@@ -30,7 +30,7 @@ TOLERANCE_S = 0.1
 
 TRUNCATED = "truncated: the data ends or breaks before the end that its header promises"
 UNDECODABLE = "undecodable: neither libsndfile nor FFmpeg reads it"
-NO_SAMPLES = "no samples: nothing behind the header"
+NO_SAMPLES = "no samples: nothing after the header"
 TOO_LONG = "too long: more than fits in memory"
 
 MAX_BYTES = 2**30
@@ -164,7 +164,7 @@ def ffmpeg_blocks(stream: BinaryIO, demuxer: str | None) -> Iterator[Native]:
             for block in _blocks(container):
                 first = first or block
                 if (block.rate, block.samples.shape[1]) != (first.rate, first.samples.shape[1]):
-                    raise RejectedRow("undecodable: the rate or the number of channels changes on the way")
+                    raise RejectedRow("undecodable: the rate or the number of channels changes within the file")
                 yield block
     except (av.FFmpegError, ValueError) as error:  # ValueError: PyAV's own checks of what a header says
         # An error behind the first block means that the rest is damaged.

@@ -125,7 +125,7 @@ def _from_parquet(shards: Iterable[str]) -> Iterator[_Recording]:
         for number, row in enumerate(rows):
             # `path` is where the file lay when the branch was written; only its last part means anything.
             if not row["path"]:
-                raise UserError(f"{shard}, line {number + 1}: no path, whose last part is the name of the recording")
+                raise UserError(f"{shard}, line {number + 1}: no path; its last part is the name of the recording")
             file = posixpath.basename(row["path"])
             yield _Recording(str(row["id"]), file, row["raw_transcription"] or None, shard, str(number))
 

@@ -193,7 +193,7 @@ def _utterance(
 def _language(row: Mapping[str, Any], languages: Sequence[str]) -> str:
     code = text_of(row, "language")
     if not code and len(languages) != 1:
-        raise ValueError("no language; name its column with --columns language=NAME, or one language only")
+        raise ValueError("no language; name its column with --columns language=NAME, or give only one language")
     return code_of_name(code) if code else languages[0]
 
 

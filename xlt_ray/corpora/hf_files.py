@@ -119,7 +119,7 @@ def _written(uri: str, name: str) -> Any:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{uri!r} is not what save_to_disk writes: there is no {name!r} in it") from error
     if not isinstance(value, list) or not all(isinstance(item, str) for item in map(_name, value)):
-        raise UserError(f"{uri!r} is not what save_to_disk writes: {name!r} is no list of names")
+        raise UserError(f"{uri!r} is not what save_to_disk writes: {name!r} is not a list of names")
     return value
 
 

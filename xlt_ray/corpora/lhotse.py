@@ -78,7 +78,7 @@ def _named(files: Iterable[str], word: str) -> list[str]:
 
 def _add_cut(rows: Gathered, cut: _Object, file: str, languages: Sequence[str]) -> None:
     if cut.get("type", "MonoCut") not in ("MonoCut", "MultiCut") or "recording" not in cut:
-        raise ValueError(f"a cut of type {cut.get('type')!r} is not part of one recording; write cuts before mixing")
+        raise ValueError(f"a cut of type {cut.get('type')!r} is not part of one recording; save cuts before mixing")
     start = seconds("start", cut.get("start")) or 0.0
     for supervision in _objects(cut, "supervisions"):
         _add(rows, supervision, start, _object(cut, "recording"), (file, file), languages)
@@ -152,7 +152,7 @@ def _add(
 def _language(supervision: _Object, languages: Sequence[str]) -> str:
     code = text_of(supervision, "language")
     if not code and len(languages) != 1:
-        raise ValueError("no language; name one language only with --languages, where all supervisions are in it")
+        raise ValueError("no language; if all supervisions are in one language, give only that in --languages")
     return code_of_name(code) if code else languages[0]
 
 
@@ -172,7 +172,7 @@ def _sound(recording: _Object, supervision: _Object) -> str:
     if not source or not isinstance(channels, list):
         raise ValueError(f"recording {recording.get('id')!r} has no source with its channels")
     if len(channels) > len(wanted if isinstance(wanted, list) else [wanted]):
-        raise ValueError(f"channel {wanted} of {len(channels)} in one file cannot be read; write one file a channel")
+        raise ValueError(f"channel {wanted} of {len(channels)} in one file cannot be read; write one file per channel")
     return source
 
 

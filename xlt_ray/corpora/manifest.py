@@ -154,7 +154,7 @@ def _translations(value: Any) -> dict[str, str]:
 
 
 def _check_columns(columns: Sequence[str]) -> None:
-    known = f"the columns are {', '.join(REQUIRED)} and, where known, {', '.join(OPTIONAL)}"
+    known = f"the columns are {', '.join(REQUIRED)} and, if known, {', '.join(OPTIONAL)}"
     if unknown := [repr(name) for name in columns if name not in REQUIRED + OPTIONAL]:
         raise ValueError(f"unknown column {', '.join(unknown)}; {known}")
     if missing := [repr(name) for name in REQUIRED if name not in columns]:

@@ -93,12 +93,12 @@ def _parts(source: str) -> Iterator[_Part]:
     if not found:
         raise UserError(
             f"nothing in the layout of MuST-C in {source!r}: looked for data/SPLIT/txt/SPLIT.yaml and "
-            "SPLIT/txt/SPLIT.yaml there and one folder below; give the folder of a pair (en-de), or what holds it"
+            "SPLIT/txt/SPLIT.yaml there and one folder below; give the folder of a pair (en-de), or its parent"
         )
     for pair, base, name in found:
         match = _PAIR.fullmatch(posixpath.basename(pair))
         if not match:
-            raise UserError(f"{pair!r} does not say its languages; name the folder like en-de, source language first")
+            raise UserError(f"{pair!r} does not name its languages; name the folder like en-de, source language first")
         split = "test" if name == "tst-COMMON" else name if name.startswith("tst-") else split_in(name) or name
         yield _Part(storage.join(base, name), name, split, (match[1], match[2]))
 

@@ -75,7 +75,7 @@ def _add(rows: Gathered, line: Mapping[str, Any], file: str, languages: Sequence
 def _language(line: Mapping[str, Any], languages: Sequence[str]) -> str:
     code = text_of(line, "source_lang") or text_of(line, "lang") or text_of(line, "language")
     if not code and len(languages) != 1:
-        raise ValueError("no source_lang; name one language only with --languages, where all lines are in it")
+        raise ValueError("no source_lang; if all lines are in one language, give only that in --languages")
     return code_of(code) if code else languages[0]
 
 

@@ -50,7 +50,7 @@ class EmbedConfig:
         if len(set(self.layers)) < len(self.layers):
             raise UserError(f"--embed.layers names a layer twice: {' '.join(map(str, self.layers))}")
         if not 0 <= self.max_rejected <= 1:
-            raise UserError(f"--embed.max-rejected is {self.max_rejected}; give a share, 0 to 1")
+            raise UserError(f"--embed.max-rejected is {self.max_rejected}; give a fraction, 0 to 1")
         at_least("--embed.rows-per-shard", self.rows_per_shard, 1)
         at_least("--embed.num-gpus", self.num_gpus, 0)
         at_least("--embed.max-actors", self.max_actors, 1)

@@ -91,7 +91,7 @@ def counted(embeddings: Embeddings) -> Speech:
         raise UserError(f"none of the first {NUM_SAMPLED} recordings in {none[0]} can be decoded; see embed.py --check")
     known = {code: mean for code, mean in seconds.items() if mean is not None}
     missing = Counter(embeddings.work.missing["language"].to_pylist() if embeddings.work else ())
-    return Speech(num, missing, known, f"counted; length by {NUM_SAMPLED} recordings a language")
+    return Speech(num, missing, known, f"counted; length from {NUM_SAMPLED} recordings per language")
 
 
 def _mean_seconds(rows: Sequence[Mapping[str, Any]]) -> float | None:

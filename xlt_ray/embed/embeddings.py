@@ -102,7 +102,7 @@ class Embeddings:
         if lost := [direction for direction in directions if direction not in left]:
             raise UserError(
                 f"direction {lost[0]}: no recording of split {split!r} is left with a {lost[0].target} text; "
-                f"{self.artifact.path('rejected.parquet')} says which were rejected and why; mend them, or leave out "
+                f"{self.artifact.path('rejected.parquet')} says which were rejected and why; fix them, or leave out "
                 "the direction"
             )
         return recordings

@@ -73,7 +73,7 @@ class OpenEmbeddings:
         kept = artifact.identity["layers"]
         if layer is not None and layer not in kept:
             raise UserError(
-                f"{self.uri} has no layer {layer}; it keeps {', '.join(map(str, kept)) or 'the last alone'}"
+                f"{self.uri} has no layer {layer}; it keeps {', '.join(map(str, kept)) or 'only the last one'}"
             )
         shard = [artifact.path("data", f"{unit}.parquet") for unit in self.rows["unit"].to_pylist()]
         places = list(zip(shard, self.rows["row"].to_pylist(), strict=True))

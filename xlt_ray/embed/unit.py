@@ -61,7 +61,7 @@ def require_few_losses(unit: str) -> None:
     if ray.is_initialized() and _attempt() >= MOST_LOSSES:
         raise WorkersLost(
             f"unit {unit} could not be decoded: {MOST_LOSSES} workers died on it, or their nodes did; if memory ran "
-            "out, give nodes more; the same command resumes"
+            "out, use nodes with more; to resume, run the same command again"
         )
 
 

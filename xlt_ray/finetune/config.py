@@ -100,7 +100,7 @@ class FinetuneConfig:
         if not 0 <= self.replay_fraction < 1:
             raise UserError(f"--finetune.replay-fraction is {self.replay_fraction}; give 0 or more, below 1")
         if self.warmup > 1:
-            raise UserError(f"--finetune.warmup is {self.warmup}; give a share of the steps, 0 to 1")
+            raise UserError(f"--finetune.warmup is {self.warmup}; give a fraction of the steps, 0 to 1")
         if not re.fullmatch(r"none|ctranslate2|hub:[^/]+/[^/]+", self.export):
             raise UserError(f"--finetune.export is {self.export}; give none, ctranslate2 or hub:USER/NAME")
         if not self.directions:
@@ -127,7 +127,7 @@ class FinetuneConfig:
         if self.replay_fraction and not 0 < round(self.replay_fraction * self.batch_size) < self.batch_size:
             raise UserError(
                 f"--finetune.replay-fraction {self.replay_fraction} of a batch of {self.batch_size} is "
-                f"{round(self.replay_fraction * self.batch_size)} examples; change one so that both kinds have one"
+                f"{round(self.replay_fraction * self.batch_size)} examples; change one so that a batch has both kinds"
             )
         if both := sorted(set(self.directions) & set(self.keep)):
             raise UserError(f"{both[0]} is in --finetune.directions and in --finetune.keep; keep it in one")

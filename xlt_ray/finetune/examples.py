@@ -71,7 +71,7 @@ def _require_each(found: Examples, directions: Sequence[str], split: str, reject
         long = f"{num_long} texts are longer than the decoder holds, and " if num_long else ""
         raise UserError(
             f"no example of {without[0]} is left in split {split!r}: {long}{rejected_uri} says which recordings were "
-            "rejected and why; mend them, or leave out the direction"
+            "rejected and why; fix them, or leave out the direction"
         )
 
 

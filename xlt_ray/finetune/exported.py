@@ -66,7 +66,7 @@ def upload(artifact: Artifact, repository: str) -> None:
     except Exception as error:  # a lost connection comes as an error of whatever library was sending
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
-            f"the Hub does not take {repository}: {said}; the model is complete in {artifact.path('model')}: run the "
+            f"the Hub refuses {repository}: {said}; the model is complete in {artifact.path('model')}: run the "
             "same command again to upload it"
         ) from None
     print(f"finetune: the model is on the Hub: {url}")

@@ -53,6 +53,6 @@ def refuse_passwords(settings: Any, prefix: str = "--") -> None:
             refuse_passwords(value, f"{name}.")
         elif isinstance(value, str) and _USER_INFO.search(value):
             raise UserError(
-                f"{name} holds a user or password, which every result would show; take out what stands before the @ "
-                "and give it in the environment, for S3 as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                f"{name} holds a user or password, which every result would show; remove the part before the @ and set "
+                "it in the environment, for S3 as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             )

@@ -115,7 +115,7 @@ def _merged_state(folder: Path, base_dir: Path) -> dict[str, Tensor]:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the adapter {folder} does not fit its base {base_dir}: {reason}") from None
     if wrong := [*result.missing_keys, *result.unexpected_keys]:
-        raise UserError(f"the adapter {folder} does not fit its base {base_dir}: {wrong[0]} is in one of them alone")
+        raise UserError(f"the adapter {folder} does not fit its base {base_dir}: {wrong[0]} is in only one of them")
     if torch.equal(state[OUTPUT], state[EMBEDDING]):
         del state[OUTPUT]
     return {name: weight.clone() for name, weight in state.items()}

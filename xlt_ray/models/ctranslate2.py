@@ -236,8 +236,8 @@ def _generation(settings: dict[str, Any], tokens: dict[str, int], source: Path) 
     given = settings.get("lang_ids") or []
     if wrong := [id_ for id_ in (given if isinstance(given, list) else [given]) if id_ not in languages]:
         raise UserError(
-            f"{source / 'config.json'} says {wrong[0]} is a language (lang_ids), and in tokenizer.json it is not; "
-            "copy tokenizer.json from the very model that the weights were made from"
+            f"{source / 'config.json'} says {wrong[0]} is a language (lang_ids), but in tokenizer.json it is not; "
+            "copy tokenizer.json from the same model as the weights"
         )
     # Without a task of its own, `generate` gives the decoder a detected language and no task, and it loops.
     return generation | {"task": "transcribe"}

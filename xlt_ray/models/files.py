@@ -194,7 +194,7 @@ def _require_present(present: Set[str], model_dir: Path, spec: str) -> None:
         missing.append("merges.txt beside vocab.json")
     if missing:
         raise UserError(
-            f"model {spec!r} is neither CTranslate2 (model.bin) nor a whole Hugging Face directory: "
+            f"model {spec!r} is neither CTranslate2 (model.bin) nor a complete Hugging Face directory: "
             f"no {', no '.join(missing)}; {_elsewhere(model_dir)}"
         )
 
@@ -206,4 +206,4 @@ def _elsewhere(model_dir: Path) -> str:
         return f"config.json is in {below[0]}: give that directory"
     if not (model_dir / "config.json").exists() and (model_dir.parent / "config.json").is_file():
         return f"config.json is in {model_dir.parent}: give that directory"
-    return "those beside the weights can be copied from the model it was made from"
+    return "files other than weights can be copied from the original model"

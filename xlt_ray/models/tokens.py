@@ -164,13 +164,13 @@ def require_tokens(tokens: Mapping[str, int], settings: Mapping[str, Any], vocab
     if size != vocab_size and not is_padded:
         raise UserError(
             f"the tokenizer in {model_dir} is of a model with {size:,} tokens and the weights have {vocab_size:,}, so "
-            "prompts would name wrong tokens; copy the tokenizer from the very model that the weights were made from"
+            "prompts would use wrong tokens; copy the tokenizer from the same model as the weights"
         )
     for token, id_ in _named(settings):
         if tokens.get(token) != id_:
             raise UserError(
                 f"{model_dir}: the id of {token} is {id_} in generation_config.json and {tokens.get(token)} in the "
-                "tokenizer; copy both from the very model that the weights were made from"
+                "tokenizer; copy both from the same model as the weights"
             )
     for name in _SUPPRESSED:
         if beyond := [id_ for id_ in settings.get(name) or () if not -1 <= id_ < vocab_size]:

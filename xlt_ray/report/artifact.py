@@ -105,4 +105,4 @@ def _caption(png: bytes) -> str:
         with Image.open(io.BytesIO(png)) as image:
             return str(image.info.get("Description", ""))
     except Image.DecompressionBombError as error:
-        raise ValueError(f"it is no plot: {error}") from error
+        raise ValueError(f"it is not a plot: {error}") from error

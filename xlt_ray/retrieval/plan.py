@@ -63,4 +63,4 @@ def _require_kept(artifact: Artifact, config: RetrievalConfig) -> None:
             f"--retrieval.top-k {config.top_k}: {artifact.uri} keeps {kept['top_k']} candidates a query; {advice}"
         )
     if config.keep_scores and not kept["keep_scores"]:
-        raise UserError(f"--retrieval.keep-scores: {artifact.uri} was begun without its scores kept; {advice}")
+        raise UserError(f"--retrieval.keep-scores: {artifact.uri} was started without it; {advice}")

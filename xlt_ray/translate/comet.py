@@ -112,7 +112,9 @@ def _rows(sources: Sequence[str], hypotheses: Sequence[str], references: Sequenc
     """The rows as COMET names them; it would score a missing text as the word `None`."""
     lengths = len(sources), len(hypotheses), len(references)
     if not hypotheses or len(set(lengths)) != 1:
-        raise ValueError(f"{lengths} sources, hypotheses and references; COMET needs one of each a row, and one row")
+        raise ValueError(
+            f"{lengths} sources, hypotheses and references; COMET needs one of each per row, and at least one row"
+        )
     texts = zip(sources, hypotheses, references, strict=True)
     rows = [{"src": source, "mt": hypothesis, "ref": reference} for source, hypothesis, reference in texts]
     if incomplete := [row for row in rows if None in row.values()]:
