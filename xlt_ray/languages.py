@@ -1,11 +1,11 @@
-"""Everything known about a language: its codes, its writing, its family, what Whisper knows of it.
+"""Facts about languages: codes, script, family, and whether Whisper has a token.
 
-The facts are in two tables beside this file, `languages.tsv` and `typology.tsv`; their first lines say where they come
-from. A language is called by the code that Whisper uses for it (`zh`, `no`, `tl`, `jw`), everywhere in this package.
+The facts are in two tables beside this file, `languages.tsv` and `typology.tsv`; their first lines name the sources.
+Everywhere in this package, a language has the code that Whisper uses for it (`zh`, `no`, `tl`, `jw`).
 
-Some of what other spellings say is not kept, because Whisper has one token for all of it: the region (`pt-BR` and
-`pt-PT` are both `pt`) and the script (`zh-TW` and `cmn_hant_tw` are `zh`, as `zh-CN` is; text of both is scored alike).
-Cantonese is `yue`, a language of its own, also where Common Voice calls it `zh-HK`.
+Some information in other spellings is not kept, because Whisper has one token for all of them: the region (`pt-BR` and
+`pt-PT` are both `pt`) and the script (`zh-TW`, `cmn_hant_tw` and `zh-CN` are all `zh`, and scored alike). Cantonese is
+a language of its own, `yue`, even though Common Voice calls it `zh-HK`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from xlt_ray.errors import UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Distance:
-    """How far a language without a token is from the nearest one with a token, by typological features.
+    """Distance of a language without a token to the nearest one with a token, by typological features.
 
-    Nearness is of grammar and sounds, not of descent. That Whisper has a token for the nearest language does not say
-    how much of it was in the training data.
+    The distance is about grammar and sounds, not descent. A token for the nearest language does not show how much of
+    that language was in Whisper's training data.
 
     Attributes:
-        nearest: code of that language.
-        distance: mean of the next three, 0 to 1: each kind counts alike, however many features it has.
+        nearest: code of the nearest language.
+        distance: mean of the next three, 0 to 1. Each has the same weight, whatever its number of features.
         syntax: 1 - cosine of the 103 features of syntax.
-        phonology: the same of 28 features.
-        inventory: the same of 158 features, the sounds that the language has.
-        observed: how many of the 289 features were described; the others are guessed from languages near by and akin,
-            so the distance of a language with few is that of its relatives.
+        phonology: 1 - cosine of the 28 features of phonology.
+        inventory: 1 - cosine of the 158 features of the sound inventory.
+        observed: number of the 289 features that are documented. The others are predicted from neighbouring and
+            related languages, so a language with few documented features has the distance of its relatives.
     """
 
     nearest: str
@@ -52,16 +52,16 @@ class Language:
     """One language.
 
     Attributes:
-        code: as Whisper spells it.
-        iso639_3: of the individual language that is meant: `cmn`, `arb`, `swh`.
-        spellings: other codes for it, without region: ISO 639-1, 639-2, macrolanguage, those that corpora use.
+        code: in Whisper's spelling.
+        iso639_3: code of the individual language: `cmn`, `arb`, `swh`.
+        spellings: other codes for it, without region: ISO 639-1, 639-2, macrolanguage, codes of corpora.
         name: in English.
-        script: ISO 15924 code of its usual writing; Norwegian is `Latn`, Odia `Orya`.
+        script: ISO 15924 code of its usual script; Norwegian is `Latn`, Odia `Orya`.
         family: family and branch, such as `Niger-Congo, Bantu`.
         has_token: whether Whisper has a token for it; for `yue` only since large-v3.
-        is_spaced: whether spaces stand between words.
-        related: code of a language of the same family that has a token, chosen for prompts; None where there is none,
-            or nobody needs it.
+        is_spaced: whether it writes spaces between words.
+        related: code of a language of the same family with a token, chosen for prompts; None if there is none, or if
+            it is not needed.
         typology: None for languages with a token.
     """
 
@@ -121,18 +121,18 @@ _SCRIPT_OF_REGION = {("zh", "tw"): "Hant", ("zh", "mo"): "Hant"}
 
 
 def code_of(spelling: str) -> str:
-    """The code that Whisper uses for a language, in whatever way a corpus or a user spells it.
+    """Whisper's code for a language, from any spelling of a corpus or a user.
 
     Args:
-        spelling: `zh-CN`, `cmn_hans_cn`, `sv-SE`, `nb_no`, `fil_ph`, `eng`, `cmn`; of a language that is not in the
-            table any tag of BCP 47.
+        spelling: `zh-CN`, `cmn_hans_cn`, `sv-SE`, `nb_no`, `fil_ph`, `eng`, `cmn`; for a language that is not in the
+            table, any BCP 47 tag.
 
     Returns:
-        The code; a tag that is not in the table in lower case and with `_`, so that it can stand in a direction:
-        `rm_sursilv` for `rm-sursilv`.
+        The code. A tag that is not in the table is returned in lower case and with `_`, so that it can be part of a
+        direction: `rm_sursilv` for `rm-sursilv`.
 
     Raises:
-        UserError: if it is no such tag.
+        UserError: if it is not a BCP 47 tag.
     """
     tag = _tag(spelling)
     if found := _known(tag):
@@ -143,29 +143,29 @@ def code_of(spelling: str) -> str:
 
 
 def code_of_name(name: str) -> str:
-    """As `code_of`, of the English name of a language too: Lhotse's recipes write `English` as well as `en`."""
+    """Like `code_of`, but also for the English name of a language: Lhotse's recipes write both `English` and `en`."""
     return _NAMES.get(name.strip().lower()) or code_of(name)
 
 
 def language_of(code: str) -> str:
-    """The language itself, without what may follow it: `zh` for `zh-CN` and `cmn_hans_cn`, `rm` for `rm_sursilv`."""
+    """The language without region or script: `zh` for `zh-CN` and `cmn_hans_cn`, `rm` for `rm_sursilv`."""
     tag = _tag(code)
     return _known(tag) or tag.split("_")[0]
 
 
 def find(code: str) -> Language | None:
-    """What is known about a language, by any spelling; None for one that is not in the table."""
+    """A language of the table, by any spelling; None if it is not in the table."""
     return LANGUAGES.get(language_of(code))
 
 
 def is_spaced(code: str) -> bool:
-    """Whether spaces stand between the words of a language; True for one that is not in the table."""
+    """Whether a language writes spaces between words; True for a language that is not in the table."""
     language = find(code)
     return language is None or language.is_spaced
 
 
 def codes(spellings: Iterable[str]) -> tuple[str, ...]:
-    """The code of each language, where a user gives them; says once what is read otherwise than it was spelled.
+    """The code of each language that a user gives. Prints once how a different spelling is read.
 
     Raises:
         UserError: as `code_of`.
@@ -175,7 +175,7 @@ def codes(spellings: Iterable[str]) -> tuple[str, ...]:
 
 @functools.cache
 def read_as(spelling: str) -> str:
-    """As `code_of`, and says so, once, where the code is not the spelling.
+    """Like `code_of`, but prints once if the code differs from the spelling.
 
     Raises:
         UserError: as `code_of`.
@@ -192,7 +192,7 @@ def _tag(spelling: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _known(tag: str) -> str | None:
-    """The code of a tag of the table; None for another."""
+    """The code of a tag of the table; None for other tags."""
     if tag in _CODES:
         return _CODES[tag]
     first, *rest = tag.split("_")
@@ -211,7 +211,7 @@ def _near(tag: str) -> str:
 
 
 def _lost(spelling: str, code: str) -> str:
-    """What the code does not say: the script that a spelling names, if the language is usually written in another."""
+    """What the code loses: the script that a spelling names, if the language is usually written in another one."""
     subtags = _tag(spelling).split("_")[1:]
     named = [part.title() for part in subtags if re.fullmatch("[a-z]{4}", part)]
     named += [_SCRIPT_OF_REGION[code, part] for part in subtags if (code, part) in _SCRIPT_OF_REGION]
@@ -266,13 +266,13 @@ def _readings(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def _is_plain(tag: str) -> bool:
-    """Whether a tag is of a language of the table; CN and BR in capitals are regions, although br is Breton."""
+    """Whether a tag is a language of the table; CN and BR in capitals are regions, although br is Breton."""
     first = tag.split("_")[0]
     return not first.isupper() and _known(tag.lower()) is not None
 
 
 def directions(spellings: Iterable[str]) -> tuple[str, ...]:
-    """Each direction in the codes of `code_of`, where a user gives them; says once what is read otherwise.
+    """Each direction that a user gives, in the codes of `code_of`. Prints once how a different spelling is read.
 
     Raises:
         UserError: as `Direction.parse` and `code_of`.

@@ -1,8 +1,8 @@
 """Scores of hypotheses against references: BLEU and chrF of translations, WER or CER of transcriptions. Pure.
 
-BLEU counts words, so it depends on how the target language is cut into words; every number has its sacreBLEU signature
-beside it. Bootstraps draw sentences with replacement and score each draw as a corpus (Koehn 2004, Statistical
-Significance Tests for Machine Translation Evaluation), from the counts of each sentence rather than from its text.
+BLEU counts words, so it depends on the tokenisation of the target language; every number has its sacreBLEU signature.
+Bootstraps draw sentences with replacement and score each draw as a corpus (Koehn 2004, Statistical Significance Tests
+for Machine Translation Evaluation), from the counts of each sentence rather than from its text.
 """
 
 from __future__ import annotations
@@ -39,16 +39,15 @@ def score(hypotheses: Sequence[str], references: Sequence[str], target: str) -> 
 
     Args:
         hypotheses: (num,) translations.
-        references: (num,) what they should say.
-        target: code of the target language, which decides how BLEU finds words.
+        references: (num,) correct translations.
+        target: code of the target language, which determines the tokenisation for BLEU.
 
     Returns:
         `bleu` (0 to 100), `chrf` (chrF2, 0 to 100) and their `bleu_signature`, `chrf_signature`; for Chinese, Japanese
-        and Korean `bleu_char` and `bleu_char_signature` too; `num`; `empty_rate`, the share of hypotheses that say
-        nothing.
+        and Korean also `bleu_char` and `bleu_char_signature`; `num`; `empty_rate`, the fraction of empty hypotheses.
 
     Raises:
-        ValueError: nothing to score, or not as many references as hypotheses.
+        ValueError: if there is nothing to score, or the numbers of hypotheses and references differ.
     """
     _check(hypotheses, references)
     metrics: dict[str, Any] = {"bleu": BLEU(tokenize=_tokenizer(target)), "chrf": CHRF()}
@@ -63,7 +62,7 @@ def score(hypotheses: Sequence[str], references: Sequence[str], target: str) -> 
 
 
 def bleu(hypotheses: Sequence[str], references: Sequence[str], target: str) -> float:
-    """The `bleu` of `score` alone, 0 to 100: for a look at the dev set during training.
+    """Only the `bleu` of `score`, 0 to 100, for the dev split during training.
 
     Raises:
         ValueError: as `score`.
@@ -95,20 +94,20 @@ def paired_bootstrap(
 ) -> dict[str, Any]:
     """Whether one system's BLEU differs from another's on the same sentences.
 
-    The p value is two-sided: how often the size of a resampled difference, less the mean size, reaches the difference
-    that was found. It is that of `sacrebleu.significance.PairedTest`, which gives no interval of the difference, but
+    The p value is two-sided: how often a resampled absolute difference, minus the mean of these, reaches the observed
+    difference. It equals that of `sacrebleu.significance.PairedTest`, which gives no interval of the difference, except
     that ties count: a system compared with itself has p 1 here, and 1 / (num_samples + 1) there.
 
     Args:
         hypotheses: (num,) translations of the system.
-        baseline: (num,) translations of the system it is compared to.
-        references: (num,) what both should say.
+        baseline: (num,) translations of the system to compare with.
+        references: (num,) correct translations.
         target: code of the target language.
         num_samples: draws of the bootstrap.
-        seed: of the draws, which are the same for both systems.
+        seed: seed of the draws, which are the same for both systems.
 
     Returns:
-        `bleu`, `baseline_bleu`, `difference` (`bleu` less `baseline_bleu`), `difference_ci95` [low, high], `p_value`,
+        `bleu`, `baseline_bleu`, `difference` (`bleu` minus `baseline_bleu`), `difference_ci95` [low, high], `p_value`,
         `bleu_signature`, `num_samples`, `seed`.
 
     Raises:
@@ -133,7 +132,7 @@ def paired_bootstrap(
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Spearman's rank correlation, -1 to 1, equal values sharing their mean rank; None where one side is constant."""
+    """Spearman's rank correlation, -1 to 1; equal values share their mean rank. None if one side is constant."""
     if len(first) < 2 or len(set(first)) == 1 or len(set(second)) == 1:
         return None
     from scipy.stats import spearmanr  # it takes a second, and most jobs correlate nothing
@@ -147,22 +146,22 @@ def error_rate(
     language: str,
     spellings: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """How much of a transcription is wrong, after the normalisation of the Whisper paper (Radford et al. 2022, C).
+    """WER or CER of transcriptions, after the normalisation of the Whisper paper (Radford et al. 2022, C).
 
-    Errors over the words of all references together (micro-average), so above 1 where much is inserted. By character
-    for languages without spaces between words; of those, the paper scores Khmer and Tibetan by word. Whisper's
-    normaliser puts a space for every combining mark, which cuts the words of Hindi and its like at their vowels: their
-    rates compare with other papers on Whisper, and with nothing else.
+    Errors divided by the words of all references (micro-average), so the rate exceeds 1 if many words are inserted. By
+    character for languages without spaces between words; of these, the paper scores Khmer and Tibetan by word.
+    Whisper's normaliser replaces every combining mark by a space, which splits the words of Hindi and similar languages
+    at their vowels. So their rates are comparable only with other papers on Whisper.
 
     Args:
         hypotheses: (num,) transcripts of the model.
         references: (num,) reference texts.
-        language: code of the language that is spoken.
-        spellings: British to American spellings, as `english_spellings` gives them; used for English alone.
+        language: code of the spoken language.
+        spellings: British to American spellings, from `english_spellings`; used only for English.
 
     Returns:
-        `measure` (`wer` or `cer`), and under that name the rate, None where no reference says anything; `normalizer`;
-        `num_references` scored; `num_empty_references` left out, because nothing is left of them.
+        `measure` (`wer` or `cer`); under that name the rate, None if all references are empty; `normalizer`;
+        `num_references`, those scored; `num_empty_references`, those left out because they are empty when normalised.
 
     Raises:
         ValueError: as `score`.
@@ -184,13 +183,13 @@ def error_rate(
 
 
 def english_spellings(model_dir: Path) -> dict[str, str]:
-    """British to American spellings of a Whisper checkpoint (`normalizer.json`); none where the file is missing."""
+    """British to American spellings of a Whisper checkpoint (`normalizer.json`); none if the file is missing."""
     path = model_dir / "normalizer.json"
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _normaliser(language: str, by_character: bool, spellings: Mapping[str, str]) -> tuple[str, Any]:
-    """A name to record, and the function from text to tokens between spaces."""
+    """The name of a normaliser for the record, and its function, which returns tokens separated by spaces."""
     from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 
     if language == "en":
@@ -208,7 +207,7 @@ def _check(hypotheses: Sequence[str], references: Sequence[str]) -> None:
 
 
 def _tokenizer(target: str) -> str:
-    """SacreBLEU's tokenizer for a language, or the next best where it needs a package that is missing."""
+    """SacreBLEU's tokenizer for a language, or the next best if it needs a package that is missing."""
     tokenizer = _TOKENIZERS.get(language_of(target), "13a" if is_spaced(target) else "char")
     modules, stand_in = _EXTRAS.get(tokenizer, ((), ""))
     return tokenizer if all(find_spec(module) for module in modules) else stand_in
@@ -224,13 +223,13 @@ def sentence_counts(hypotheses: Sequence[str], references: Sequence[str], target
 
 
 def bleu_of(counts: _Counts) -> float:
-    """Corpus BLEU, 0 to 100, of counts (10,) summed over sentences."""
+    """Corpus BLEU, 0 to 100, from counts (10,) summed over sentences."""
     num_words, num_wanted, *matches = counts.tolist()
     return float(BLEU.compute_bleu(matches[:4], matches[4:], num_words, num_wanted, smooth_method="exp").score)
 
 
 def _resampled(counts: _Counts, num_samples: int, seed: int) -> _Scores:
-    """Corpus BLEU of every draw of the bootstrap: (num_samples,), the draws that sacreBLEU makes with this seed."""
+    """Corpus BLEU of every draw of the bootstrap: (num_samples,), with the same draws as sacreBLEU for this seed."""
     generator = np.random.default_rng(seed)
     num = len(counts)
     return np.array([bleu_of(counts[generator.choice(num, num)].sum(axis=0)) for _ in range(num_samples)])

@@ -1,1 +1,1 @@
-"""Pictures: the style of the plots and the planes of the report."""
+"""The style of plots, and the charts of the report."""

@@ -1,4 +1,4 @@
-"""Small plots of figures by step, which share their scale with those beside them."""
+"""Small plots of figures by step. Plots side by side share one scale."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS = {"new": "ours", "old": "base", "other": "muted"}
-"""Colours of lines by what they stand for: what is learned, what shall be kept, anything else."""
+"""Colours of lines by kind: directions learned, directions to preserve, others."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,8 +22,8 @@ class Curve:
     """A line through (step, value).
 
     Attributes:
-        level: what the untouched model scores, drawn over all steps; None where that is not known.
-        has_marks: whether its points are so few that each is marked.
+        level: score of the untouched model, drawn over all steps; None if it is not known.
+        has_marks: whether to mark each point, because there are few.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class Curve:
 
 
 def curves(lines: Sequence[Curve], num_steps: int, highest: float, best_step: int | None = None) -> Figure:
-    """Draw them from step 0 to `num_steps` and from 0 to `highest`, with a line at the best step."""
+    """Draw the lines from step 0 to `num_steps` and from 0 to `highest`, with a vertical line at the best step."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.transforms import Bbox, BboxTransform

@@ -1,4 +1,4 @@
-"""Texts beside the marks of a plot that cover nothing."""
+"""Labels beside the marks of a plot, placed so that they cover nothing."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _SIDES = (
     *((9, 0, "left", "center"), (-9, 0, "right", "center"), (0, 8, "center", "bottom"), (0, -8, "center", "top")),
     *((4, 8, "left", "bottom"), (-4, 8, "right", "bottom"), (4, -8, "left", "top"), (-4, -8, "right", "top")),
 )
-"""Right, left, above, below, then the four corners: how far from the mark, and which side of the text is there."""
+"""Right, left, above, below, then the four corners: the offset from the mark, and the side of the text there."""
 _BEFORE = {"left": 0.0, "bottom": 0.0, "center": 0.5, "right": 1.0, "top": 1.0}
-"""The share of a text that lies before the side it is held by."""
+"""The fraction of a text that lies before its anchor."""
 
 Boxes = Mapping[tuple[float, float, str, str], "Bbox"]
 
 
 def label_marks(axes: Axes, texts: Sequence[tuple[Place, str]]) -> None:
-    """Write texts beside their marks where they cover no mark, no other text, and no edge; leave out the others.
+    """Write texts beside their marks if they cover no mark, no other text and no edge. The others are left out.
 
-    Those with the least room go first, each to the first place that fewest lines cross.
+    Texts with the least room are placed first, each at the first place that the fewest lines cross.
 
     Args:
-        axes: with all marks and lines on it; its limits stay as they are now.
-        texts: each with the place of its mark.
+        axes: with all marks and lines on it; its limits do not change.
+        texts: each with the position of its mark.
     """
     freeze(axes)
     look: dict[str, Any] = {"textcoords": "offset points", "fontsize": 11, "color": LIGHT["ink"], "parse_math": False}
@@ -57,7 +57,7 @@ def label_marks(axes: Axes, texts: Sequence[tuple[Place, str]]) -> None:
 
 
 def _lines_and_marks(axes: Axes) -> tuple[list[Path], list[Bbox]]:
-    """The lines on the axes, and the squares that its marks take."""
+    """The lines on the axes, and the squares that the marks cover."""
     from matplotlib.transforms import Bbox
 
     paths = [(line, line.get_transform().transform_path(line.get_path())) for line in axes.lines]
@@ -68,7 +68,7 @@ def _lines_and_marks(axes: Axes) -> tuple[list[Path], list[Bbox]]:
 
 
 def _boxes(note: Annotation) -> Boxes:
-    """Where the text is on each side of its mark."""
+    """The box of the text on each side of its mark."""
     now = note.get_window_extent()  # to the right of the mark and above it
     return {
         side: now.translated(side[0] - _BEFORE[side[2]] * now.width, side[1] - _BEFORE[side[3]] * now.height)

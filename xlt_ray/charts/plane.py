@@ -1,4 +1,4 @@
-"""The axes of the page's plots, and what stands in a plane of gain against kept. A unit is a point: 1/72 inch."""
+"""The axes of the page's plots, and the marks of a plot of gain against kept. A unit is a point: 1/72 inch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Place = tuple[float, float]
 
 
 def new_plot(width: float, height: float, left: float, right: float, top: float, bottom: float) -> tuple[Figure, Axes]:
-    """A figure of `width` x `height` units and its axes, which lie between these edges, y downwards."""
+    """A figure of `width` x `height` units, and its axes between these edges, with y downwards."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width / 72, height / 72), dpi=72)
@@ -36,7 +36,7 @@ def new_plot(width: float, height: float, left: float, right: float, top: float,
 def new_plane(
     across: str, up: str = "gain, BLEU", *, width: float = 800, height: float = 450, left: float = 58
 ) -> tuple[Figure, Axes]:
-    """Axes with a grid, ticks, and titles; those of gain (up) against kept (across, percent) where not said."""
+    """Axes with a grid, ticks and titles; by default those of gain (y) against kept (x, percent)."""
     figure, axes = new_plot(width, height, left, width - 12, 12, height - 47)
     axes.margins(0.06)
     axes.locator_params(steps=[1, 2, 5, 10])
@@ -52,12 +52,12 @@ def new_plane(
 
 
 def freeze(axes: Axes) -> None:
-    """Let what is drawn later not move the limits, which hold all that is drawn now."""
+    """Fix the limits to what is drawn now, so that later drawing does not move them."""
     axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
 
 
 def mark(axes: Axes, place: Place, style: int, title: str = "") -> None:
-    """The mark of a method: a shape and a colour, so that neither is needed to tell methods apart."""
+    """The mark of a method: a shape and a colour, either of which is enough to tell methods apart."""
     marker, size = MARKERS[style % len(MARKERS)]
     drawn = axes.plot(*place, marker, markersize=size, color=colour_of(style), markeredgecolor=LIGHT["page"], zorder=4)
     tag(drawn[0], "mark", title)
@@ -75,11 +75,11 @@ def origin(axes: Axes, place: Place, title: str = "") -> None:
 
 
 def front(axes: Axes, best: Sequence[Place]) -> None:
-    """Stairs from the left edge to the bottom: what lies below and left of one of the best is dominated by it.
+    """A staircase from the left edge to the bottom: a point below and left of one of the best is dominated by it.
 
     Args:
-        axes: with all that its limits shall hold.
-        best: places that do not dominate one another.
+        axes: with everything drawn that its limits must include.
+        best: points that do not dominate one another.
     """
     x, y = zip(*sorted(set(best)), strict=True)
     freeze(axes)
@@ -90,7 +90,7 @@ def front(axes: Axes, best: Sequence[Place]) -> None:
 
 @functools.cache
 def symbol(style: int | None) -> Markup:
-    """The mark of a method beside its name; that of the untouched model for None."""
+    """The mark of a method for a legend; for None, that of the untouched model."""
     figure, axes = new_plot(14, 14, 0, 14, 0, 14)
     axes.set_axis_off()
     axes.set(xlim=(-1, 1), ylim=(-1, 1))

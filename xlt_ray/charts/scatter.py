@@ -27,7 +27,7 @@ class Dot:
 
 
 def scatter(dots: Sequence[Dot], across: str, up: str, *, from_zero: bool = False) -> Figure:
-    """Every dot with its interval and, where there is room, its label; a line at y = 0, which is always in view.
+    """Every dot with its interval and, if there is room, its label; y = 0 is always in view, with a line.
 
     Args:
         dots: one or more.

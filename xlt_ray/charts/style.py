@@ -1,10 +1,10 @@
 """How plots look: palette, frame, legend, and a PNG that carries its caption. Pure matplotlib, no pyplot, no display.
 
-The palette is Okabe and Ito's, distinct under the common colour deficiencies: blue for what is under test, orange and
-green for what it is compared with, grey and dashes for chance. Lightness alone carries the heat maps, light = low.
+The palette is Okabe and Ito's, which is distinct under the common colour deficiencies: blue for what is under test,
+orange and green for what it is compared with, grey and dashes for chance. Heat maps use lightness only: light is low.
 
-Texts in figures stay Latin, Greek or Cyrillic: DejaVu, the font of matplotlib, has no Chinese or Japanese.
-Transcripts belong in the caption.
+Texts in figures are Latin, Greek or Cyrillic, because matplotlib's font DejaVu has no Chinese or Japanese. Transcripts
+belong in the caption.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ LIGHT = {"page": "#ffffff", "ink": INK, "muted": MUTED, "rule": "#e5e7ea"}
 LIGHT |= {"ours": "#0072b2", "base": "#c25100", "right": "#00795a", "m4": "#a5407c", "m5": "#7a6200", "m6": "#5b4bb7"}
 DARK = {"page": "#14171b", "ink": "#e4e7eb", "muted": "#949ca8", "rule": "#2b3037"}
 DARK |= {"ours": "#56b4e9", "base": "#f0883e", "right": "#4cc9a0", "m4": "#e39ac4", "m5": "#e0c341", "m6": "#a99cf5"}
-"""Colours of the page by the name of their variable, no two alike, in both themes."""
+"""Colours of the page by the name of their CSS variable, all different in both themes."""
 SHADES = "Blues"
 DPI = 160
 
 
 def to_png(figure: Figure, caption: str = "") -> bytes:
-    """The plot as PNG; `caption`, in any script, is kept in its `Description` chunk, where the report finds it."""
+    """The plot as PNG. Its `Description` chunk keeps `caption`, in any script, for the report."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Description": caption, "Software": None})
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""A figure of matplotlib as a part of the page: text in the page's font, colours of its theme, tooltips, no ids."""
+"""A matplotlib figure as SVG in the page: text in the page's font, colours of its theme, tooltips, no ids."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 
 
 def tag(artist: Artist, kind: str, title: str = "") -> None:
-    """Give what an artist draws the class `kind` and a tooltip."""
+    """Give the element that an artist draws the class `kind` and a tooltip."""
     artist.set_gid(f"{kind}:{title}")
 
 
@@ -31,7 +31,7 @@ def to_svg(figure: Figure, kind: str, label: str = "") -> Markup:
     Args:
         figure: in the colours of `LIGHT`, with nothing outside its axes that clipping would hide.
         kind: class of the element.
-        label: what a screen reader says; a figure without one is hidden from it.
+        label: text for a screen reader, which does not see a figure without a label.
     """
     import matplotlib
 
@@ -47,12 +47,12 @@ def to_svg(figure: Figure, kind: str, label: str = "") -> Markup:
 
 
 def _in_xml(text: str) -> str:
-    """The text without the characters that XML has no place for."""
+    """The text without the characters that XML does not allow."""
     return re.sub("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
 
 
 def _plain(element: ElementTree.Element, paths: Mapping[str, str]) -> Iterator[ElementTree.Element]:
-    """The element without groups that have no tag, and without definitions and clipping, which would need ids."""
+    """The element without untagged groups, and without definitions and clipping, which need ids."""
     name = element.tag.rpartition("}")[2]
     if name in ("defs", "metadata"):
         return
@@ -72,7 +72,7 @@ def _plain(element: ElementTree.Element, paths: Mapping[str, str]) -> Iterator[E
 
 
 def _attributes(given: Mapping[str, str], paths: Mapping[str, str]) -> dict[str, str]:
-    """Those that draw, with one digit behind the point; the reference to a marker becomes its path."""
+    """The attributes that affect drawing, rounded to one decimal; a reference to a marker becomes its path."""
     found = {name: given[name] for name in ("d", "x", "y", "transform") if name in given}
     if found.get("transform", "").startswith("rotate(-0"):
         del found["transform"]

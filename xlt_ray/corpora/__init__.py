@@ -1,8 +1,8 @@
-"""Corpora: each is a function that yields the rows of the languages asked for, without their sound.
+"""Readers of corpora: each is a function that yields the rows of the requested languages, without audio.
 
-All have one signature, `(source, languages, split) -> Iterator[Utterance]`, and yield language by language in the
-order of `languages`. `--corpus` names one, with a place where there is a choice: `fleurs`, `manifest:my.jsonl`. Only
-`hf` takes a fourth argument, the names of its columns.
+All have one signature, `(source, languages, split) -> Iterator[Utterance]`, and yield language by language, in the
+order of `languages`. `--corpus` names a reader, with a path if it needs one: `fleurs`, `manifest:my.jsonl`. Only `hf`
+takes a fourth argument, its column names.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _HOME = {
     "covost2": "hf://datasets/fixie-ai/covost2",
     "fleurs": "hf://datasets/google/fleurs@refs%2Fconvert%2Fparquet",
 }
-"""Where a corpus lies when no place is given; those not named here lie nowhere but with the user."""
+"""Default location of a corpus. A corpus that is not named here needs a path."""
 
 _ATTRIBUTIONS = {
     "asterisk": "Trained on the Asterisk core sounds: voices Allison Smith (en, es), June Wallack (fr), CC-BY-SA-3.0; "
@@ -80,14 +80,14 @@ def attribution(spec: str) -> str | None:
 
 
 def is_fetched(spec: str) -> bool:
-    """Whether each machine brings the recordings to its own cache, by `fetch`."""
+    """Whether each machine downloads the recordings to its own cache, with `fetch`."""
     return "asterisk" in parts(spec)
 
 
 def fetch(spec: str) -> None:
-    """Bring to this machine what the corpus keeps in the user's cache; for all but `asterisk` there is nothing to do.
+    """Download the corpus to the user's cache on this machine. Only `asterisk` needs this.
 
-    Workers on other machines than the driver's call it before they read.
+    Workers on machines other than the driver's call it before they read.
     """
     if "asterisk" in parts(spec):
         asterisk.fetch()
@@ -96,16 +96,16 @@ def fetch(spec: str) -> None:
 def read(
     spec: str, languages: Sequence[str], split: str | None, columns: Mapping[str, str] | None = None
 ) -> Iterator[Utterance]:
-    """Rows of a corpus, language by language in the order of `languages`; their text is in NFC.
+    """Rows of a corpus, language by language, in the order of `languages`. Text is in NFC.
 
     Args:
         spec: a `--corpus` value.
-        languages: codes in any spelling; at least one, each once. In the rows all codes are as Whisper spells them.
-        split: a split of the corpus; None for what the corpus does by default.
-        columns: for `hf`, our name of a column to its own (`parse_columns`).
+        languages: codes in any spelling; at least one, each once. In the rows all codes have Whisper's spelling.
+        split: a split of the corpus; None: the default of the corpus.
+        columns: for `hf`, column names of the corpus by ours (`parse_columns`).
 
     Raises:
-        UserError: from `parse`, for `languages`, and, once rows are asked for, from the reader.
+        UserError: from `parse`, for `languages`, and, when rows are read, from the reader.
     """
     return map(composed, read_as_written(spec, languages, split, columns))
 
@@ -113,7 +113,7 @@ def read(
 def read_as_written(
     spec: str, languages: Sequence[str], split: str | None, columns: Mapping[str, str] | None = None
 ) -> Iterator[Utterance]:
-    """As `read`, with text as it stands in the corpus; for the doctor, who counts what `read` changes."""
+    """Like `read`, but text is not normalised, for the doctor, which counts what `read` changes."""
     reader, source = parse(spec)
     chosen = codes(languages)
     if not chosen or len(set(chosen)) < len(chosen):
@@ -126,7 +126,7 @@ def read_as_written(
 
 
 def _in_our_codes(row: Utterance) -> Utterance:
-    """The row with the codes of `languages.code_of`, however the corpus spells them."""
+    """The row with all codes in the spelling of `languages.code_of`."""
     _require_texts(row)
     translations: dict[str, str] = {}
     spelled: dict[str, str] = {}
@@ -142,7 +142,7 @@ def _in_our_codes(row: Utterance) -> Utterance:
 
 
 def _require_texts(row: Utterance) -> None:
-    """Refuse numbers, lists and other things where a row has texts: a Parquet file has columns of any type."""
+    """Refuse text columns that hold anything else, because columns of a Parquet file can have any type."""
     names = (row.utterance_id, row.sentence_id, row.language, row.audio, row.member, *row.translations)
     texts = (row.text, row.speaker, row.split, *row.translations.values())
     if wrong := [
@@ -152,7 +152,7 @@ def _require_texts(row: Utterance) -> None:
 
 
 _SEPARATE = {"fleurs": ("train", "dev", "test"), "covost2": ("train", "dev", "test")}
-"""Splits of the corpora that keep each in files of its own, so that one is read without the others."""
+"""Splits of the corpora that store each split in files of its own, so that it can be read without the others."""
 
 
 def parts(spec: str) -> list[str]:
@@ -163,19 +163,19 @@ def parts(spec: str) -> list[str]:
 def read_splits(
     spec: str, languages: Sequence[str], splits: Sequence[str], columns: Mapping[str, str] | None = None
 ) -> Iterator[Utterance]:
-    """Rows of some splits of a corpus, and of others where it keeps them in the same files; their text is in NFC.
+    """Rows of some splits of a corpus, and of other splits in the same files. Text is in NFC.
 
-    Of corpora that are joined, each is read in the languages that it has.
+    Of joined corpora, each is read in the languages that it has.
 
     Args:
-        spec: as in `read`, or several of them with `+` between.
+        spec: as in `read`, or several joined with `+`.
         languages: as in `read`.
-        splits: what is needed; none: all.
-        columns: as in `read`; of joined corpora, for those that are `hf`.
+        splits: the splits needed; none: all.
+        columns: as in `read`; for the `hf` corpora among joined ones.
 
     Raises:
-        UserError: as `read`; of joined corpora, for a language that none of them has, and for one of them that has no
-            language.
+        UserError: as `read`; also if none of the joined corpora has a language, or if one of them has none of the
+            languages.
     """
     return map(composed, read_splits_as_written(spec, languages, splits, columns))
 
@@ -183,7 +183,7 @@ def read_splits(
 def read_splits_as_written(
     spec: str, languages: Sequence[str], splits: Sequence[str], columns: Mapping[str, str] | None = None
 ) -> Iterator[Utterance]:
-    """As `read_splits`, with text as it stands in the corpus."""
+    """Like `read_splits`, but text is not normalised."""
     joined = parts(spec)
     if len(joined) == 1:
         yield from _read_one(spec, languages, splits, columns)
@@ -201,7 +201,7 @@ def read_splits_as_written(
 
 
 def _lacks(spec: str, language: str, splits: Sequence[str], columns: Mapping[str, str] | None) -> UserError | None:
-    """Why a corpus has no row of a language; None where it has one."""
+    """Why a corpus has no row of a language; None if it has one."""
     try:
         next(iter(_read_one(spec, [language], splits, columns)), None)
     except UserError as error:
@@ -222,7 +222,7 @@ def _read_one(
 
 
 def identity(spec: str) -> dict[str, str]:
-    """What tells a corpus from others: its kind and its place."""
+    """What distinguishes a corpus from others: its kind and its location."""
     joined = parts(spec)
     kinds = "+".join(part.partition(":")[0] for part in joined)
     return {"kind": kinds, "source": "+".join(parse(part)[1] for part in joined)}

@@ -1,7 +1,7 @@
 """The demo corpus: the prompts of the Asterisk telephone exchange, spoken in studios in five languages.
 
-The same 190 sentences in English, Spanish, French, Italian and Russian, one voice a language, 16 kHz, with
-transcripts, and with a Chinese translation that was written for this project (`asterisk_zh.tsv`).
+The same 190 sentences in English, Spanish, French, Italian and Russian, one voice per language, 16 kHz, with
+transcripts and a Chinese translation that was written for this project (`asterisk_zh.tsv`).
 
 NOTICE. The recordings and transcripts are the Asterisk core sounds, published by Digium/Sangoma, unchanged:
 English and Spanish by Allison Smith, French by June Wallack (CC-BY-SA-3.0); Italian by Carlo Flora, translated by
@@ -41,13 +41,13 @@ VOICES = {
     "it": ("it_IT_m_Carlo", "Carlo Flora"),
     "ru": ("ru_RU_f_IvrvoiceRU", "ivrvoice.ru"),
 }
-"""Folder and name of the voice of each language; the Russian one is known by its publisher alone."""
+"""Folder and name of the voice of each language; for Russian, only the publisher is known."""
 
 ATTRIBUTION = (
     "Speech: Asterisk core sounds. Voices: Allison Smith (en, es), June Wallack (fr), CC-BY-SA-3.0; "
     "Carlo Flora (it), ivrvoice.ru (ru), CC-BY-3.0. Chinese text: xlt_ray, CC-BY-SA-3.0."
 )
-"""What whoever shows these recordings, or results that quote them, has to print."""
+"""Attribution to print wherever these recordings, or results that quote them, are shown."""
 
 _MIN_WORDS = 4
 _MAX_BYTES = 15 * 8000
@@ -65,7 +65,7 @@ def asterisk(source: str, languages: Sequence[str], split: str | None) -> Iterat
     transcript (that marks sounds that are not speech), and no recording of 15 s or longer.
 
     Args:
-        source: a folder laid out like the extracted Debian packages; "" for the user's cache, filled where needed.
+        source: a folder laid out like the extracted Debian packages; "": the user's cache, filled if needed.
         languages: of en, es, fr, it, ru.
         split: `train`, `dev` or `test`; None for all.
 
@@ -122,7 +122,7 @@ def _transcript(root: Path, language: str) -> Path:
 
 
 def _transcripts(root: Path, language: str) -> _Texts:
-    """Text by stem; of a stem that occurs twice the first."""
+    """Text by stem; the first text if a stem occurs twice."""
     texts: _Texts = {}
     try:
         with gzip.open(_transcript(root, language), "rt", encoding="utf-8-sig") as lines:
@@ -159,7 +159,7 @@ def _chinese() -> _Texts:
 
 
 def _splits(stems: Sequence[str], texts: Mapping[str, _Texts]) -> dict[str, str]:
-    """Split of each stem. Stems are joined to groups, so that no two splits share a text in any language."""
+    """Split of each stem. Stems are grouped so that no two splits share a text in any language."""
     group = {stem: stem for stem in stems}
     for language in texts.values():
         first: dict[str, str] = {}
@@ -182,8 +182,8 @@ def _split(group: str) -> str:
 def fetch() -> Path:
     """The folder of the recordings in the user's cache; fetched if missing (60 MB, without root).
 
-    They come from Debian's packages through `apt-get`, or, where there is no apt-get, from the publisher. The folder
-    appears only when it is complete, and two processes do not disturb one another.
+    They come from Debian's packages through `apt-get` or, without apt-get, from the publisher. The folder appears only
+    when it is complete, and several processes can fetch at the same time.
 
     Raises:
         UserError: they cannot be fetched; the message says what to do.
@@ -224,13 +224,13 @@ def _install_package(root: Path, package: str) -> None:
 
 
 def _apt_get(*arguments: str, folder: str) -> str:
-    """Run apt-get; nothing where it succeeds, else the last line that it says."""
+    """Run apt-get. Returns None on success, else the last line of its output."""
     done = subprocess.run(["apt-get", "-qq", *arguments], cwd=folder, check=False, capture_output=True, text=True)
     return (done.stderr.strip().splitlines() or ["apt-get failed"])[-1] if done.returncode else ""
 
 
 def _install_tarball(root: Path, language: str) -> None:
-    """Lay the publisher's archive out as Debian's packages are: sounds in the voice's folder, the text compressed."""
+    """Unpack the publisher's archive in the layout of Debian's packages: a folder per voice, compressed text."""
     url, sounds, transcript = _TARBALL.format(language), _sounds(root, language), _transcript(root, language)
     try:
         with urllib.request.urlopen(url, timeout=60) as stream, tarfile.open(fileobj=stream, mode="r|gz") as archive:

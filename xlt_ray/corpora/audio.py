@@ -1,24 +1,24 @@
-"""From the place of a recording to 16 kHz mono samples.
+"""Decode a recording to 16 kHz mono samples.
 
-What can be wrong with one recording is a `RejectedRow`, whose message starts with its kind and a colon:
+A recording that cannot be used raises `RejectedRow`. The message starts with the kind of problem and a colon:
 
     missing         no such row or member, its container cannot be read, or its path cannot be that of a file
     empty           0 bytes
     undecodable     not sound, or a format that neither libsndfile nor FFmpeg reads
     truncated       the data ends or breaks before the length that its header promises; formats without such a promise
                     (G.722, GSM, Ogg, AAC and MP3 streams) can be cut without a trace
-    beyond the end  a segment that reaches more than 0.5 s behind the end of its recording
-    no samples      a header, and no sound behind it
+    beyond the end  a segment that ends more than 0.5 s after the end of its recording
+    no samples      a header without audio after it
     not finite      NaN or infinite samples
     out of range    floating-point samples that were never scaled to [-1, 1]
     silent          nothing louder than the noise of an idle codec
     too long        more than fits in memory
-    crashes         the decoder crashes on it, also in a process that has decoded nothing else
+    crashes         the decoder crashes on it, even in a fresh process
     slow            decoding takes more than a minute of CPU time
 
 The last two come from `guarded`, which decodes in another process. The messages are constant, so that
-`rejected.parquet` can be grouped by them. A file that is not there, or that cannot be read from here, is `Unreachable`:
-that says nothing about the recording.
+`rejected.parquet` can be grouped by them. A file that does not exist or cannot be read from here raises `Unreachable`,
+because that is not a property of the recording.
 """
 
 from __future__ import annotations
@@ -45,37 +45,37 @@ _SILENT_PEAK = 5e-4
 """-66 dBFS. Measured on the Asterisk prompts: recorded silence peaks at 4.3e-4 or less, the softest speech at 0.1."""
 
 _MIN_RATE, _MAX_RATE = 100, 1_000_000
-"""Headers that say less or more are damaged; resampling from there takes seconds."""
+"""A header with a lower or higher rate is damaged, and resampling from it would take seconds."""
 
 _MAX_PEAK = 8.0
 """Resampling and lossy codecs overshoot 1.0 by some percent; int16 values stored as floats lie in the thousands."""
 
 _CANCELLED = 0.1
-"""Channels that have nothing to do with one another keep 1/n of their mean power in an average of n. A tenth of that
-(for two of the same level, a correlation below -0.9) is the same signal with the opposite sign in one of them."""
+"""The average of n uncorrelated channels keeps 1/n of their mean power. A tenth of that (for two channels of the same
+level, a correlation below -0.9) means that one of them has the same signal with the opposite sign."""
 
 
 def decode(recording: bytes | Native, name: str) -> Samples:
-    """Samples of one recording as Whisper wants them.
+    """Samples of one recording as Whisper's input.
 
     Args:
-        recording: the content of a sound file, or its samples as they were recorded.
-        name: its name; only the suffix is looked at, and only for formats without a header (`.g722`, `.gsm`).
+        recording: the content of a sound file, or its samples as recorded.
+        name: its name; only the suffix is used, and only for formats without a header (`.g722`, `.gsm`).
 
     Returns:
         float32 of shape (num_samples,), at least one, mono, 16 kHz, in [-1, 1].
 
     Raises:
-        RejectedRow: the recording cannot be used; the kinds are in the docstring of this module.
+        RejectedRow: if the recording cannot be used; the docstring of this module lists the kinds.
     """
     return to_speech(*(recording if isinstance(recording, Native) else decode_native(recording, name)))
 
 
 def to_speech(native: Samples, rate: int) -> Samples:
-    """Average the channels, resample to 16 kHz, and refuse what is no speech.
+    """Average the channels, resample to 16 kHz, and refuse audio that cannot be speech.
 
-    Channels are averaged first: it is linear, and then only one of them is resampled. Where they cancel one another (a
-    balanced cable in a stereo input), the loudest is taken instead.
+    Channels are averaged first, so that only one channel is resampled; averaging is linear. If the channels cancel one
+    another (a balanced cable in a stereo input), the loudest is used instead.
 
     Args:
         native: shape (num_samples, num_channels).
@@ -125,15 +125,15 @@ def _check_peak(mono: Samples) -> float:
 def split_long(pcm: Samples, max_samples: int = MAX_SAMPLES) -> list[Samples]:
     """Cut a recording at its quietest points, so that each piece fits the encoder.
 
-    A cut lies before the quietest 20 ms among the last 5 s (at most the last half) before the limit, a whole number of
-    encoder frames from the start, so that no frame spans two pieces.
+    A cut is before the quietest 20 ms among the last 5 s (at most the last half) before the limit, and a whole number
+    of encoder frames from the start, so that no frame spans two pieces.
 
     Args:
         pcm: shape (num_samples,).
         max_samples: longest piece, at least 1.
 
     Returns:
-        Views of `pcm` with 1 to max_samples samples each; joined they are `pcm`. One piece where it is short enough.
+        Views of `pcm` with 1 to max_samples samples each; joined they are `pcm`. One piece if it is short enough.
     """
     if max_samples < 1:
         raise ValueError(f"max_samples must be at least 1, not {max_samples}")

@@ -46,15 +46,15 @@ _PUBLISHED_SPLITS = {"train": {"train", "train_covost"}, "dev": {"dev"}, "test":
 
 
 def covost2(source: str, languages: Sequence[str], split: str | None) -> Iterator[Utterance]:
-    """The recordings of some source languages, without their sound, each with all its translations.
+    """The recordings of some source languages, without audio, each with all its translations.
 
     A clip is one row, however many language pairs have it: English has up to 15 `translations`, the others have
-    English. Clips stand in the order of the first pair's file (of `validated.tsv`, where it is merged here); as in
-    CoVoST's script, a translation of a clip that `validated.tsv` lacks is not a row; a warning counts them. Clips that
-    are empty or absent are rows, and so are those without a sentence or a translation.
+    English. Clips are in the order of the first pair's file (of `validated.tsv`, if it is merged here). As in CoVoST's
+    script, a clip that is missing in `validated.tsv` is not a row; a warning counts such clips. A clip whose audio is
+    empty or missing is a row, and so is a clip without a sentence or a translation.
 
     `sentence_id` is a hash of the English side (transcript or translation) without case, punctuation and quotation
-    marks. So utterances with the same English text are parallel, in whatever language they are spoken.
+    marks. So utterances with the same English text are parallel, in any spoken language.
 
     Args:
         source: root directory of the corpus, a local path or a URI.
@@ -82,7 +82,7 @@ class _Clip:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Pair:
-    """What one language pair adds: (clip name, translation), and where its clips are described."""
+    """The data of one language pair: (clip name, translation), and the table that describes its clips."""
 
     target: str
     translations: Callable[[], Iterator[tuple[str, str | None]]]
@@ -131,8 +131,8 @@ def _utterance(language: str, clip: _Clip, translations: dict[str, str], split: 
 def without_outer_quotes(text: str) -> str:
     """Undo CSV quoting: `"Yes."` is `Yes.`, and `"He said ""no""."` is `He said "no".`.
 
-    Some fields of Common Voice and CoVoST were quoted when they were written, though the files are read without
-    quoting. Text that has quotation marks of its own (`"Yes" and "no"`) stays.
+    Some fields of Common Voice and CoVoST were written with CSV quoting, although the files are read without it. Text
+    with quotation marks of its own (`"Yes" and "no"`) does not change.
     """
     inner = text[1:-1]
     quoted = len(text) >= 2 and text[0] == text[-1] == '"' and '"' not in inner.replace('""', "")
@@ -140,7 +140,7 @@ def without_outer_quotes(text: str) -> str:
 
 
 def _find(source: str, language: str, split: str) -> list[_Pair]:
-    """The pairs of a source language that are on disk, those as TSV first."""
+    """The pairs of a source language that are on disk, TSV files first."""
     folder = _ON_DISK.get(language, language)
     tsv = (_find_tsv(place, language, split) for place in (storage.join(source, folder), source))
     pairs = next(filter(None, tsv), []) or _find_parquet(source, language, split)

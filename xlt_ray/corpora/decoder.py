@@ -1,14 +1,14 @@
-"""The process that reads and decodes recordings for `guarded`: what crashes it, or never ends, costs one row.
+"""The process that reads and decodes recordings for `guarded`: a recording that crashes or hangs it costs one row.
 
-It is started as `python -m xlt_ray.corpora.decoder FD`, with a connection at the file descriptor FD, and ends when
-that is closed. Asked for places, it answers for each in order:
+It is started as `python -m xlt_ray.corpora.decoder FD`, with a connection at the file descriptor FD, and ends when the
+connection is closed. For each place in a request it answers, in order:
 
-    b""         the content of the recording is here, and its decoding begins
+    b""         the content of the recording has been read, and decoding begins
     Answer      as JSON
-    samples     float32; only where the answer says so
+    samples     float32; only if the answer says so
 
-What crosses the connection is JSON and samples, never pickled: a decoder that a hostile file has taken over can't make
-its parent run anything.
+The connection carries JSON and samples, never pickles, so a decoder that a hostile file has taken over can't make its
+parent run anything.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ CPU_SECONDS = 60
 """CPU time that the decoding of one recording may take."""
 
 _MEMORY = 4 * 2**30
-"""Bytes of memory that the decoding of one recording may take. The longest that is accepted unfolds to 0.5 GiB, which
-is there twice while blocks are joined, and more than once again while channels are averaged and rates changed."""
+"""Bytes of memory that decoding one recording may take. The longest accepted recording decodes to 0.5 GiB. Memory holds
+this twice while blocks are joined, and more than once again while channels are averaged and the rate is changed."""
 
 
 class Answer(NamedTuple):
-    """What a recording is.
+    """The result of decoding one recording.
 
     Attributes:
-        rejected: why it can't be used; empty where it can.
-        unreachable: path and reason, where it can't be read from here.
-        fault: the traceback, where the program is wrong.
-        num_samples: length at 16 kHz; 0 where it is rejected, as are the next two where it can't be decoded.
-        rate: as recorded, in Hz.
-        num_channels: as recorded.
-        content: hash of its bytes in hexadecimal, or of the samples of a segment; empty if not asked for.
+        rejected: why it can't be used; empty if it can.
+        unreachable: path and reason, if it can't be read from here.
+        fault: the traceback, if the program has a fault.
+        num_samples: length at 16 kHz; 0 if it is rejected.
+        rate: as recorded, in Hz; 0 if it can't be decoded.
+        num_channels: as recorded; 0 if it can't be decoded.
+        content: hash of its bytes in hexadecimal, or of the samples of a segment; empty if not requested.
         has_samples: whether the samples follow.
     """
 
@@ -66,8 +66,8 @@ class Request(NamedTuple):
     """Recordings to decode.
 
     Attributes:
-        places: the values of a `Place` each.
-        examine: whether to hash the content, and to keep the samples back.
+        places: the values of one `Place` each.
+        examine: whether to hash the content instead of sending the samples.
     """
 
     places: list[Place]
@@ -106,7 +106,7 @@ def _messages(request: Request) -> Iterator[bytes | memoryview]:
 
 
 def _answers(request: Request) -> Iterator[tuple[Answer | None, Samples | None]]:
-    """For each place None, and then its answer."""
+    """For each place None, then its answer."""
     recordings = try_recordings(request.places)
     for place in request.places:
         # A segment is decoded while it is read. The reading of others may take its time: an archive may be long.
@@ -120,7 +120,7 @@ def _answers(request: Request) -> Iterator[tuple[Answer | None, Samples | None]]
 
 @contextlib.contextmanager
 def _limits(*, of_time: bool = True) -> Iterator[None]:
-    """What takes too much memory gets none, and what takes too much CPU time ends this process with SIGPROF."""
+    """Limit memory and CPU time: an allocation above the limit fails, and too much CPU time raises SIGPROF."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if (most := _memory_of_its_own() + _MEMORY) < (soft if soft != resource.RLIM_INFINITY else sys.maxsize):
         resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
@@ -133,7 +133,7 @@ def _limits(*, of_time: bool = True) -> Iterator[None]:
 
 
 def _memory_of_its_own() -> int:
-    """Bytes that count for RLIMIT_DATA; only Linux tells, and only Linux limits them."""
+    """Bytes that count towards RLIMIT_DATA. Only Linux reports and limits them."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[5]) * resource.getpagesize()

@@ -1,4 +1,4 @@
-"""From the bytes of a sound file to its samples as they were recorded, by libsndfile or by FFmpeg."""
+"""Decode the bytes of a sound file to its samples as recorded, with libsndfile or FFmpeg."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Samples = npt.NDArray[np.float32]
 
 
 class Native(NamedTuple):
-    """Sound as it was recorded: float32 of shape (num_samples, num_channels), and samples a second."""
+    """Audio as recorded: float32 of shape (num_samples, num_channels), and samples per second."""
 
     samples: Samples
     rate: int
 
 
 TOLERANCE_S = 0.1
-"""What may lack at the end: some writers count the header as data, and MP3 headers count the padding of the encoder."""
+"""How much may be missing at the end: some writers count the header as data, and MP3 headers count encoder padding."""
 
 TRUNCATED = "truncated: the data ends or breaks before the end that its header promises"
 UNDECODABLE = "undecodable: neither libsndfile nor FFmpeg reads it"
@@ -34,40 +34,40 @@ NO_SAMPLES = "no samples: nothing after the header"
 TOO_LONG = "too long: more than fits in memory"
 
 MAX_BYTES = 2**30
-"""Size of the largest file that is decoded as a whole. Sound that is not too long has less, even as 64-bit floats."""
+"""Size of the largest file that is decoded as a whole. Audio that is not too long is smaller, even as 64-bit floats."""
 
 UNKNOWN_LENGTH = 2**62
-"""From here on libsndfile's number of frames means that a FLAC or AU stream does not say it."""
+"""libsndfile reports at least this number of frames if a FLAC or AU stream does not give its length."""
 
 _MAX_VALUES = 2**27
-"""Samples times channels that one recording may unfold to: 0.5 GiB, 46 minutes of 48 kHz mono."""
+"""Maximum samples times channels of a decoded recording: 0.5 GiB, 46 minutes of 48 kHz mono."""
 
 _MAX_CHANNELS = 64
 """libswresample's own limit."""
 
 _HEADERLESS = {".g722": "g722", ".gsm": "gsm"}
-"""Formats without a header, known by the suffix alone."""
+"""Formats without a header, known only by their suffix."""
 
 _DEMUXERS = "aac,aiff,amr,asf,au,flac,g722,gsm,matroska,webm,mov,mp4,m4a,3gp,mp3,ogg,wav,wv"
-"""What FFmpeg may read. Not playlists: those would make it open other files, or addresses, that a recording names. And
-should one of these try, it may open nothing by any protocol: the bytes of a recording are all that it gets."""
+"""Formats that FFmpeg may read. No playlists, because they make FFmpeg open files or addresses that a recording names.
+All protocols are disabled too, so FFmpeg can open nothing but the bytes of the recording."""
 
 _EXACT_DURATION = ("flac", "matroska", "mov", "wv")
-"""Demuxers whose duration is written in the file; that of the others is guessed from the bit rate."""
+"""Demuxers that read the duration from the file; the others guess it from the bit rate."""
 
 _CHUNK_SIZES = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")
-"""libsndfile's note that a WAV, AIFF or AU header promises more bytes than there are; it reads what there is."""
+"""libsndfile's note that a WAV, AIFF or AU header promises more bytes than the file has; it reads those that exist."""
 
 _STREAMED_SIZE = 0x7FFF_0000
-"""Programs that write to a pipe cannot know the size, and put the largest one there instead."""
+"""Programs that write to a pipe do not know the size, and write the largest possible size instead."""
 
 
 def decode_native(data: bytes, name: str) -> Native:
-    """The samples of a sound file as they were recorded.
+    """The samples of a sound file as recorded.
 
     Args:
         data: the content of the file.
-        name: its name; only the suffix is looked at, and only for formats without a header (`.g722`, `.gsm`).
+        name: its name; only the suffix is used, and only for formats without a header (`.g722`, `.gsm`).
 
     Raises:
         RejectedRow: empty, undecodable, truncated or too long.
@@ -88,12 +88,12 @@ def decode_native(data: bytes, name: str) -> Native:
 
 
 def headerless(name: str) -> str | None:
-    """FFmpeg's name of a format that is known by the suffix alone."""
+    """FFmpeg's name of a format that is known only by its suffix."""
     return _HEADERLESS.get(PurePosixPath(name).suffix.lower())
 
 
 def check_size(num_values: float) -> None:
-    """Refuse what would not fit in memory.
+    """Refuse a recording that would not fit in memory.
 
     Args:
         num_values: samples times channels.
@@ -113,7 +113,7 @@ def _check_complete(num_samples: float, num_promised: float, rate: float) -> Non
 def _is_cut_ogg(data: bytes) -> bool:
     """Whether the last Ogg page is incomplete, or ends inside a packet.
 
-    The end-of-stream flag of RFC 3533 says nothing: phones and live streams end without one.
+    The end-of-stream flag of RFC 3533 does not help, because phones and live streams end without it.
     """
     if not data.startswith(b"OggS"):
         return False
@@ -150,10 +150,10 @@ def _decode_ffmpeg(data: bytes, demuxer: str | None) -> Native:
 
 
 def ffmpeg_blocks(stream: BinaryIO, demuxer: str | None) -> Iterator[Native]:
-    """Sound as FFmpeg decodes it, block by block; at least one.
+    """Audio as FFmpeg decodes it, block by block; at least one block.
 
     Raises:
-        RejectedRow: undecodable, truncated or no samples; truncated may come behind good blocks.
+        RejectedRow: undecodable, truncated or no samples; truncated can be raised after good blocks.
     """
     options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"}
     first: Native | None = None
@@ -176,8 +176,8 @@ def ffmpeg_blocks(stream: BinaryIO, demuxer: str | None) -> Iterator[Native]:
 def _blocks(container: av.container.InputContainer) -> Iterator[Native]:
     """The frames of the first audio stream.
 
-    The container can last longer than its sound: the recorder was paused, the sound starts late, or a picture goes on.
-    So what it promises is compared with the last packet of any stream.
+    The container can be longer than its audio: the recorder was paused, the audio starts late, or a picture lasts
+    longer. So the promised length is compared with the last packet of any stream.
     """
     read = _frame_reader()
     sound, end_s = container.streams.audio[0], 0.0

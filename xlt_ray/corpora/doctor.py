@@ -1,7 +1,7 @@
-"""What is wrong with a corpus, before an encoder sees it: reads and decodes every recording, and counts.
+"""Finds problems in a corpus before it is encoded: reads and decodes every recording, and counts.
 
-`check_batch` looks at some rows and can run anywhere; `summarise` joins what it found. A problem keeps a recording out
-of every result, or makes a result wrong; a note is only good to know.
+`check_batch` checks some rows and can run anywhere; `summarise` joins its findings. A problem keeps a recording out of
+every result, or makes a result wrong. A note is only for information.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from xlt_ray.store.schema import Utterance
 _BATCH_SIZE = 64
 
 _MAX_RATIO = 5.0
-"""Translations are spoken at similar length; 5 times the usual ratio means two sentences, not two languages."""
+"""Translations have similar durations. A ratio 5 times the usual one means two different sentences."""
 
 _MIN_PAIRS = 3
-"""With fewer pairs the median of their ratios does not say which one is odd."""
+"""With fewer pairs, the median of their ratios does not show which pair is odd."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """What one recording is like.
+    """The findings for one recording.
 
     Attributes:
         utterance_id: from the row, as are sentence_id and language.
-        rejected: why it cannot be used; None where it can.
-        content: hash of its bytes; empty where there are none.
-        num_samples: length at 16 kHz; 0 where it cannot be decoded.
-        sample_rate: as recorded, in Hz; 0 where it cannot be decoded.
-        num_channels: as recorded; 0 where it cannot be decoded.
-        is_decomposed: whether its text is not in NFC as it was written.
+        rejected: why it cannot be used; None if it can.
+        content: hash of its bytes; empty if there are none.
+        num_samples: length at 16 kHz; 0 if it cannot be decoded.
+        sample_rate: as recorded, in Hz; 0 if it cannot be decoded.
+        num_channels: as recorded; 0 if it cannot be decoded.
+        is_decomposed: whether its text in the corpus is not in NFC.
     """
 
     utterance_id: str
@@ -66,9 +66,9 @@ class Problem:
             `duplicate sound`, `one language only`, `odd duration`; as a note `resampled`, `several channels` or
             `decomposed text` (accents as letters of their own, which `corpora.read` composes).
         where: a language, or a pair such as `en-fr`.
-        num: how many recordings; for `one language only` sentences, and for `odd duration` pairs of recordings.
-        example: the first utterance_id in the alphabet; of both for a pair and for `duplicate sound`.
-        is_note: whether the recordings can be used all the same.
+        num: number of recordings; for `one language only` of sentences, for `odd duration` of pairs of recordings.
+        example: the alphabetically first utterance_id; both ids for a pair and for `duplicate sound`.
+        is_note: whether the recordings can still be used.
     """
 
     kind: str
@@ -80,7 +80,7 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class LanguageTotals:
-    """Sums of one language; `seconds` counts the recordings that can be decoded."""
+    """Totals of one language; `seconds` counts only recordings that can be decoded."""
 
     num_rows: int
     num_sentences: int
@@ -122,7 +122,7 @@ def check(utterances: Iterable[Utterance]) -> CorpusCheck:
 
 
 def check_batch(rows: Sequence[Utterance]) -> list[Finding]:
-    """What each of some recordings is like, in their order; text is looked at as it was written."""
+    """The findings for some recordings, in their order; text is checked before normalisation."""
     places = [Place(row.audio, row.member, row.start, row.duration) for row in rows]
     return [_finding(row, sound) for row, sound in zip(rows, sounds(places, examine=True), strict=True)]
 
@@ -175,7 +175,7 @@ def _of_each(found: Sequence[Finding]) -> Iterator[_Place]:
 
 
 def _duplicates(found: Sequence[Finding]) -> Iterator[_Place]:
-    """The second and later of the same identifier, and of the same bytes under another identifier."""
+    """Repeated identifiers, and repeated bytes under another identifier; the first of each is left out."""
     first_id: set[str] = set()
     first_content: dict[bytes, str] = {}
     for finding in found:
@@ -188,7 +188,7 @@ def _duplicates(found: Sequence[Finding]) -> Iterator[_Place]:
 
 
 def _unpaired(found: Sequence[Finding]) -> Iterator[_Place]:
-    """Sentences in one language only, and pairs of which one is far longer than in the corpus as a whole."""
+    """Sentences in only one language, and pairs whose ratio of durations is far from that of the corpus."""
     sentences: dict[str, dict[str, list[Finding]]] = collections.defaultdict(lambda: collections.defaultdict(list))
     for finding in found:
         sentences[finding.sentence_id][finding.language].append(finding)

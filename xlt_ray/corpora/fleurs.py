@@ -1,12 +1,12 @@
 """FLEURS: 102 languages reading the same 2009 sentences of FLoRes (arXiv 2205.12446, CC-BY-4.0).
 
-Reads either form that the data set is handed out in, below one root directory:
+Reads either form in which the data set is distributed, below one root directory:
 
     cmn_hans_cn/test/0000.parquet ...               Parquet branch (`refs/convert/parquet`)
     cmn_hans_cn/fleurs-test-00000-of-00002.parquet  the same, older names (`fleurs-test.parquet` when in one part)
     data/cmn_hans_cn/test.tsv, audio/test.tar.gz    original; also without `data/`, or extracted to `audio/test/`
 
-In Parquet the splits are `train validation test`, in the original `train dev test`; both spellings are understood.
+In Parquet the splits are `train validation test`, in the original `train dev test`. Both spellings are accepted.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ ur_pk uz_uz vi_vn wo_sn xh_za yo_ng yue_hant_hk zu_za
 """
 
 CODES = {config: code_of(config) for config in _CONFIGS.split()}
-"""Language code, in Whisper's spelling, of each of the 102 configurations; 19 have no token there (`kea`, `ast`)."""
+"""Language code, in Whisper's spelling, of each of the 102 configurations; 19 have no Whisper token (`kea`, `ast`)."""
 
 
 def fleurs(source: str, languages: Sequence[str], split: str | None) -> Iterator[Utterance]:
-    """The recordings of some languages, without their sound.
+    """The recordings of some languages, without audio.
 
-    `text` is FLEURS' `raw_transcription`, the sentence as it was written in FLoRes: it is the reference of translations
-    into its language, and BLEU and COMET want case and punctuation, which `transcription` lacks. WER is computed on
-    normalised text anyway. `translations` holds the text of the same sentence in the other `languages`, where they
-    have it: every language misses some sentences.
+    `text` is FLEURS' `raw_transcription`, the sentence as written in FLoRes. It is the reference of translations into
+    its language, and BLEU and COMET need case and punctuation, which `transcription` lacks. WER is computed on
+    normalised text anyway. `translations` holds the text of the same sentence in the other `languages`, if they have
+    it: every language lacks some sentences.
 
-    FLEURS says nothing of who speaks but the gender, so `speaker` is None.
+    `speaker` is None, because FLEURS only gives the speaker's gender.
 
     Args:
         source: root directory of the corpus, a local path or a URI.
@@ -112,7 +112,7 @@ def _find(source: str, config: str, split: str) -> _Table:
 
 
 def _sound(folder: str) -> str:
-    """The directory of extracted recordings or, where there is none, the archive."""
+    """The directory of extracted recordings or, if there is none, the archive."""
     for place in (folder, f"{folder}.tar.gz"):
         if storage.exists(place):
             return place

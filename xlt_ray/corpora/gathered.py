@@ -1,4 +1,4 @@
-"""Rows that stand on several lines of a corpus, one for each text: joined to one row of the corpus each."""
+"""Joins the lines of a corpus that belong to the same utterance, one line for each text, to one row."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _Key = tuple[str, str, float, float | None]
 
 
 class Gathered:
-    """Utterances by the part of the recording that they are, in the order in which they came.
+    """Utterances by segment of a recording, in the order in which they were added.
 
     Attributes:
-        corpus: what identifiers that are made here begin with.
-        empty: a row of which nothing is known.
+        corpus: prefix of the identifiers that are generated here.
+        empty: a row without any values.
     """
 
     empty = Utterance(utterance_id="", sentence_id="", language="", audio="")
@@ -28,13 +28,13 @@ class Gathered:
         self._rows: dict[_Key, tuple[Utterance, dict[str, str]]] = {}
 
     def add(self, row: Utterance, texts: Mapping[str, str], name: str | None, sentence: str | None) -> None:
-        """What a line says of a recording.
+        """Add a line of the corpus.
 
         Args:
             row: the recording, without identifiers and texts.
             texts: transcript and translations, by language.
-            name: the identifier of the utterance, where the line has one; that of the first line counts.
-            sentence: that of its sentence.
+            name: identifier of the utterance, if the line has one; that of the first line counts.
+            sentence: identifier of its sentence.
         """
         named = dataclasses.replace(row, utterance_id=name or "", sentence_id=sentence or "")
         key = (row.audio, row.language, row.start or 0.0, row.duration)
@@ -53,7 +53,7 @@ class Gathered:
             )
 
     def _depth(self) -> int:
-        """How many last parts of the path tell apart all recordings that have no identifier: two, or more."""
+        """How many last parts of the path distinguish all recordings without an identifier: at least two."""
         unnamed = [row for row, _ in self._rows.values() if not row.utterance_id]
         longest = max((len(row.audio.split("/")) for row in unnamed), default=2)
         depths = range(2, longest + 1)
@@ -64,7 +64,7 @@ def select(rows: Iterable[Utterance], source: str, languages: Sequence[str], spl
     """The rows of some languages and of one split (None: all), language by language in the order of `languages`.
 
     Raises:
-        UserError: there is nothing of a language or split.
+        UserError: if a language or the split has no rows.
     """
     by_language: dict[str, list[Utterance]] = {}
     for row in rows:
@@ -80,7 +80,7 @@ def select(rows: Iterable[Utterance], source: str, languages: Sequence[str], spl
 
 
 def _name(row: Utterance, depth: int) -> str:
-    """From the last parts of the path, as recordings of several speakers often have the same names."""
+    """A name from the last parts of the path, because recordings of several speakers often have the same file name."""
     path = "/".join(posixpath.splitext(row.audio)[0].split("/")[-depth:])
     ends = "" if row.start is None and row.duration is None else f"/{_milliseconds(row)}"
     return f"{row.language}/{path}{ends}"

@@ -1,8 +1,8 @@
-"""Recordings decoded in a process of their own: one that crashes a decoder, or hangs it, costs one row.
+"""Decodes recordings in another process, so that a recording that crashes or hangs a decoder costs one row.
 
-libsndfile, FFmpeg and what they are built on parse files of unknown origin in C, and each has had crashes. So all of
-it happens in a child process (`decoder`), which stays for the next recordings; where it ends, another one is started.
-A recording is rejected for a crash only if it crashes a fresh process that has seen nothing else.
+libsndfile, FFmpeg and their libraries parse files of unknown origin in C, and each has had crashes. So decoding runs in
+a child process (`decoder`), which is kept for the next recordings; if it ends, another one is started. A recording is
+rejected for a crash only if it crashes a fresh process that has decoded nothing else.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from xlt_ray.errors import RejectedRow, Unreachable
 SLOW = f"slow: decoding took more than {decoder.CPU_SECONDS} s"
 
 _SILENCE_S = 600.0
-"""Without an answer for so long a decoder is given up: it waits for something that doesn't come."""
+"""A decoder that does not answer for this long is given up: it waits for something that never comes."""
 
 _MOST_ENDS = 3
-"""How often a decoder may be ended from outside at the same recording."""
+"""How often a decoder may be killed from outside at the same recording."""
 
 _CRASHES = {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS, signal.SIGTRAP}
 
 
 class Sound(NamedTuple):
-    """A recording as an encoder wants it, or why there is none.
+    """A decoded recording, or why it can't be used.
 
     Attributes:
-        problem: None where it can be used.
-        pcm: float32 samples, mono, 16 kHz; empty where there is a problem, or they were not asked for.
-        num_samples: how many they are.
-        rate: as recorded, in Hz; 0 where it can't be decoded.
-        num_channels: as recorded; 0 where it can't be decoded.
-        content: hash of its bytes; empty where it was not asked for, or there are none.
+        problem: None if it can be used.
+        pcm: float32 samples, mono, 16 kHz; empty if there is a problem, or if they were not requested.
+        num_samples: number of samples.
+        rate: as recorded, in Hz; 0 if it can't be decoded.
+        num_channels: as recorded; 0 if it can't be decoded.
+        content: hash of its bytes; empty if it was not requested, or if there are no bytes.
     """
 
     problem: RejectedRow | Unreachable | None = None
@@ -54,18 +54,18 @@ class Sound(NamedTuple):
 
 
 class DecoderEnded(RuntimeError):  # noqa: N818 - what happened
-    """The process that decodes was ended from outside, again and again: that says nothing about the recording."""
+    """The decoding process was killed from outside again and again. This says nothing about the recording."""
 
 
 def sounds(wanted: Sequence[Place], *, examine: bool = False) -> Iterator[Sound]:
-    """The sound of recordings, in the order asked for.
+    """The decoded recordings, in the given order.
 
     Args:
-        wanted: where they are; cheapest in the order in which they lie in their files (`read_recordings`).
-        examine: hash what they contain, and leave `pcm` empty.
+        wanted: the places of the recordings; cheapest in the order in which they are stored (`read_recordings`).
+        examine: whether to hash the content and leave `pcm` empty.
 
     Raises:
-        DecoderEnded: something keeps ending the process that decodes.
+        DecoderEnded: if the decoding process is killed again and again.
     """
     num_done, num_ends = 0, 0
     while num_done < len(wanted):
@@ -87,7 +87,7 @@ class _Ended(Exception):  # noqa: N818 - not an error yet
     """A decoder that ended or was given up.
 
     Attributes:
-        status: as `Popen.returncode` has it; None where it did not answer.
+        status: as `Popen.returncode`; None if it did not answer.
         is_decoding: whether it had read the recording.
     """
 
@@ -97,10 +97,10 @@ class _Ended(Exception):  # noqa: N818 - not an error yet
         self.is_decoding = is_decoding
 
     def reason(self, place: Place, num_ends: int) -> RejectedRow | Unreachable | None:
-        """What it says of the recording; None: not enough, it is to be tried again.
+        """Why the recording is rejected; None if it should be tried again.
 
         Raises:
-            DecoderEnded: it was tried often enough.
+            DecoderEnded: if it was tried too often.
         """
         if self.status is None and not self.is_decoding:
             return Unreachable(place.audio, f"nothing was read for {_SILENCE_S:.0f} s")
@@ -136,10 +136,10 @@ class _Process:
             )
 
     def sounds(self, places: Sequence[Place], examine: bool) -> Iterator[Sound]:
-        """One for each place, in order.
+        """The decoded recording at each place, in order.
 
         Raises:
-            _Ended: where the child ends, or does not answer.
+            _Ended: if the child ends, or does not answer.
         """
         is_decoding = False
         try:
@@ -187,7 +187,7 @@ _idle: list[_Process] = []
 
 @contextlib.contextmanager
 def _borrowed(*, is_fresh: bool) -> Iterator[_Process]:
-    """A decoder that nobody else uses; kept for the next one where all that it was asked for has come."""
+    """A decoder for exclusive use. It is kept for later if it has answered every request."""
     process = _idle.pop() if _idle and not is_fresh else _Process()
     if process.environment != os.environ or not process.is_running:  # credentials of a store may be new
         process.end()

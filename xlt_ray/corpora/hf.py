@@ -1,20 +1,20 @@
-"""Any data set of the Hugging Face `datasets` library whose sound is in Parquet or Arrow files, or beside its tables.
+"""Data sets of the Hugging Face `datasets` library with audio in Parquet or Arrow files, or in files beside them.
 
     org/name, org/name:config, org/name@revision, org/name:config@revision      on the Hub
     /data/saved                                                                 as `save_to_disk` writes it
     /data/parquet, /data/train-*.parquet                                        a folder, or files
 
-Only text is read here. A row leads to its sound by the number of the row, so that workers need the file and not the
-library. Columns are known by their usual names, or named by the user with `--columns ours=theirs,...`:
+Only text is read here. A row refers to its audio by row number, so workers need only the file, not the library. Columns
+have their usual names, or the user names them with `--columns ours=theirs,...`:
 
-    utterance_id   utterance_id, utt_id, id; else from the place of the row
-    sentence_id    sentence_id; else a hash of the English text, or of that of the first language
+    utterance_id   utterance_id, utt_id, id; else from the position of the row
+    sentence_id    sentence_id; else a hash of the English text, or of the first language's text
     audio          audio, speech, sound: {bytes, path}, binary, or a path
     text           sentence, text, transcription, transcript, raw_transcription
-    language       language, lang, locale, source_lang; else the one language that is asked for
+    language       language, lang, locale, source_lang; else the only requested language
     translation_XX the translation into XX; `translation` and `translations` are objects of texts by language
     speaker        speaker, speaker_id, client_id
-    start          start, with `duration` beside it: the segment of its sound that the row is
+    start          start, with `duration`: the segment of the audio
     split          split; else the split of the data set
 """
 
@@ -61,22 +61,22 @@ def hf(
     Args:
         source: from `hf_files.place`.
         languages: as Whisper spells them.
-        split: a split, or `train`, `dev`, `test` however they are called there; None: all.
-        columns: our name of a column to its own, beside the usual ones.
+        split: a split, or `train`, `dev`, `test` under any usual name; None: all.
+        columns: column names of the data set by ours, in addition to the usual ones.
 
     Raises:
-        UserError: no such data set, the Hub does not answer, a column is not there or holds something else, or there is
-            nothing of a language or split.
+        UserError: if there is no such data set, the Hub does not answer, a column is missing or has the wrong type, or
+            a language or the split has no rows.
     """
     rows = (row for table in hf_files.tables(source) for row in _rows(table, languages, columns or {}))
     yield from select(rows, source, languages, split and (split_in(split) or split))
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """Our names of columns to theirs, from `ours=theirs,ours=theirs`.
+    """Column names of the data set by ours, from `ours=theirs,ours=theirs`.
 
     Raises:
-        UserError: it is written otherwise, or there is no such column of ours.
+        UserError: if the syntax is wrong, or if we have no such column.
     """
     pairs = [item.partition("=") for item in text.split(",") if item]
     for ours, _, theirs in pairs:
@@ -89,7 +89,7 @@ def parse_columns(text: str) -> dict[str, str]:
 
 
 def _rows(table: hf_files.Table, languages: Sequence[str], columns: Mapping[str, str]) -> Iterator[Utterance]:
-    """The rows of one file, in order, without their sound."""
+    """The rows of one file, in order, without audio."""
     with undamaged(table.uri):
         yield from _read(table, languages, columns)
 
@@ -112,7 +112,7 @@ def _read(table: hf_files.Table, languages: Sequence[str], columns: Mapping[str,
 
 
 def _opened(uri: str) -> Iterator[tuple[pa.Schema, Any]]:
-    """The schema of a file, and a function from names of columns to batches of these."""
+    """The schema of a file, and a function from column names to batches of these columns."""
     filesystem, path = storage.locate(uri)
     if uri.endswith(".parquet"):
         with filesystem.open_input_file(path) as source, pq.ParquetFile(source) as file:
@@ -124,13 +124,13 @@ def _opened(uri: str) -> Iterator[tuple[pa.Schema, Any]]:
 
 
 def _whole(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """A batch whose values are in the file: Arrow believes what a file says, and reads beyond its end."""
+    """A validated batch: Arrow trusts the file, and would read beyond its end."""
     batch.validate(full=True)
     return batch
 
 
 def _known(schema: pa.Schema, columns: Mapping[str, str]) -> dict[str, str]:
-    """Our names of the columns of a file to its own."""
+    """Column names of a file by ours."""
     if missing := [name for name in columns.values() if name not in schema.names]:
         raise ValueError(f"no column {missing[0]!r}; it has {', '.join(schema.names)}")
     usual = ((ours, next((name for name in names if name in schema.names), None)) for ours, names in _NAMES.items())
@@ -151,7 +151,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _labels(schema: pa.Schema) -> dict[str, list[str]]:
-    """Names of the values of columns that hold numbers for names (`ClassLabel`)."""
+    """Names of the values of columns that store names as numbers (`ClassLabel`)."""
     features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     for key in ("info", "features"):
         features = features.get(key) if isinstance(features, dict) else None

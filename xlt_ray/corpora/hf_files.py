@@ -1,4 +1,4 @@
-"""Which files a data set of the Hugging Face `datasets` library is made of, and of which split each is."""
+"""Finds the files of a data set of the Hugging Face `datasets` library, and the split of each."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _REF = re.compile(r"(?P<id>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[^@]+))?(?:@(?P<r
 
 
 def place(ref: str) -> str:
-    """A Hub id as it is; a place as an absolute path or URI.
+    """A Hub id unchanged; a path as an absolute path or URI.
 
     Raises:
-        UserError: neither.
+        UserError: if it is neither.
     """
     if os.path.exists(os.path.expanduser(ref)) or "://" in ref or ref.startswith(("/", "~", ".")) or "*" in ref:
         return storage.absolute(ref)
@@ -38,8 +38,8 @@ class Table:
 
     Attributes:
         uri: of the file.
-        split: of its rows, if it is known.
-        name: what its rows are named after.
+        split: of its rows, if known.
+        name: prefix of the identifiers of its rows.
     """
 
     uri: str
@@ -54,13 +54,13 @@ def tables(source: str) -> list[Table]:
         source: from `place`.
 
     Raises:
-        UserError: there is no such data set, the Hub does not answer, or it is of other files.
+        UserError: if there is no such data set, the Hub does not answer, or its files have another format.
     """
     return _named(_tables(source))
 
 
 def _named(found: list[Table]) -> list[Table]:
-    """Each with the name of its file; where two have the same one, with the folders that tell them apart.
+    """Each table with its file name or, if two have the same one, with the folders that distinguish them.
 
     The Hub's Parquet branch calls the first file of every split 0000, save_to_disk data-00000-of-00001.
     """

@@ -1,11 +1,11 @@
-"""Manifests of Lhotse, as JSON lines (`.jsonl`, `.jsonl.gz`): cuts, or recordings and supervisions.
+"""Lhotse manifests as JSON lines (`.jsonl`, `.jsonl.gz`): cuts, or recordings and supervisions.
 
     corpus_cuts_train.jsonl.gz
     corpus_recordings_train.jsonl.gz, corpus_supervisions_train.jsonl.gz     where there are no cuts
 
-Each supervision is an utterance: the part of the recording that it lasts, its `text`, `language` and `speaker`.
-Translations are in its `custom` fields: `translations`, `translation` or `translated_text`, an object of texts by
-language, or one text beside `target_lang` (`tgt_lang`).
+Each supervision is an utterance: its segment of the recording, `text`, `language` and `speaker`. Translations are in
+its `custom` fields: `translations`, `translation` or `translated_text`, an object of texts by language, or one text
+with `target_lang` (`tgt_lang`).
 """
 
 from __future__ import annotations
@@ -35,13 +35,12 @@ def lhotse(source: str, languages: Sequence[str], split: str | None) -> Iterator
 
     Args:
         source: path or URI of a file of cuts, or of a folder.
-        languages: as Whisper spells them. Supervisions without a language are of the one that is asked for, if it is
-            one.
+        languages: as Whisper spells them. If there is only one, it is that of supervisions without a language.
         split: `train`, `dev` or `test`, from the name of the file; None: all.
 
     Raises:
-        UserError: a file or line is not as described above (mixed or padded cuts, sound that is not in a file or is
-            changed in speed, one channel of several), or there is nothing of a language or split.
+        UserError: if a file or line is not as described above (mixed or padded cuts, audio that is not in a file or
+            whose speed is changed, one channel out of several), or if a language or the split has no rows.
     """
     source, rows = storage.absolute(source), Gathered("lhotse")
     cuts, supervisions, recordings = _files(source)
@@ -85,7 +84,7 @@ def _add_cut(rows: Gathered, cut: _Object, file: str, languages: Sequence[str]) 
 
 
 def _object(line: _Object, name: str) -> _Object:
-    """An object in an object; {} where there is none."""
+    """An object in an object; {} if there is none."""
     if not isinstance(value := line.get(name) or {}, dict):
         raise ValueError(f"{name} must be an object, not {value!r:.100}")
     return value
@@ -120,12 +119,12 @@ def _add(
     """One supervision.
 
     Args:
-        rows: where it goes.
-        supervision: its object; its start is relative to that of its cut.
-        cut_start: seconds from the beginning of the recording.
+        rows: the rows to add it to.
+        supervision: its object; its start is relative to the start of its cut.
+        cut_start: start of the cut in the recording, in seconds.
         recording: the object of its recording.
-        files: that the recording and the supervision stand in.
-        languages: that are asked for.
+        files: the files that contain the recording and the supervision.
+        languages: the requested languages.
     """
     language = _language(supervision, languages)
     # A supervision may begin before its cut, and so have a negative start.
@@ -177,7 +176,7 @@ def _sound(recording: _Object, supervision: _Object) -> str:
 
 
 def _transform(written: _Object) -> str:
-    """What a transform is called, such as Speed; perturbed copies of a corpus have it."""
+    """The name of a transform, such as Speed, which perturbed copies of a corpus have."""
     return str(written.get("name"))
 
 

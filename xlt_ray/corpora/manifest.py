@@ -1,16 +1,17 @@
-"""A corpus that the user describes: one row an utterance, in a .jsonl, .tsv, .csv or .parquet file.
+"""A corpus described by the user: one row per utterance, in a .jsonl, .tsv, .csv or .parquet file.
 
-The columns are those of a corpus row: `utterance_id`, `sentence_id`, `language` and `audio` in every row; `start` and
-`duration` in seconds where the utterance is a segment of a longer recording; `member` where `audio` holds many: the row
-of a Parquet or Arrow file (`17`, or `17:speech` of the column `speech`), or the name in a tar archive; `text`,
-`translations`, `speaker` and `split` where they are known: `train`, `dev` (also `validation` or `valid`), `test` (also
-`tst-COMMON`) or another name. `audio` is a path or URI, relative to the manifest.
+Every row has `utterance_id`, `sentence_id`, `language` and `audio`, a path or URI relative to the manifest. The other
+columns are optional. `start` and `duration`, in seconds, select a segment of a longer recording. `member` selects one
+recording of many in `audio`: the row of a Parquet or Arrow file (`17`, or `17:speech` for the column `speech`), or the
+name in a tar archive. `text`, `translations` and `speaker` describe the recording. `split` is `train`, `dev` (also
+`validation` or `valid`), `test` (also `tst-COMMON`) or another name.
 
-    .jsonl    one JSON object a line
-    .tsv      a header line, then one row a line; tabs separate, quotes mean nothing; `translations` is a JSON object
+    .jsonl    one JSON object per line
+    .tsv      a header line, then one row per line; cells are separated by tabs, and quotes have no special meaning;
+              `translations` is a JSON object
     .csv      a header line, then rows as spreadsheets write them (RFC 4180); `translations` is a JSON object
     .parquet  string columns, and numbers for `start` and `duration`; `translations` is a map, a struct, a list of
-              {language, text} or a JSON object; `audio` may hold the sound itself, as binary or as the struct
+              {language, text} or a JSON object; `audio` may hold the audio itself, as binary or as the struct
               {bytes, path} of Hugging Face datasets
 """
 
@@ -39,7 +40,7 @@ SECONDS = ("start", "duration")
 OPTIONAL = (*SECONDS, "member", "text", "translations", "speaker", "split")
 
 LATEST_S = 1e8
-"""Seconds that a time in a recording is below: three years."""
+"""Upper limit of a time in a recording, in seconds: three years."""
 
 _LISTED = {"language", "text"}  # a translation as the tables of this package hold it
 
@@ -49,15 +50,15 @@ _Row = dict[str, Any]
 def manifest(source: str, languages: Sequence[str], split: str | None) -> Iterator[Utterance]:
     """Rows of a manifest, language by language in the order of `languages`.
 
-    The file is read as a stream: once to check all of it before the first row is given, and once a language.
+    The file is read as a stream: once to check all of it before the first row is yielded, and once per language.
 
     Args:
         source: path or URI of the manifest.
         languages: codes as Whisper spells them; in the manifest they may be in any spelling.
-        split: only rows of this split; None for all.
+        split: only rows of this split; None: all.
 
     Raises:
-        UserError: the file or one of its lines is not as described above, an `utterance_id` occurs twice, or a
+        UserError: if the file or one of its lines is not as described above, an `utterance_id` occurs twice, or a
             language has no rows. The message names the line; in a Parquet file lines are rows, counted from 1.
     """
     source, split = storage.absolute(source), split and split_of(split)
@@ -106,7 +107,7 @@ def _utterances(source: str) -> Iterator[tuple[int, Utterance]]:
 
 
 def _utterance(row: _Row, folder: str) -> Utterance:
-    """Check the values of a row, whose columns are known to be right."""
+    """Check the values of a row. Its columns have been checked."""
     translations = _translations(row.pop("translations", None))
     segment = {name: seconds(name, row.pop(name, None)) for name in SECONDS}
     row = {column: text_of(row, column) for column in row}
@@ -122,11 +123,11 @@ def _utterance(row: _Row, folder: str) -> Utterance:
 
 
 def seconds(name: str, value: Any) -> float | None:
-    """A time in seconds, from a number or its text; None where there is none.
+    """A time in seconds, from a number or its text; None if there is none.
 
     Raises:
-        ValueError: not a number, or not a time: `start` must be at least 0, `duration` greater than 0, both below
-            `LATEST_S`.
+        ValueError: if it is not a number, or out of range: `start` must be at least 0, `duration` greater than 0, both
+            below `LATEST_S`.
     """
     if value is None or value == "":
         return None

@@ -1,12 +1,12 @@
 """MaSS: the New Testament read in eight languages, cut into verses (arXiv 1907.12895).
 
-Reads what `getalp/mass-dataset` holds and its slicer writes, below one root directory:
+Reads the files of `getalp/mass-dataset` and of its slicer, below one root directory:
 
-    dataset/english/txt/B27___22_Revelation__ENGESVN1DA_verse_9.txt     published text; `dataset/` may be missing
+    dataset/english/txt/B27___22_Revelation__ENGESVN1DA_verse_9.txt     published text; `dataset/` is optional
     dataset/english/wav/B27___22_Revelation__ENGESVN1DA_verse_9.wav     cut by the user: recordings are not published
 
-A recording has the text's name with `.wav`, `.flac` or `.mp3`, or with `_one_channel.wav` as the slicer calls it, and
-lies in `wav/` or beside the text.
+A recording has the name of its text with `.wav`, `.flac`, `.mp3` or the slicer's `_one_channel.wav`, and is in `wav/`
+or beside the text.
 """
 
 from __future__ import annotations
@@ -56,23 +56,23 @@ _VERSE = re.compile(r"B\d\d___(?P<chapter>\d\d)_(?P<book>.+?)_*[A-Z0-9]{10}_vers
 
 
 def mass(source: str, languages: Sequence[str], split: str | None) -> Iterator[Utterance]:
-    """The verses of some languages, without their sound.
+    """The verses of some languages, without audio.
 
-    Verses are aligned by book, chapter and verse: `sentence_id` is `B20.1.5` for James 1:5. The book is known by its
-    name, because Russian and Finnish editions order the books differently: by the numbers in the file names 2889 and
-    427 verses would meet others, by names 8160 verses stand in all eight languages. Verse 0 is the chapter's title,
-    which is spoken too. `translations` holds the verse in the other `languages`.
+    Verses are aligned by book, chapter and verse: `sentence_id` is `B20.1.5` for James 1:5. The book is identified by
+    its name, because Russian and Finnish editions order the books differently: by the numbers in the file names, 2889
+    and 427 verses would be aligned with wrong ones; by names, 8160 verses are in all eight languages. Verse 0 is the
+    chapter's title, which is spoken too. `translations` holds the verse in the other `languages`.
 
-    A verse without a recording is a row with the path where it was expected.
+    A verse without a recording is a row with the path where the recording was expected.
 
     Args:
         source: root directory of the corpus, a local path or a URI.
         languages: any of eu en fi fr hu ro ru es.
-        split: None, as MaSS has no splits.
+        split: None, because MaSS has no splits.
 
     Raises:
-        UserError: for a language that MaSS does not have or that is not below `source`, a split, or a file named
-            after no book of the New Testament.
+        UserError: for a language that MaSS does not have or that is not below `source`, for a split, or for a file
+            whose name has no book of the New Testament.
     """
     if split is not None:
         raise UserError(f"MaSS has no splits, so split {split!r} cannot be read; leave it out")
@@ -145,7 +145,7 @@ def _sentence_id(stem: str) -> str:
 
 
 def _recordings(folder: str, text_folder: str) -> dict[str, str]:
-    """Sound files by the stem of their text; where a verse has several, WAV is taken before MP3 before FLAC."""
+    """Sound files by the stem of their text; if a verse has several, WAV is preferred to MP3, and MP3 to FLAC."""
     places = (text_folder, storage.join(folder, "wav"))
     files = [uri for place in places for uri in storage.list_files(place)]
     found: dict[str, str] = {}

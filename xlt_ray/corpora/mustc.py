@@ -1,11 +1,11 @@
-"""MuST-C and what is laid out like it: mTEDx, the low-resource tracks of IWSLT.
+"""MuST-C and corpora in the same layout: mTEDx, the low-resource tracks of IWSLT.
 
-    en-de/data/train/txt/train.{yaml,en,de}     `data/` may be missing; the path may be that of en-de or of its parent
+    en-de/data/train/txt/train.{yaml,en,de}     `data/` is optional; the path is en-de or its parent
     en-de/data/train/wav/ted_1096.wav
 
-The YAML file is a list of `{duration, offset, speaker_id, wav}`; the lines of the texts are in its order. The name of
-the folder says what is spoken (`en`) and what it is translated to; `que_spa_constrained` is such a name too. Texts may
-be missing: a blind test set has no transcripts.
+The YAML file is a list of `{duration, offset, speaker_id, wav}`; the lines of the texts are in the same order. The name
+of the folder gives source and target language; `que_spa_constrained` works too. Texts may be missing: a blind test set
+has no transcripts.
 """
 
 from __future__ import annotations
@@ -29,24 +29,23 @@ _PAIR = re.compile(r"([a-z]{2,3})[-_]([a-z]{2,3})(?:[-_].*)?")
 _CODE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z]{2,4})?")
 _FLOW = re.compile(r"- \{(.*)\}\s*")
 _ITEM = re.compile(r"(\w+): ([^,'\"\[\]{}#&*!|>%@`:]+)(?:, |$)")
-"""A key and a value that is plain text, in which nothing has a meaning of its own."""
+"""A key and a plain text value, without special characters of YAML."""
 
 
 def mustc(source: str, languages: Sequence[str], split: str | None) -> Iterator[Utterance]:
     """The segments of some source languages, each with its transcript and all its translations.
 
-    Segments that several pairs share (the same part of the same recording) are one row. `sentence_id` is a hash of the
-    English side, or of the text of the first code where there is none: utterances with the same text there are
-    parallel.
+    A segment that several pairs share (the same part of the same recording) is one row. `sentence_id` is a hash of the
+    English side or, if there is none, of the text of the first code: utterances with the same text are parallel.
 
     Args:
-        source: folder of a pair, or of several, a local path or a URI.
+        source: folder of one pair or of several pairs, a local path or a URI.
         languages: source languages, as Whisper spells them.
         split: `train`, `dev` (`valid` on disk), `test` (`tst-COMMON`) or another name on disk (`tst-HE`); None: all.
 
     Raises:
-        UserError: nothing of this layout in `source`, a language or split that is not there, or a file whose lines do
-            not fit the others.
+        UserError: if `source` has another layout, a language or the split does not exist, or the lines of a file do
+            not match the others.
     """
     parts = list(_parts(storage.absolute(source)))
     check_languages(f"{source!r}", languages, {part.language for part in parts})
@@ -64,10 +63,10 @@ class _Part:
     """One split of one pair.
 
     Attributes:
-        folder: that holds `txt/` and `wav/`.
-        name: of the split on disk.
+        folder: the folder with `txt/` and `wav/`.
+        name: name of the split on disk.
         split: its name in rows.
-        codes: of the source and of the target, as they are spelled on disk.
+        codes: codes of source and target, as spelled on disk.
     """
 
     folder: str
@@ -104,7 +103,7 @@ def _parts(source: str) -> Iterator[_Part]:
 
 
 def _splits(pair: str) -> list[tuple[str, str]]:
-    """The folder that holds the splits, and the name of each."""
+    """The folder with the splits, and the name of each."""
     for base in (storage.join(pair, "data"), pair):
         if names := [name for name in folders(base) if storage.exists(f"{base}/{name}/txt/{name}.yaml")]:
             return [(base, name) for name in names]
@@ -126,7 +125,7 @@ def _utterances(parts: Sequence[_Part]) -> Iterator[Utterance]:
 
 
 def _stem(file: str) -> str:
-    """The name without its suffix: a table may say .wav where the recordings are .flac."""
+    """The name without its suffix: a table may name .wav files although the recordings are .flac."""
     return posixpath.splitext(posixpath.basename(file))[0]
 
 
@@ -148,7 +147,7 @@ def _utterance(language: str, split: str, entry: _Entry, audio: str, texts: dict
 
 
 def _rows(part: _Part) -> Iterator[tuple[_Entry, dict[str, str]]]:
-    """Segments of one split with their texts by language; lines without a text are no text."""
+    """Segments of one split with their texts by language; an empty line is no text."""
     table = f"{part.folder}/txt/{part.name}.yaml"
     entries = list(_entries(table))
     columns = {}
@@ -166,8 +165,8 @@ def _rows(part: _Part) -> Iterator[tuple[_Entry, dict[str, str]]]:
 def _entries(table: str) -> Iterator[_Entry]:
     """The segments of a YAML file.
 
-    Read line by line where each line is one segment of plain values, as in all published files: libyaml takes 40 s for
-    the 230,000 segments of MuST-C.
+    If each line is one segment of plain values, as in all published files, it is read line by line: libyaml takes 40 s
+    for the 230,000 segments of MuST-C.
     """
     lines = list(text_lines(table))
     rows = [_plain(line) for line in lines if line.strip()]

@@ -1,11 +1,11 @@
-"""Manifests of NeMo: JSON lines, or a folder of them.
+"""NeMo manifests: JSON lines, or a folder of such files.
 
     {"audio_filepath": "a.wav", "offset": 1.5, "source_lang": "en", "target_lang": "de", "answer": ""}
 
-`answer` (or `text`, where there is no answer) is what is to be written: the transcript where `target_lang` is
-`source_lang`, or is not there, else the translation. Where a line has both, `text` is the transcript. `translation` is
-the text in `target_lang`, or an object of texts by language, as `translations` is. Lines of the same part of the same
-recording are one row: Canary has one line for each target.
+The reference is `answer`, or `text` if there is no `answer`. It is the transcript if `target_lang` is `source_lang` or
+missing, and the translation otherwise. If a line has both, `text` is the transcript. `translation` is the text in
+`target_lang`, or, like `translations`, an object of texts by language. Lines for the same segment of the same recording
+are one row: Canary has one line for each target.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def nemo(source: str, languages: Sequence[str], split: str | None) -> Iterator[U
 
     Args:
         source: path or URI of a manifest (`.json`, `.jsonl`, also `.gz`), or of a folder of them.
-        languages: as Whisper spells them. Lines without a language are of the one that is asked for, if it is one.
+        languages: as Whisper spells them. If there is only one, it is that of lines without a language.
         split: `train`, `dev` or `test`, from the name of the file (`train_manifest.json`) or the field `split`; None:
             all.
 
     Raises:
-        UserError: a file or line is not as described above, or there is nothing of a language or split.
+        UserError: if a file or line is not as described above, or if a language or the split has no rows.
     """
     rows = Gathered("nemo")
     source = storage.absolute(source)

@@ -1,8 +1,8 @@
-"""From the cell of a table to the path or URI of a recording.
+"""Resolves the cell of a table to the path or URI of a recording.
 
 A cell is a path, absolute or relative to its table, or a URI. Some cells cannot name a file here (a web address, a
-Windows path); others name one in another spelling than the disk has (composed and decomposed letters, a space at the
-end). The latter are only looked for where the path as written is not there.
+Windows path). Others spell the path differently from the disk (composed and decomposed letters, a space at the end);
+other spellings are tried only if the path as written does not exist.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from xlt_ray.errors import RejectedRow, Unreachable
 from xlt_ray.store import storage
 
 BAD_PATH = (errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR)
-"""What is wrong with the path of one recording, not with the machine."""
+"""Errors that are about the path of one recording, not about the machine."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
@@ -29,7 +29,7 @@ _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 def resolve(folder: str, cell: str) -> str:
     """The path or URI that a cell names; a relative one is relative to `folder`.
 
-    `file://` addresses are unquoted (`%20`), and `~` is the user's home. What cannot be a file here stays as it is.
+    `file://` addresses are unquoted (`%20`), and `~` is the user's home. A cell that cannot be a file stays unchanged.
     """
     if cell.startswith("file:/"):
         return urllib.parse.unquote(urllib.parse.urlsplit(cell).path)
@@ -44,8 +44,8 @@ def find(audio: str) -> str:
     """The file at a place, in the spelling that the disk has.
 
     Raises:
-        RejectedRow: the place is none that a file could be at, or there is something else.
-        Unreachable: there is no such file.
+        RejectedRow: if there can't be a file at this place, or if there is something other than a file.
+        Unreachable: if there is no such file.
     """
     if storage.is_remote(audio):
         return audio
@@ -62,7 +62,7 @@ def find(audio: str) -> str:
 
 
 def unreadable(audio: str, error: OSError | ValueError) -> RejectedRow | Unreachable:
-    """What an error of the file system means: the path itself is wrong, or the file is out of reach."""
+    """Translate an error of the file system: either the path itself is wrong, or the file is out of reach."""
     if isinstance(error, ValueError):
         return RejectedRow(f"missing: not the path of a file: {error}")
     if not storage.is_remote(audio) and error.errno in BAD_PATH:
@@ -71,7 +71,7 @@ def unreadable(audio: str, error: OSError | ValueError) -> RejectedRow | Unreach
 
 
 def _check_kind(mode: int) -> None:
-    """Reading a pipe never ends where nobody writes to it, so it is not tried."""
+    """Refuse anything but a file. Reading a pipe would never end if nobody writes to it."""
     if stat.S_ISDIR(mode):
         raise RejectedRow("missing: a folder, not a file")
     if not stat.S_ISREG(mode):
@@ -79,7 +79,7 @@ def _check_kind(mode: int) -> None:
 
 
 def _spellings(path: str) -> Iterator[str]:
-    """The path with each part as the disk spells it, if it does at all; looked for only when this is asked."""
+    """The path with each part as the disk spells it, if it exists; searched lazily."""
     if path.isascii() and path == path.strip():
         return
     here = "/"

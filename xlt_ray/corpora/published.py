@@ -42,7 +42,7 @@ _LANGUAGES = {"fleurs": fleurs.CODES.values(), "covost2": covost2.TARGETS, "mass
 
 
 def is_known(corpus: str, languages: Sequence[str]) -> bool:
-    """Whether the size of these languages is published, of a corpus that no place is given for.
+    """Whether the size of these languages is published, for a corpus without a path.
 
     Raises:
         UserError: for a language that the corpus does not have.
@@ -59,16 +59,16 @@ def splits_of(corpus: str) -> tuple[str, ...]:
 
 
 SHARES = {"train": 0.8, "dev": 0.1, "test": 0.1}
-"""How a corpus without splits is divided where a job trains."""
+"""How a corpus without splits is divided if a job trains."""
 
 
 def find(corpus: str, split: str, *, divide: bool = False) -> Published:
     """The published size of a language in a split.
 
     Args:
-        corpus: name.
-        split: name, or ALL.
-        divide: whether a corpus without splits is divided; else every split of it is all of it.
+        corpus: name of the corpus.
+        split: name of the split, or ALL.
+        divide: whether to divide a corpus without splits; otherwise each of its splits is the whole corpus.
 
     Raises:
         UserError: for a split that the corpus does not have.
@@ -86,7 +86,7 @@ def find(corpus: str, split: str, *, divide: bool = False) -> Published:
 
 
 def require_texts(corpus: str, languages: Sequence[str], directions: Iterable[Direction]) -> None:
-    """Refuse a direction into a language in which a public corpus has no text for these languages."""
+    """Refuse a direction if a public corpus read in these languages has no text in its target language."""
     for direction in directions:
         known = covost2.TARGETS[direction.source] if corpus == "covost2" else languages
         if direction.target not in (*known, direction.source):

@@ -1,4 +1,4 @@
-"""The content of recordings, wherever it lies: sound files, rows of Parquet and Arrow files, members of archives."""
+"""Reads the content of recordings: sound files, rows of Parquet and Arrow files, members of archives."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from xlt_ray.errors import RejectedRow, Unreachable
 from xlt_ray.store import storage
 
 Recording = bytes | Native | RejectedRow
-"""The bytes of a sound file; the samples, where only a segment of it was asked for; or why there is neither."""
+"""The bytes of a sound file; the samples, if only a segment was requested; or why there is neither."""
 
 
 class Place(NamedTuple):
-    """Where a recording is: the columns of a corpus row that say so."""
+    """The location of a recording, from the columns of a corpus row."""
 
     audio: str
     member: str = ""
@@ -33,34 +33,34 @@ class Place(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name that the sound file has."""
+        """The name of the sound file."""
         return self.member or self.audio
 
     @property
     def segment(self) -> Segment:
-        """The part of the recording that is meant."""
+        """The segment of the recording."""
         return Segment(self.start, self.duration)
 
 
 def places_of(rows: pa.Table) -> list[Place]:
-    """Where the recordings of rows with the schema UTTERANCE are."""
+    """The places of the recordings of some rows (UTTERANCE)."""
     return [Place(*values) for values in zip(*(rows[name].to_pylist() for name in Place._fields), strict=True)]
 
 
 def read_recordings(wanted: Sequence[Place]) -> Iterator[Recording]:
-    """The content of recordings, in the order asked for; a file is opened once and read only as far as needed.
+    """The content of recordings, in the given order. A file is opened once and read only as far as needed.
 
-    Recordings wait in memory only where the order differs from that of their file, so rows of one Parquet file,
-    members of one archive and segments of one recording cost least in the order in which they lie there.
+    Recordings wait in memory only if the order differs from that of their file, so rows of one Parquet file, members of
+    one archive and segments of one recording cost least in the order in which they are stored.
 
     Args:
-        wanted: where they are.
+        wanted: the places of the recordings.
 
     Yields:
-        The content, or a RejectedRow as a value where it is missing in its container, empty, or not at this segment.
+        The content; or, as a value, a RejectedRow if it is missing in its container, empty, or ends before the segment.
 
     Raises:
-        Unreachable: a file is not there or cannot be read from here; this says nothing about the recording.
+        Unreachable: if a file does not exist or cannot be read from here; this says nothing about the recording.
     """
     for recording in try_recordings(wanted):
         if isinstance(recording, Unreachable):
@@ -69,13 +69,13 @@ def read_recordings(wanted: Sequence[Place]) -> Iterator[Recording]:
 
 
 _Key = tuple[str, Segment]
-"""Member of a container, and which part of it."""
+"""Member of a container, and its segment."""
 
 _Found = tuple[_Key, Recording | Unreachable]
 
 
 def try_recordings(wanted: Sequence[Place]) -> Iterator[Recording | Unreachable]:
-    """As `read_recordings`, with Unreachable as a value too."""
+    """Like `read_recordings`, but Unreachable is a value too."""
     uses_left = collections.Counter(wanted)
     keys: dict[str, set[_Key]] = collections.defaultdict(set)
     for place in wanted:
@@ -109,7 +109,7 @@ def try_recordings(wanted: Sequence[Place]) -> Iterator[Recording | Unreachable]
 
 
 def _read_container(audio: str, keys: set[_Key]) -> Iterator[_Found]:
-    """Members in the order of the container, without those that it does not hold; where it breaks off, all again."""
+    """Members in the order of the container, without missing ones; if the container is cut short, all again."""
     try:
         path = places.find(audio)
         if all(not member for member, _ in keys):
@@ -129,7 +129,7 @@ _DAMAGED = (tarfile.TarError, zlib.error, EOFError, pa.ArrowException, KeyError,
 
 
 def _why(audio: str, error: Exception) -> RejectedRow | Unreachable:
-    """What an error in the middle of a container means; one that says nothing of it or of the store is a fault."""
+    """Translate an error in the middle of a container; an error of neither container nor store is a fault."""
     if isinstance(error, MemoryError):
         return RejectedRow(TOO_LONG)
     # pyarrow reports damaged pages as an OSError without errno; with one it is mostly the machine that failed.
@@ -144,7 +144,7 @@ def _why(audio: str, error: Exception) -> RejectedRow | Unreachable:
 
 
 def _read_sound(path: str, segments: set[Segment]) -> Iterator[_Found]:
-    """A sound file as it is, or segments of it."""
+    """A whole sound file, or segments of it."""
     cuts = segments - {Segment()}
     filesystem, inner = storage.locate(path)
     with filesystem.open_input_file(inner) as file:
@@ -176,7 +176,7 @@ def _cut_members(members: Iterator[tuple[str, Recording | Unreachable]], keys: s
 
 
 def _read_rows(path: str, keys: set[_Key]) -> Iterator[_Found]:
-    """Rows of a Parquet or Arrow file; a member is the number of the row, and its column where that is not `audio`."""
+    """Rows of a Parquet or Arrow file; a member is the row number, with the column if that is not `audio`."""
     read = _read_parquet if path.endswith(".parquet") else _read_arrow
     rows: dict[str, list[int]] = collections.defaultdict(list)
     for member in {member for member, _ in keys}:
@@ -203,7 +203,7 @@ def _read_parquet(path: str, column: str, numbers: Sequence[int]) -> Iterator[tu
 
 
 def _read_arrow(path: str, column: str, numbers: Sequence[int]) -> Iterator[tuple[int, pa.Scalar]]:
-    """Rows of an Arrow stream, as `save_to_disk` writes it; on a local disk only the pages of these rows are read."""
+    """Rows of an Arrow stream of `save_to_disk`; from a local disk only the pages of these rows are read."""
     filesystem, inner = storage.locate(path)
     source = filesystem.open_input_stream(inner, compression=None) if storage.is_remote(path) else pa.memory_map(inner)
     with source, pa.ipc.open_stream(source) as batches:
@@ -220,7 +220,7 @@ def _read_arrow(path: str, column: str, numbers: Sequence[int]) -> Iterator[tupl
 
 
 def _content(path: str, cell: pa.Scalar) -> Recording | Unreachable:
-    """The sound in a cell: binary, or the struct {bytes, path} of Hugging Face datasets, which may only name a file."""
+    """The audio in a cell: binary, or the struct {bytes, path} of Hugging Face datasets, which may only name a file."""
     value = cell.as_py()
     if not isinstance(value, dict):
         return value or RejectedRow("empty: no sound in its row")

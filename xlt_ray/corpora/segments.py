@@ -1,8 +1,8 @@
-"""Segments of longer recordings: opened once, read from front to back, and decoded no further than needed.
+"""Reads segments of a longer recording: opens it once, reads it from front to back, and decodes only as far as needed.
 
-A segment has exactly the samples that the whole recording has there. Where libsndfile seeks to the very sample and
-decodes the same from there (PCM, FLAC, ALAC), it seeks. MP3, Vorbis and Opus are not the same to the last bit behind a
-seek, and what FFmpeg reads has no exact places: there the recording is decoded once, from its beginning.
+A segment has exactly the samples of the whole recording. If libsndfile can seek to the exact sample and decodes the
+same samples from there (PCM, FLAC, ALAC), it seeks. MP3, Vorbis and Opus differ in the last bits after a seek, and
+FFmpeg's positions are not exact: these recordings are decoded once, from the beginning.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from xlt_ray.corpora.decoding import (
 from xlt_ray.errors import RejectedRow
 
 _EXACT_SEEK = ("PCM_", "ALAC_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
-"""Subtypes in which a seek gives the samples of a reading from the beginning (FLAC's are `PCM_*`)."""
+"""Subtypes that give the same samples after a seek as when read from the beginning (FLAC's are `PCM_*`)."""
 
 _BLOCK = 2**16
-"""Samples that are decoded at once where libsndfile reads from the beginning."""
+"""Samples to decode at a time if libsndfile reads from the beginning."""
 
 OVERREACH_S = 0.5
-"""How far a segment may reach behind the end of its recording: lists of MP3 segments are often off by so much, and the
-readers of Lhotse allow the same."""
+"""How far a segment may reach past the end of its recording: lists of MP3 segments are often wrong by this much, and
+the readers of Lhotse allow the same."""
 
 BEYOND = f"beyond the end: the segment reaches more than {OVERREACH_S} s behind the end of its recording"
 
@@ -50,7 +50,7 @@ class Segment(NamedTuple):
 def read_segments(
     stream: BinaryIO, name: str, segments: Iterable[Segment]
 ) -> Iterator[tuple[Segment, Native | RejectedRow]]:
-    """Segments of one recording, each with its samples as they were recorded, by their start.
+    """Segments of one recording, each with its samples as recorded, sorted by start.
 
     Args:
         stream: the content of a sound file; it must be able to seek.
@@ -88,15 +88,15 @@ class _Sound(Protocol):
     """An open recording.
 
     Attributes:
-        rate: samples a second.
-        num_promised: samples that its header promises; 0 where it does not say.
+        rate: samples per second.
+        num_promised: number of samples according to the header; 0 if it is not given.
     """
 
     rate: int
     num_promised: int
 
     def read(self, first: int, end: int | None) -> Samples:
-        """Samples from `first` to `end`, fewer at the end of the recording; `first` never falls from call to call."""
+        """Samples from `first` to `end`, fewer at the end of the recording; `first` never decreases between calls."""
 
 
 @contextlib.contextmanager
@@ -123,7 +123,7 @@ def _opened(stream: BinaryIO, name: str) -> Iterator[_Sound]:
 
 
 class _File(sf.SoundFile):  # type: ignore[misc]
-    """An open file that seeks only where it is told to: soundfile itself seeks to where it is behind every reading."""
+    """An open file that seeks only on request: soundfile itself seeks to its position after every read."""
 
     is_streamed = False
 
@@ -150,7 +150,7 @@ class _Seekable:
 
 
 class _Streamed:
-    """Decodes from the beginning; holds what it has decoded from the start of the last segment on."""
+    """Decodes from the beginning, and keeps the samples from the start of the last segment on."""
 
     def __init__(self, blocks: Iterator[Native], num_promised: int) -> None:
         self._blocks = blocks
@@ -178,7 +178,7 @@ class _Streamed:
         return np.concatenate(self._held)[place : None if end is None else place + end - first]
 
     def _next(self) -> Native | None:
-        """The next block; where the recording breaks off, all that need more of it are told so."""
+        """The next block; if the recording is cut short, every segment that needs more is told so."""
         try:
             if self._broken is None:
                 return next(self._blocks, None)

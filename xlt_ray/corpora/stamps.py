@@ -1,4 +1,4 @@
-"""When the files of a corpus were last changed: a recording whose bytes changed since it was encoded is noticed."""
+"""Size and date of the files of a corpus, to notice recordings that changed after they were encoded."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from xlt_ray.store import storage
 
 
 class Stamp(NamedTuple):
-    """Size in bytes, and the time of the last change in nanoseconds (as text, empty where a store does not say)."""
+    """Size in bytes, and the time of the last change in nanoseconds (as text, empty if a store does not report it)."""
 
     size: int
     modified: str
 
 
 def stamps(uris: Iterable[str]) -> dict[str, Stamp]:
-    """The stamp of each file that exists; what is not there, or cannot be a file, has none.
+    """The stamp of each file that exists; a path without a file has none.
 
-    Each folder is listed once where several of its files are asked for: an object store answers a list of a thousand
-    files as fast as one file.
+    A folder is listed once if several of its files are requested: an object store lists a thousand files as fast as it
+    looks up one.
 
     Raises:
-        Unreachable: a folder cannot be listed, for another reason than that it is not there.
+        Unreachable: if a folder exists but cannot be listed.
     """
     by_folder: dict[str, dict[str, None]] = collections.defaultdict(dict)
     for uri in uris:
@@ -46,14 +46,14 @@ def stamps(uris: Iterable[str]) -> dict[str, Stamp]:
 
 
 def missing_folders(uris: Iterable[str], found: Mapping[str, Stamp]) -> list[str]:
-    """Folders that do not exist at all, sorted: a mount that is not there, not a recording that is missing.
+    """Folders that do not exist, sorted: then a mount is missing, not a recording.
 
     Args:
-        uris: what `stamps` was asked for.
-        found: what it returned.
+        uris: the argument of `stamps`.
+        found: its result.
 
     Raises:
-        Unreachable: a store does not answer.
+        Unreachable: if a store does not answer.
     """
     folders = {posixpath.dirname(uri) for uri in uris if uri not in found}
     folders -= {posixpath.dirname(uri) for uri in found}

@@ -1,4 +1,4 @@
-"""What the readers of the public corpora share: names of languages and splits, lines of text, rows of Parquet files."""
+"""Shared by the readers of public corpora: names of languages and splits, lines of text, rows of Parquet files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from xlt_ray.errors import UserError
 from xlt_ray.store import storage
 
 HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
-"""What `train`, `dev` and `test` are called on the Hugging Face Hub."""
+"""Names of `train`, `dev` and `test` on the Hugging Face Hub."""
 
 
 def check_languages(corpus: str, languages: Iterable[str], valid: Collection[str]) -> None:
@@ -51,15 +51,15 @@ def canonical_split(split: str | None) -> str:
 
 
 def sentence_id(corpus: str, text: str | None, otherwise: str) -> str:
-    """The identifier of a sentence that is known by a text: utterances whose text there is the same are parallel.
+    """The identifier of a sentence, from its text in one language: utterances with the same text there are parallel.
 
     Case, punctuation and quotation marks do not count. 16 hexadecimal digits: 1.8 million sentences collide with a
     probability of 1e-7.
 
     Args:
-        corpus: what the identifier begins with.
-        text: of the sentence in the language that ties the others together.
-        otherwise: a name of its own, where there is no text or no word in it.
+        corpus: prefix of the identifier.
+        text: text of the sentence in the language that aligns the others.
+        otherwise: the identifier to use if the text is missing or has no word.
     """
     folded = unicodedata.normalize("NFKC", text or "").casefold()
     words = "".join(character if character.isalnum() else " " for character in folded).split()
@@ -70,7 +70,7 @@ def sentence_id(corpus: str, text: str | None, otherwise: str) -> str:
 def text_lines(uri: str) -> Iterator[str]:
     """The lines of a UTF-8 file, read as a stream; only line feeds end a line (U+2028 and U+0085 occur in text).
 
-    The mark that some editors put before the first line is no part of it.
+    A byte order mark before the first line is dropped.
     """
     filesystem, path = storage.locate(uri)
     with filesystem.open_input_stream(path, compression=None) as stream:
@@ -82,7 +82,7 @@ def text_lines(uri: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def undamaged(uri: str) -> Iterator[None]:
-    """Say that a Parquet, Arrow or gzip file is damaged, as a UserError."""
+    """Turn the error of a damaged Parquet, Arrow or gzip file into a UserError."""
     try:
         yield
     except (UnicodeDecodeError, pa.ArrowException, OSError) as error:
@@ -95,7 +95,7 @@ def undamaged(uri: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def at_line(source: str, number: int) -> Iterator[None]:
-    """Say where a ValueError arose, as a UserError; broken JSON and broken UTF-8 are ValueErrors too."""
+    """Turn a ValueError, which includes broken JSON and broken UTF-8, into a UserError with the line."""
     try:
         yield
     except UnicodeDecodeError as error:
@@ -108,10 +108,10 @@ def at_line(source: str, number: int) -> Iterator[None]:
 
 
 def parsed(text: str) -> Any:
-    """The value that is written in JSON.
+    """Parse JSON.
 
     Raises:
-        ValueError: it is no JSON, or one of its texts is no Unicode: JSON can write half of a surrogate pair.
+        ValueError: if it is not JSON, or one of its strings is not Unicode: JSON can hold half of a surrogate pair.
     """
     value = json.loads(text)
     if "\\u" in text:
@@ -123,7 +123,7 @@ def numbered_lines(uri: str) -> Iterator[tuple[int, str]]:
     """Lines with content, counted from 1; only line feeds end a line. `.gz` files are decompressed.
 
     Raises:
-        UserError: naming the line, where it is not UTF-8.
+        UserError: if a line is not UTF-8; the message names it.
     """
     filesystem, path = storage.locate(uri)
     compression = "gzip" if uri.endswith(".gz") else None
@@ -136,10 +136,10 @@ def numbered_lines(uri: str) -> Iterator[tuple[int, str]]:
 
 
 def json_lines(uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON-lines file with the numbers of their lines.
+    """The objects of a JSON-lines file with their line numbers.
 
     Raises:
-        UserError: naming the line, where it is not a JSON object, or the file that is not there.
+        UserError: if a line is not a JSON object, or the file does not exist; the message names it.
     """
     try:
         for number, line in numbered_lines(uri):
@@ -153,7 +153,7 @@ def json_lines(uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def text_of(row: Mapping[str, Any], name: str) -> str | None:
-    """A cell as text; None where it is empty or missing. Numbers that stand for identifiers are their digits.
+    """A cell as text; None if it is empty or missing. A number becomes its digits, because it is an identifier.
 
     Raises:
         ValueError: for another type.
@@ -165,7 +165,7 @@ def text_of(row: Mapping[str, Any], name: str) -> str | None:
 
 
 def split_in(name: str) -> str | None:
-    """`train`, `dev` or `test` where the name of a file or split says so, as `tst-COMMON` and `valid` do."""
+    """`train`, `dev` or `test`, from the name of a file or split such as `tst-COMMON` or `valid`."""
     words = re.split(r"[^a-z]+", name.lower())
     return next((_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), None)
 
@@ -174,26 +174,26 @@ _SPLIT_WORDS = {"train": "train", "dev": "dev", "valid": "dev", "validation": "d
 
 
 def split_of(name: str) -> str:
-    """A split as rows name it: `dev` for `validation` and `valid`, `test` for `tst-COMMON`, others as they are."""
+    """The name of a split in rows: `dev` for `validation` and `valid`, `test` for `tst-COMMON`, others unchanged."""
     return {"validation": "dev", "valid": "dev", "tst-COMMON": "test"}.get(name, name)
 
 
 def folders(uri: str) -> list[str]:
-    """Names of the folders in a folder, sorted; none if it is not there."""
+    """Names of the folders in a folder, sorted; none if it does not exist."""
     filesystem, path = storage.locate(uri)
     found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
     return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
 
 
 def pivot(texts: Mapping[str, str]) -> str | None:
-    """The text that ties translations of a sentence together: the English one, else that of the first code."""
+    """The text that aligns the translations of a sentence: the English text, else that of the first code."""
     return texts.get("en") or next((texts[code] for code in sorted(texts) if texts[code]), None)
 
 
 def parquet_shards(folder: str, split: str) -> list[str]:
     """The Parquet files of one split (`train`, `dev` or `test`), in order; none if there are none.
 
-    Known are all layouts of the Hugging Face Hub: `test/0000.parquet`, `test-00000-of-00002.parquet` and
+    All layouts of the Hugging Face Hub are known: `test/0000.parquet`, `test-00000-of-00002.parquet` and
     `name-test.parquet`, the last also in parts.
     """
     hub = HUB_SPLITS[split]
@@ -203,10 +203,10 @@ def parquet_shards(folder: str, split: str) -> list[str]:
 
 
 def parquet_rows(uri: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file, in order; of its columns only `columns` are read, so never the sound.
+    """The rows of a Parquet file, in order. Only `columns` are read, so never the audio.
 
     Raises:
-        UserError: where one of `columns`, or the column `audio`, is not in the file, or the file is damaged.
+        UserError: if one of `columns` or the column `audio` is missing, or if the file is damaged.
     """
     filesystem, path = storage.locate(uri)
     with undamaged(uri), filesystem.open_input_file(path) as file:

@@ -1,4 +1,4 @@
-"""One form of Unicode for every text, so that equal sentences are equal strings and BLEU counts them so."""
+"""Normalises text to one Unicode form, so that equal sentences are equal strings, also for BLEU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xlt_ray.store.schema import Utterance
 
 
 def composed(row: Utterance) -> Utterance:
-    """The row with its text and translations in NFC; macOS and some editors write accents as letters of their own."""
+    """The row with text and translations in NFC; macOS and some editors write accents as separate characters."""
     texts = (*row.translations.values(), row.text or "")
     if all(unicodedata.is_normalized("NFC", text) for text in texts):
         return row

@@ -1,1 +1,1 @@
-"""Stage embed: the encoder runs once over every recording, and keeps its frames."""
+"""The embed stage: the encoder runs once over every recording, and the frames are kept."""

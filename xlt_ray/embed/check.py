@@ -14,7 +14,7 @@ _BATCH_SIZE = 64
 
 
 def check_corpus(job: EmbedJob) -> CorpusCheck:
-    """What is missing, undecodable, silent, too long, duplicate or mis-paired, by language. Needs a running Ray."""
+    """Report missing, undecodable, silent, too long, duplicate and mis-paired recordings. Needs a running Ray."""
     rows = list(
         corpora.read_splits_as_written(job.corpus, job.languages, job.splits, corpora.parse_columns(job.columns))
     )

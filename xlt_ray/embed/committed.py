@@ -1,4 +1,4 @@
-"""What an embed artifact had when it was last committed, whatever a run that was killed since has left in it."""
+"""Reads the last committed state of an embed artifact, even if a later run was killed while it changed the artifact."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import INDEX
 
 FOLDER = "committed"
-"""Folder with the tables that a run replaces at its end, as they were committed before."""
+"""Folder with the committed versions of the tables that a run replaces at its end."""
 
 
 def read_index(artifact: Artifact) -> pa.Table:
-    """The rows of INDEX of an artifact that are there; none where it was never finished.
+    """The usable rows of INDEX of an artifact; none if it was never finished.
 
-    Rows of a shard that is missing or damaged are not there, so a job that needs them encodes them again; nor are the
-    rejected ones, where nobody knows their reason any more.
+    Rows of a missing or damaged shard are left out, so a job that needs them encodes them again. Rejected rows are left
+    out if their reasons are lost.
     """
     if not artifact.is_committed:
         return INDEX.empty_table()
@@ -36,9 +36,9 @@ def read_index(artifact: Artifact) -> pa.Table:
 
 
 def table(artifact: Artifact, name: str) -> pa.Table | None:
-    """A table of a committed artifact as its manifest has it, or its copy; None where neither is whole.
+    """A table of a committed artifact as listed in its manifest, or its copy; None if neither is intact.
 
-    A run that adds rows replaces index.parquet and rejected.parquet before the manifest; it may be killed between.
+    A run that adds rows replaces index.parquet and rejected.parquet before the manifest, and may be killed in between.
     """
     content = artifact.read_json(manifest.NAME)
     for path in (name, f"{FOLDER}/{name}"):
@@ -49,14 +49,14 @@ def table(artifact: Artifact, name: str) -> pa.Table | None:
 
 
 def keep(artifact: Artifact) -> None:
-    """Copy the tables that a run is going to replace; those that one has replaced already are left to their copies."""
+    """Copy the tables that a run will replace. The copy of a table that was already replaced is kept."""
     for name in ("index.parquet", "rejected.parquet") if artifact.is_committed else ():
         with contextlib.suppress(Damaged):
             artifact.write_bytes(f"{FOLDER}/{name}", artifact.read_bytes(name))
 
 
 def units(artifact: Artifact) -> set[str]:
-    """Names of the units of an artifact that was finished, also of those that are damaged since.
+    """Names of the units of a finished artifact, including those that were damaged later.
 
     Raises:
         Damaged: if the manifest can't be read; `Artifact.begin` deletes one that is damaged.

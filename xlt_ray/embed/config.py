@@ -57,7 +57,7 @@ class EmbedConfig:
 
     @property
     def encoding_identity(self) -> dict[str, Any]:
-        """What decides the frames of a recording; which hidden layers are kept beside them does not."""
+        """The settings that determine the frames of a recording. The kept hidden layers do not."""
         return {name: value for name, value in identity(self).items() if name != "layers"}
 
 

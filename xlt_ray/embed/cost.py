@@ -1,4 +1,4 @@
-"""What embedding costs, and how much speech there is to embed."""
+"""The cost of embedding, and the amount of speech to embed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HEAD_DIM = 64  # of every Whisper
 _FIRST_BYTES = 90e6  # of libraries that the first operation loads; measured
 
 NUM_SAMPLED = 8
-"""Recordings of each language whose length stands for that of all, where the corpus does not say it."""
+"""Recordings per language from which the mean length is estimated, if the corpus does not give lengths."""
 
 
 def encoded_frames(mean_seconds: float, config: EmbedConfig) -> float:
@@ -36,7 +36,7 @@ def encoded_frames(mean_seconds: float, config: EmbedConfig) -> float:
 
 
 def kept_frames(mean_seconds: float, config: EmbedConfig) -> float:
-    """Frames of a recording that a shard keeps, and a decoder reads."""
+    """Frames of a recording that a shard keeps and a decoder reads."""
     encoded = encoded_frames(mean_seconds, config)
     if config.keep_margin == "all":
         return encoded
@@ -44,7 +44,7 @@ def kept_frames(mean_seconds: float, config: EmbedConfig) -> float:
 
 
 def embed_cost(size: ModelSize, num_recordings: int, mean_seconds: float, config: EmbedConfig) -> Cost:
-    """Encoding so many recordings; frames are kept as float16."""
+    """The cost of encoding this many recordings; frames are stored as float16."""
     flops = num_recordings * size.encoder_flops(encoded_frames(mean_seconds, config))
     num_values = kept_frames(mean_seconds, config) * size.d_model * (1 + len(config.layers))
     return cost.estimate(
@@ -53,16 +53,16 @@ def embed_cost(size: ModelSize, num_recordings: int, mean_seconds: float, config
 
 
 def encoding_memory(size: ModelSize, config: EmbedConfig, device: str) -> int:
-    """Bytes of memory that an actor takes, for a unit of recordings of 30 s.
+    """Bytes of memory that an actor needs for a unit of recordings of 30 s.
 
-    It holds the weights in fp32; the sound of the unit 9.4 times, as it comes, as it is cut and as it is padded; its
-    frames 3.2 times, as they are encoded, joined and written (both measured); and of one recording the scores of
-    attention and the values inside a block. On a GPU that last part lies there, and a second unit is read or written
-    meanwhile; no GPU has confirmed it.
+    It holds the weights in fp32; the audio of the unit 9.4 times (received, cut and padded); its frames 3.2 times
+    (encoded, joined and written; both factors measured); and, for one recording, the attention scores and the
+    activations of a block. On a GPU the last part is in GPU memory, and a second unit is read or written at the same
+    time; this was not measured on a GPU.
 
     Args:
         size: of the model.
-        config: decides how many recordings a unit has, and what is kept of each.
+        config: determines the number of recordings of a unit, and the frames kept of each.
         device: `cpu` or `cuda`.
     """
     frames = encoded_frames(_LONGEST_S, config)
@@ -74,10 +74,10 @@ def encoding_memory(size: ModelSize, config: EmbedConfig, device: str) -> int:
 
 
 def counted(embeddings: Embeddings) -> Speech:
-    """The speech of a job by its rows; its length by that of the first recordings of each language.
+    """The speech of a job, counted from its rows; lengths are estimated from the first recordings of each language.
 
     Raises:
-        UserError: where none of them can be decoded.
+        UserError: if none of these recordings can be decoded.
     """
     rows = embeddings.all_rows.select(["language", *audio.Place._fields]).to_pylist()
     num = {
@@ -95,7 +95,7 @@ def counted(embeddings: Embeddings) -> Speech:
 
 
 def _mean_seconds(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """Mean length of the recordings that can be decoded, None for none."""
+    """Mean length of the recordings that can be decoded; None if none can."""
     places = [audio.Place(*(row[field] for field in audio.Place._fields)) for row in rows]
     lengths = [sound.num_samples / audio.SAMPLE_RATE for sound in sounds(places) if sound.problem is None]
     return sum(lengths) / len(lengths) if lengths else None
@@ -114,13 +114,13 @@ def show_costs(
     public: Speech | None,
     planned: Callable[[], Embeddings],
 ) -> None:
-    """Print what a run would take, by the published sizes of its corpus, or else by what is there.
+    """Print the estimated cost of a run, from the published sizes of its corpus, or else from the corpus itself.
 
     Args:
-        job: that would run.
-        costs: of its stages.
+        job: the job to estimate.
+        costs: computes the cost of its stages.
         public: from `public_speech`.
-        planned: gives the embeddings that it would read, where nothing is published.
+        planned: returns the embeddings that the job would read, if no sizes are published.
     """
     speech = public or counted(planned())
     progress.show(cost.as_table(job.name, costs(job, speech), speech.source))
@@ -133,18 +133,18 @@ def public_speech(
     name: str | None = None,
     directions: Sequence[Direction] = (),
 ) -> Speech | None:
-    """The speech of a job by the published sizes of its corpus, which needs neither network nor corpus.
+    """The speech of a job from the published sizes of its corpus. This needs neither the network nor the corpus.
 
     Args:
         job: with its --corpus and --languages.
         config: with the number of sentences.
-        splits: that the job reads; none: all of the corpus.
-        name: of the embed artifact that the job reads, where it names one.
-        directions: what the job learns or keeps; none where it does not train.
+        splits: splits that the job reads; none: the whole corpus.
+        name: the embed artifact that the job names, if any.
+        directions: directions that the job learns or preserves; none if it does not train.
 
     Returns:
-        None where the job names a place of its corpus or finished embeddings, so that there is something to count; and
-        where nothing is published of the corpus.
+        None if the job names a path of its corpus or finished embeddings, which can be counted, or if no sizes of the
+        corpus are published.
 
     Raises:
         UserError: for a language, split or direction that the corpus does not have.

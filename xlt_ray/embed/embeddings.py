@@ -1,4 +1,4 @@
-"""Embeddings as a job reads them: rows of an embed artifact by split, and what is still to be encoded for them."""
+"""Embeddings as a job reads them: the rows of an embed artifact by split, and the rows that must still be encoded."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Indices = npt.NDArray[np.int64]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Work:
-    """What is still to be encoded.
+    """The rows that must still be encoded.
 
     Attributes:
-        missing: rows of INDEX without a unit, language by language; `bytes` is null where the file is not there.
+        missing: rows of INDEX without a unit, language by language; `bytes` is null if the file does not exist.
         corpus: as `--corpus`.
         model: as `--model`.
         config: settings.
@@ -44,10 +44,10 @@ class Embeddings:
 
     Args:
         artifact: finished, or planned.
-        rows: of INDEX, each row of any split once, its metadata as the corpus has it now.
-        places: the rows of each split.
-        work: what is to be encoded before `recordings` can be read; None where nothing is.
-        settings: corpus, model and encoding by which the job reads them, for its record.
+        rows: of INDEX, each row of any split once, with the current metadata of the corpus.
+        places: positions of the rows of each split.
+        work: the rows to encode before `recordings` can be read; None if there are none.
+        settings: corpus, model and encoding of the job, for its record.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Embeddings:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that were asked for."""
+        """The requested splits."""
         return tuple(self._places)
 
     @property
@@ -78,11 +78,11 @@ class Embeddings:
         return self._rows
 
     def rows(self, split: str) -> pa.Table:
-        """The corpus rows of a split (UTTERANCE), encoded, rejected or still to be encoded."""
+        """The corpus rows of a split (UTTERANCE), whether encoded, rejected or not yet encoded."""
         return self._rows.take(pa.array(self._places[split]))
 
     def recordings(self, split: str) -> pa.Table:
-        """The encoded rows of a split (INDEX), in the order of the corpus; needs all work to be done."""
+        """The encoded rows of a split (INDEX), in the order of the corpus. All work must be done."""
         wanted = self.rows(split)
         there = committed.read_index(self.artifact)
         places = pc.index_in(wanted["utterance_id"], value_set=there["utterance_id"].combine_chunks())
@@ -92,10 +92,10 @@ class Embeddings:
         return table.filter(pc.is_valid(table["row"]))
 
     def require_left(self, directions: Sequence[Direction], split: str) -> pa.Table:
-        """As `recordings`; refuses directions of which the encoder has rejected every recording with a text.
+        """Like `recordings`, but refuses a direction if every recording with a text was rejected.
 
         Raises:
-            UserError: naming the first, and where the reasons are.
+            UserError: naming the first such direction, and the file with the reasons.
         """
         recordings = self.recordings(split)
         left = shards.with_references(recordings, directions)
@@ -109,7 +109,7 @@ class Embeddings:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a result is made from: the rows of each split, the model, the encoding; not the artifact's name."""
+        """The inputs of a result: the rows of each split, the model and the encoding, but not the artifact's name."""
         made = self.artifact.identity
         rows = {split: {"num_rows": len(at), "sha256": self._hash(split)} for split, at in self._places.items()}
         return {"rows": rows, "model": made["model"], "encoding": made["encoding"]}
@@ -124,7 +124,7 @@ class Embeddings:
         return Embeddings(artifact, self._rows, self._places, work, self.settings)
 
     def only(self, *splits: str) -> Embeddings:
-        """The same, of some splits alone: what one of the runs of a job reads."""
+        """The same embeddings with only some splits, for one run of a job."""
         places = {split: self._places[split] for split in dict.fromkeys(splits)}
         view = Embeddings(self.artifact, self._rows, places, self.work, self.settings)
         view._sha256 = self._sha256

@@ -152,7 +152,7 @@ class SpeechEncoder:
 
     @torch.inference_mode()
     def _begin(self, waveforms: list[Waveform], num_frames: int) -> _Begun:
-        """Encode a batch; on a GPU this only tells it what to do."""
+        """Start to encode a batch; on a GPU this only queues the work."""
         valid = [whisper.valid_frames(len(waveform)) for waveform in waveforms]
         kept = [min(num_frames, count + self._keep_margin) for count in valid]
         mel = log_mel(self._padded(waveforms), num_frames, self._filters).to(self._dtype)
@@ -184,16 +184,16 @@ class SpeechEncoder:
         return padded.to(self._device, non_blocking=on_gpu)
 
     def _stored(self, states: Tensor, num_frames: int) -> Tensor:
-        """The first frames of each row as float16 on the CPU; hidden states of large models go beyond its range."""
+        """The first frames of each row, clipped to float16 (large models exceed its range) and on the CPU."""
         halves = states[:, :num_frames].clamp(-_LIMIT, _LIMIT).half()
         if self._device.type == "cpu":
             return halves
         return torch.empty(halves.shape, dtype=halves.dtype, pin_memory=True).copy_(halves, non_blocking=True)
 
     def _hidden_states(self, mel: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """(number of blocks, states (batch, frames, dim)) of the wanted layers and the final one, as they are made.
+        """Yield (number of blocks, states (batch, frames, dim)) of the wanted layers and the final one.
 
-        The forward of transformers over its own modules, but for any length: that one refuses all but 30 s.
+        The forward pass of transformers on its own modules, but for any length: transformers accepts only 30 s.
         """
         model = self._model
         # Contiguous, or every block adds to a transposed tensor: 4 % slower.
@@ -207,7 +207,7 @@ class SpeechEncoder:
 
 
 def _block(block: WhisperEncoderLayer, states: Tensor) -> Tensor:
-    """One block, as transformers', without its copies of queries, keys and values: 14 % of the time of an H100."""
+    """One block, like that of transformers, but without copies of queries, keys and values: 14 % of H100 time."""
     attention = block.self_attn
     normed = block.self_attn_layer_norm(states)
     query, key, value = (
@@ -222,5 +222,5 @@ def _block(block: WhisperEncoderLayer, states: Tensor) -> Tensor:
 
 
 def _one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
-    """Each item once the one behind it has been made."""
+    """Yield each item after the next one has been made."""
     return (item for item, _ in itertools.pairwise(itertools.chain(items, [None])) if item is not None)

@@ -1,4 +1,4 @@
-"""The index of an embed artifact: which recordings it covers, cut into units of work. Text only, no sound."""
+"""The index of an embed artifact: its recordings, divided into units of work. Text only, no audio."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _IDENTITY = (
 _BATCH = 10_000  # rows that exist as Python objects at a time
 
 SOUND = ("bytes", "modified", "member", "start", "duration")
-"""Columns of INDEX that say which sound was encoded: the state of its file, and what of it."""
+"""Columns of INDEX that identify the encoded audio: the state of its file, and the segment."""
 
 Indices = npt.NDArray[np.int64]
 
@@ -52,10 +52,10 @@ def collect(utterances: Iterable[Utterance], languages: Sequence[str]) -> pa.Tab
 
 
 def first_sentences(rows: pa.Table, num_sentences: int) -> Indices:
-    """The places of the first so many sentences, sorted by id, that every language has.
+    """The positions of the first N sentences, sorted by id, that all languages share.
 
     Raises:
-        UserError: if there is none.
+        UserError: if they share none.
     """
     languages = pc.unique(rows["language"]).to_pylist()
     shared = set.intersection(*(_sentences(rows, code) for code in languages))
@@ -67,10 +67,10 @@ def first_sentences(rows: pa.Table, num_sentences: int) -> Indices:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cut:
-    """Divide recordings into units: units of an interrupted run are kept, the rest is divided again.
+    """Recordings divided into units. Units of an interrupted run are kept, and the rest is divided again.
 
     Attributes:
-        rows: with the schema INDEX, a unit's rows together; lengths are null until they are encoded.
+        rows: with the schema INDEX, the rows of a unit together; lengths are null until they are encoded.
     """
 
     rows: pa.Table
@@ -87,18 +87,19 @@ class Cut:
 
 
 def cut(missing: pa.Table, begun: pa.Table, done: Collection[str], taken: Collection[str], rows_per_shard: int) -> Cut:
-    """Units for the recordings that are still to be encoded, of one language and split each.
+    """Divide the recordings that must still be encoded into units of one language and split each.
 
     Args:
-        missing: rows of INDEX without a unit that counts: all that the run needs and the artifact lacks.
-        begun: rows of INDEX as an interrupted run has cut them.
-        done: names of units whose file is there.
+        missing: rows of INDEX that the run needs and the artifact lacks.
+        begun: rows of INDEX as an interrupted run divided them.
+        done: names of units whose file exists.
         taken: names of units that may not be used again, because committed files have them.
-        rows_per_shard: most rows of a new unit.
+        rows_per_shard: maximum number of rows of a new unit.
 
     Returns:
-        Units that are done, also with rows that this run does not need, since they are encoded; units that were begun
-        and are all needed, under their names and with the rows as they are now; then new ones, numbered on.
+        First, finished units, even with rows that this run does not need, because they are encoded already. Then units
+        that were begun and whose rows are all needed, under their old names and with current rows. Then new units, with
+        the next free numbers.
     """
     needed = set(missing["utterance_id"].to_pylist())
     kept, names = [INDEX.empty_table()], {*taken, *done}
@@ -118,18 +119,18 @@ def cut(missing: pa.Table, begun: pa.Table, done: Collection[str], taken: Collec
 
 
 def changed(missing: pa.Table, begun: pa.Table) -> set[str]:
-    """Units of an interrupted run with a recording whose file has changed since, or is there only now."""
+    """Units of an interrupted run with a recording whose file has changed or appeared since then."""
     now = _as_now(begun, missing)
     return set(begun.filter(pc.and_(sound_differs(now, begun), pc.is_valid(now["bytes"])))["unit"].to_pylist())
 
 
 def sound_differs(first: pa.Table, second: pa.Table) -> pa.ChunkedArray:
-    """Which rows of two tables (INDEX), place by place, are of another sound: another file, or another part of it."""
+    """Which rows of two tables (INDEX), compared by position, differ in their audio: another file or segment."""
     return functools.reduce(pc.or_, (_differ(_exact(first[name]), _exact(second[name])) for name in SOUND))
 
 
 def _exact(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Times to the microsecond: their sums may differ in the last digit."""
+    """Times rounded to microseconds, because sums may differ in the last digit."""
     return pc.round(values, 6) if pa.types.is_floating(values.type) else values
 
 
@@ -140,13 +141,13 @@ def _differ(first: pa.ChunkedArray, second: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _as_now(begun: pa.Table, missing: pa.Table) -> pa.Table:
-    """The rows of `begun` as they are in `missing`, in their units; null where they are not there."""
+    """The rows of `begun` with the values in `missing`, in their units; null if they are not in `missing`."""
     now = missing.take(pc.index_in(begun["utterance_id"], value_set=missing["utterance_id"].combine_chunks()))
     return now.set_column(INDEX.get_field_index("unit"), INDEX.field("unit"), begun["unit"])
 
 
 def _prefixes(rows: pa.Table) -> set[str]:
-    """How the names of the units of some rows begin: one language and split each."""
+    """The prefix of the unit names of some rows: language and split."""
     pairs = zip(rows["language"].to_pylist(), rows["split"].to_pylist(), strict=True)
     return {_prefix(language, split) for language, split in pairs}
 
@@ -169,7 +170,7 @@ def _new_units(rows: pa.Table, names: Collection[str], rows_per_shard: int) -> p
 
 
 def _next_numbers(names: Collection[str]) -> defaultdict[str, int]:
-    """By prefix, the number after the highest one that a unit has."""
+    """The next free unit number by prefix."""
     first: defaultdict[str, int] = defaultdict(int)
     for name in names:
         prefix, _, number = name.rpartition("-")
@@ -178,10 +179,10 @@ def _next_numbers(names: Collection[str]) -> defaultdict[str, int]:
 
 
 def require_parallel(rows: pa.Table, languages: Sequence[str]) -> None:
-    """Refuse languages between which nothing can be retrieved.
+    """Refuse two languages that share no sentence, because nothing can be retrieved between them.
 
     Raises:
-        UserError: naming the first two languages that share no sentence.
+        UserError: naming the first such languages.
     """
     sentences = {code: _sentences(rows, code) for code in languages}
     for first, second in itertools.combinations(languages, 2):
@@ -193,10 +194,10 @@ def require_parallel(rows: pa.Table, languages: Sequence[str]) -> None:
 
 
 def sha256(rows: pa.Table) -> str:
-    """Hash of what the rows are, wherever their files lie and however they are cut into units.
+    """Hash of the rows, independent of where their files are and how they are divided into units.
 
     Args:
-        rows: with the columns of UTTERANCE; where there are `bytes` and `generation`, they count too.
+        rows: with the columns of UTTERANCE; `bytes` and `generation` count too if they exist.
     """
     names = [*_IDENTITY, *(name for name in ("bytes", "generation") if name in rows.schema.names)]
     digest = hashlib.sha256()

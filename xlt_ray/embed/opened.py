@@ -1,4 +1,4 @@
-"""Embeddings of a finished run, opened in Python: rows of the index, and their frames."""
+"""Opens the embeddings of a finished run in Python: rows of the index, and their frames."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The embed stage: recordings in, shards of encoder frames out.
 
-    index rows -> decode_unit (CPU tasks) -> EncodeUnit (actors, on GPUs where there are any) -> one shard a unit
+    index rows -> decode_unit (CPU tasks) -> EncodeUnit (actors, on GPUs if there are any) -> one shard per unit
 
-One row of Ray Data is one unit of work from end to end; what is done with it is in `unit`.
+One row of Ray Data is one unit of work from end to end. `unit` has the code that processes it.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _BEGUN = "begun.parquet"
 
 
 def embed(embeddings: Embeddings) -> Artifact:
-    """Encode what is missing and commit the artifact; nothing is done if nothing is missing. Needs a running Ray.
+    """Encode missing recordings and commit the artifact; does nothing if none is missing. Needs a running Ray.
 
     Raises:
-        UserError: if some node does not see the artifact, the model or the audio.
-        TooManyRejected: if more recordings can't be used than the user allows; what is encoded stays.
-        Unreachable: if audio that was there when the job started can't be read.
-        WorkersLost, DecoderEnded: if what decodes is ended again and again.
+        UserError: if a node does not see the artifact, the model or the audio.
+        TooManyRejected: if more recordings can't be used than the user allows; finished shards are kept.
+        Unreachable: if audio that existed when the job started can't be read.
+        WorkersLost, DecoderEnded: if the decoding processes are killed again and again.
     """
     embeddings = begun(embeddings)
     artifact, work = embeddings.artifact, embeddings.work
@@ -61,7 +61,7 @@ def embed(embeddings: Embeddings) -> Artifact:
 
 
 def begun(embeddings: Embeddings) -> Embeddings:
-    """Take the artifact for writing, if there is work; what another job has encoded since the plan is no work.
+    """Take the artifact for writing, if there is work. Recordings that another job has encoded meanwhile are not work.
 
     Raises:
         UserError: as `Artifact.begin`.
@@ -76,14 +76,14 @@ def begun(embeddings: Embeddings) -> Embeddings:
 
 
 def _require_audio(work: Work) -> None:
-    """Refuse local audio that some node does not see: its rows would be lost for what they are not."""
+    """Refuse local audio that a node does not see: its rows would be rejected for no fault of their own."""
     there = work.missing.filter(pc.is_valid(work.missing["bytes"]))["audio"]
     if there.length() and not corpora.is_fetched(work.corpus):
         cluster.require_shared(there[0].as_py(), "copy the audio to all nodes, or give a corpus in a shared place")
 
 
 def _encode_missing(artifact: Artifact, work: Work) -> index.Cut:
-    """Write the shard of every unit that has none; the units of this run."""
+    """Write the shard of every unit without one. Returns the units of this run."""
     cut = _cut(artifact, work)
     done = artifact.done()
     left = {unit: rows for unit, rows in cut.units.items() if unit not in done}
@@ -104,7 +104,7 @@ def _encode_missing(artifact: Artifact, work: Work) -> index.Cut:
 
 
 def _cut(artifact: Artifact, work: Work) -> index.Cut:
-    """The units of this run, those of an interrupted run among them; written down before any is encoded."""
+    """The units of this run, including those of an interrupted run. They are stored before any is encoded."""
     taken = committed.units(artifact)
     _drop_halves(artifact, taken)
     begun = _begun(artifact, taken)
@@ -120,11 +120,11 @@ def _cut(artifact: Artifact, work: Work) -> index.Cut:
 
 
 def _drop_halves(artifact: Artifact, taken: set[str]) -> None:
-    """Delete the shards of which no part of the index is there, so that their units are encoded again.
+    """Delete shards without their part of the index, so that their units are encoded again.
 
     Args:
         artifact: of the run.
-        taken: committed units; they need no part.
+        taken: committed units, which need no part.
     """
     there = artifact.done()  # first: a unit that an actor of an earlier run still finishes gets its part before it
     for unit in there - artifact.done("parts") - taken:
@@ -132,7 +132,7 @@ def _drop_halves(artifact: Artifact, taken: set[str]) -> None:
 
 
 def _begun(artifact: Artifact, taken: set[str]) -> pa.Table:
-    """Rows of INDEX as an interrupted run has cut them; where a crash took them, those of the units that are done."""
+    """Rows of INDEX as an interrupted run divided them; if a crash lost them, the rows of its finished units."""
     if artifact.has(_BEGUN):
         try:
             return reading.table_of(artifact.path(_BEGUN))
@@ -142,7 +142,7 @@ def _begun(artifact: Artifact, taken: set[str]) -> pa.Table:
 
 
 def _encoded(artifact: Artifact, work: Work, units: dict[str, pa.Table]) -> ray.data.Dataset:
-    """Rows with a number of recordings, as they are encoded; a unit's rows end when its shard is written."""
+    """Rows with the number of recordings encoded, as they are encoded; a unit's rows end when its shard is written."""
     needed = functools.partial(cost.encoding_memory, model_size(work.model), work.config)
     pool = pools.pool("embed", work.config.num_gpus, work.config.max_actors, len(units), needed)
     rows = ({"unit": unit, "table": to_ipc(table)} for unit, table in units.items())
@@ -155,10 +155,10 @@ def _encoded(artifact: Artifact, work: Work, units: dict[str, pa.Table]) -> ray.
 
 
 def _commit(artifact: Artifact, work: Work, cut: index.Cut, seconds: float) -> dict[str, Any]:
-    """Join the units of this run to what the artifact has, and commit it; its metrics.
+    """Add the units of this run to the artifact, and commit it. Returns its metrics.
 
     Raises:
-        TooManyRejected: if more of all recordings are rejected with this run than the user allows.
+        TooManyRejected: if, with this run, more recordings are rejected than the user allows.
     """
     parts = _read_parts(artifact, list(cut.units))
     there, taken = committed.read_index(artifact), committed.units(artifact)

@@ -1,7 +1,7 @@
-"""What a job reads of the encoder: which rows of which embed artifact, and which of them must be encoded first.
+"""Plans the embeddings of a job: which rows of which embed artifact it reads, and which rows must be encoded first.
 
-Embeddings are found by what they are (corpus, model, encoding), whatever name they were made under. Each job says which
-splits it needs; rows that the artifact lacks are encoded into it.
+Embeddings are found by corpus, model and encoding, not by name. Each job names the splits that it needs, and rows that
+the artifact lacks are encoded into it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from xlt_ray.store.schema import INDEX, UTTERANCE, versions_of
 Indices = npt.NDArray[np.int64]
 
 _RECORDED = ("preset", "root", "name", "corpus", "columns", "languages", "model", "splits")
-"""Settings of a job that the artifact that it begins shows; only jobs/embed.py has splits."""
+"""Settings of a job that are recorded in a new artifact; only jobs/embed.py has splits."""
 
 
 def prepare(
@@ -44,14 +44,14 @@ def prepare(
     divide: bool = False,
     parallel: bool = False,
 ) -> Embeddings:
-    """What a job reads, and everything that can be wrong with it; nothing is written.
+    """Plan the embeddings that a job reads, and check all user input. Nothing is written.
 
     Args:
         job: corpus, languages, model, root and name.
         config: the encoding.
-        splits: what the job needs; none: every row.
-        name: of a finished embed artifact, read as it is; None: found by what it is, and made where it lacks rows.
-        divide: whether the job trains, so that a corpus without splits has to be divided.
+        splits: splits that the job needs; none: every row.
+        name: a finished embed artifact to read unchanged; None: find it by content, and encode missing rows.
+        divide: whether the job trains, so that a corpus without splits is divided.
         parallel: whether every two languages must share a sentence.
 
     Raises:
@@ -87,14 +87,14 @@ def prepare(
 
 
 def _as_made(artifact: Artifact, config: EmbedConfig) -> dict[str, Any]:
-    """How an artifact that the job names was made; what changes no frame, as the number of sentences, is the job's."""
+    """The settings of a named artifact; settings that change no frame, such as num_sentences, are the job's own."""
     made = artifact.settings
     encoding = {name: made["embed"][name] for name in identity(config) if name in made["embed"]}
     return {"corpus": made["corpus"], "model": made["model"], "embed": {**dataclasses.asdict(config), **encoding}}
 
 
 def again(embeddings: Embeddings) -> Embeddings:
-    """The same once another job has added recordings to the artifact: those are no work any more.
+    """Plan again after another job has added recordings to the artifact, which need not be encoded any more.
 
     Raises:
         UserError: if that job has begun the artifact with other settings.
@@ -120,12 +120,12 @@ def _named(job: Job, name: str, sha256: str) -> tuple[Artifact, pa.Table]:
 
 
 def require_model(artifact: Artifact, sha256: str, name: str) -> None:
-    """Refuse frames that another encoder made, and weights that were tuned from another model.
+    """Refuse frames of another encoder, and weights tuned from another model.
 
     Args:
         artifact: of the stage embed, fisher or finetune.
-        sha256: hash of the weights that the job names.
-        name: what the user calls them.
+        sha256: hash of the weights of `--model`.
+        name: the value of `--model`.
 
     Raises:
         UserError: naming both models.
@@ -144,12 +144,12 @@ def _require_layers(job: Job, config: EmbedConfig, model_dir: Path) -> None:
 
 
 def _read_of(splits: Sequence[str]) -> tuple[str, ...]:
-    """The splits that have to be read, each once; none: all."""
+    """The splits to read, each once; none: all."""
     return () if selection.ALL in splits else tuple(dict.fromkeys(splits))
 
 
 def _as_index(rows: pa.Table) -> pa.Table:
-    """Rows of UTTERANCE as rows of INDEX of which nothing is encoded."""
+    """Rows of UTTERANCE as rows of INDEX that are not encoded."""
     nulls = {
         name: pa.nulls(rows.num_rows, INDEX.field(name).type)
         for name in ("row", "num_samples", "num_valid", "num_frames", "bytes", "modified")
@@ -159,13 +159,13 @@ def _as_index(rows: pa.Table) -> pa.Table:
 
 
 def _only(rows: pa.Table, places: dict[str, Indices]) -> tuple[pa.Table, dict[str, Indices]]:
-    """The rows of any split, and the places of each among them."""
+    """The rows of all selected splits, and the positions of each split among them."""
     union = np.unique(np.concatenate(list(places.values())))
     return rows.take(pa.array(union)), {split: np.searchsorted(union, at) for split, at in places.items()}
 
 
 def _stamped(rows: pa.Table) -> pa.Table:
-    """The rows with size and date of their files; null where a file is not there."""
+    """The rows with size and date of their files; null if a file does not exist."""
     files = rows["audio"].to_pylist()
     found = stamps(files)
     marks = [found.get(file) for file in files]
@@ -179,7 +179,7 @@ def _with(rows: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.T
 
 
 def _find(job: Job, config: EmbedConfig, sha256: str, model_dir: Path, rows: pa.Table) -> Artifact:
-    """The artifact with this corpus, model and encoding: that of the job's name, else the one with most of the rows."""
+    """The artifact with this corpus, model and encoding: the one with the job's name, else the one with most rows."""
     what = {
         "corpus": corpora.identity(job.corpus),
         "model": {"sha256": sha256},
@@ -203,7 +203,7 @@ def _find(job: Job, config: EmbedConfig, sha256: str, model_dir: Path, rows: pa.
 
 
 def _serves(artifact: Artifact, what: dict[str, Any]) -> bool:
-    """Whether an artifact has what is asked: more hidden layers than that do no harm. A damaged one can't tell."""
+    """Whether an artifact has the requested frames; more hidden layers do no harm. A damaged one does not count."""
     try:
         there, asked = artifact.identity, {"schema": versions_of("embed"), **what}
     except Damaged:
@@ -218,10 +218,10 @@ def _num_shared(artifact: Artifact, rows: pa.Table) -> int:
 
 
 def _compare(artifact: Artifact, rows: pa.Table, config: EmbedConfig) -> tuple[pa.Table, pa.Table]:
-    """The rows with what is known of those that are encoded, and the rows that have to be encoded.
+    """The rows with the data of encoded ones filled in, and the rows that must be encoded.
 
-    A rejected recording is tried again when its file or its segment has changed, or it is there now. An encoded one
-    that has changed is named, and encoded again where the user asks for that.
+    A rejected recording is tried again if its file or segment has changed, or if a missing file now exists. An encoded
+    recording that has changed is reported, and encoded again if the user asks for it.
     """
     there = committed.read_index(artifact)
     at = pc.index_in(rows["utterance_id"], value_set=there["utterance_id"].combine_chunks())
@@ -252,7 +252,7 @@ def _warn_changed(artifact: Artifact, changed: pa.Table) -> None:
 
 
 def _require_there(missing: pa.Table, config: EmbedConfig) -> None:
-    """Stop where more files are not there than may be rejected: then the place is wrong, not the rows."""
+    """Stop if more files are missing than may be rejected: then the path is wrong, not the rows."""
     gone = missing.filter(pc.is_null(missing["bytes"]))
     if gone.num_rows and gone.num_rows / missing.num_rows > config.max_rejected:
         example = gone["audio"][0].as_py()
@@ -263,10 +263,10 @@ def _require_there(missing: pa.Table, config: EmbedConfig) -> None:
 
 
 def warn_of_loops(embeddings: Embeddings) -> None:
-    """Say so where the embeddings keep too little silence for a decoder.
+    """Warn if the embeddings keep too little silence for a decoder.
 
-    Whisper base transcribing 260 recordings fell into endless repetition in 10 of them with 100 frames behind the
-    speech, and in none with 150; with trimmed encoding it needs about 300.
+    Of 260 recordings, Whisper base transcribed 10 with endless repetitions if there were 100 frames after the speech,
+    and none with 150. With trimmed encoding it needs about 300.
     """
     made_with = embeddings.identity["encoding"]
     is_trimmed = made_with["encoding"] == "trimmed"

@@ -1,4 +1,4 @@
-"""What the jobs share that read embeddings: one Ray, on which what is missing is encoded first."""
+"""Shared by all jobs that read embeddings: starts or joins Ray, and encodes missing recordings first."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _Made = TypeVar("_Made")
 
 
 def on_embeddings(job: Job, embeddings: Embeddings, make: Callable[[], _Made], with_state_api: bool = False) -> _Made:
-    """Start or join Ray, refuse resources that can never be had, encode what is missing, and return what `make` makes.
+    """Start or join Ray, refuse impossible resources, encode missing recordings, and return the result of `make`.
 
     Args:
-        job: its settings name the resources.
+        job: the job, whose settings name the resources.
         embeddings: finished or planned.
-        make: works on the finished embeddings.
-        with_state_api: whether a Ray of this machine starts its dashboard, which a search needs.
+        make: the work that needs the finished embeddings.
+        with_state_api: whether a local Ray starts its dashboard, which a search needs.
     """
     with cluster.cluster(with_state_api=with_state_api):
         pools.require(job)

@@ -1,4 +1,4 @@
-"""What an embed run leaves behind: the index, rejected rows, metrics.json, an MLflow run, the table at the end."""
+"""The results of an embed run: the index, rejected rows, metrics.json, an MLflow run, the table at the end."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from xlt_ray.store.schema import INDEX, REJECTED
 
 
 def require_few_rejected(parts: pa.Table, committed: pa.Table, most: float) -> None:
-    """Refuse a run that leaves more than the share `most` of an artifact's recordings rejected.
+    """Refuse a run after which more than the fraction `most` of an artifact's recordings are rejected.
 
-    One that makes the share no larger is let through: whoever committed it has allowed it.
+    A run that does not increase the fraction is accepted, because an earlier run was allowed to commit it.
 
     Args:
         parts: rows of the run, with their reasons.
-        committed: INDEX before it.
-        most: share of the rows.
+        committed: INDEX before the run.
+        most: maximum fraction of the rows.
 
     Raises:
         TooManyRejected: with the most frequent reasons in this run.
@@ -55,7 +55,7 @@ def _share(num: int, num_rows: int) -> float:
 
 
 def kind_of(reason: str) -> str:
-    """The kind of a reason: what stands before its colon."""
+    """The kind of a reason: the part before its colon."""
     return reason.split(":", 1)[0]
 
 
@@ -63,12 +63,12 @@ def joined(committed: pa.Table, rejected: pa.Table, parts: pa.Table) -> tuple[pa
     """The index and the rejected rows of an artifact after a run.
 
     Args:
-        committed: INDEX before it.
-        rejected: REJECTED before it.
-        parts: rows of the run (PART); they replace rows of the same utterance_id.
+        committed: INDEX before the run.
+        rejected: REJECTED before the run.
+        parts: rows of the run (PART); they replace rows with the same utterance_id.
 
     Returns:
-        INDEX by unit, and REJECTED by utterance_id; every row of the index without frames is in the second.
+        INDEX sorted by unit, and REJECTED sorted by utterance_id, with every row of the index without frames.
     """
     new = parts["utterance_id"].combine_chunks()
     kept, old = (table.filter(pc.invert(pc.is_in(table["utterance_id"], new))) for table in (committed, rejected))
@@ -125,7 +125,7 @@ def _splits(kept: pa.Table, language: str) -> dict[str, int]:
 
 
 def log(tracker: Tracker, metrics: dict[str, Any], artifact: Artifact, seconds: float) -> None:
-    """The metrics of a committed artifact as an MLflow run shows them."""
+    """Log the metrics of a committed artifact to MLflow."""
     totals = {
         key: sum(scores[key] for scores in metrics["languages"].values())
         for key in ("seconds", "num_utterances", "num_rejected")
@@ -161,7 +161,7 @@ def as_table(metrics: dict[str, Any]) -> Table:
 
 
 def next_command(job: EmbedJob) -> str:
-    """What a user does with embeddings: find translations, or with one language transcribe it."""
+    """The next command for a user: retrieval, or transcription if there is only one language."""
     script = "retrieval" if len(job.languages) > 1 else "translate"
     splits = job.splits if len(job.splits) == 1 else ("all",)
     return command(script, job, **{f"{script}__split": splits[0]})

@@ -1,4 +1,4 @@
-"""One `embed` artifact as the page shows it: how much speech of which language and split was encoded."""
+"""The section of an `embed` artifact in the report: how much speech was encoded, by language and split."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class LanguageSpeech:
-    """The speech of one language; None where an artifact does not say it.
+    """The speech of one language; None for values that the artifact does not have.
 
     Attributes:
         splits: recordings of each split, as text.

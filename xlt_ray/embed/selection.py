@@ -1,7 +1,7 @@
-"""Which rows of a corpus belong to which split.
+"""Selects the rows of a corpus by split.
 
-A split is a property of a row. A corpus whose rows name none is divided by sentence where a job trains, so that no
-sentence is both trained on and tested; a job that only measures takes all of its rows.
+A split is a property of a row. If the rows of a corpus name no split, a job that trains divides the corpus by sentence,
+so that no sentence is both trained on and tested. A job that only measures uses all rows.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ ALL = "all"
 def select(
     rows: pa.Table, splits: Sequence[str], *, divide: bool, num_sentences: int | None = None
 ) -> dict[str, Indices]:
-    """The rows of each split that is asked for, as their places, ascending.
+    """The positions of the rows of each requested split, ascending.
 
     Args:
         rows: of UTTERANCE, the whole corpus in the chosen languages.
         splits: names of splits, or ALL.
-        divide: whether a corpus without splits is divided by sentence into train, dev and test; else every split of it
-            is all of its rows.
-        num_sentences: only the first so many sentences of each split, sorted by id, that every language has.
+        divide: whether to divide a corpus without splits by sentence into train, dev and test; otherwise each split is
+            the whole corpus.
+        num_sentences: use only the first N sentences of each split, sorted by id, that all languages share.
 
     Raises:
-        UserError: if a split has no row; if languages share no sentence, and some of them are asked for.
+        UserError: if a split has no rows, or if num_sentences is given and the languages share no sentence.
     """
     own = _splits_of(rows, divide)
     found = {}
@@ -60,7 +60,7 @@ def has_splits(rows: pa.Table) -> bool:
 
 
 def _splits_of(rows: pa.Table, divide: bool) -> npt.NDArray[np.str_] | None:
-    """The split of each row, "" for none; None where every row is of every split."""
+    """The split of each row, "" for none; None if every row belongs to every split."""
     if has_splits(rows):
         return np.array(pc.fill_null(rows["split"], "").to_pylist(), dtype=str)
     return divided(rows["sentence_id"].to_pylist()) if divide else None
@@ -69,7 +69,7 @@ def _splits_of(rows: pa.Table, divide: bool) -> npt.NDArray[np.str_] | None:
 def divided(sentence_ids: Sequence[str]) -> npt.NDArray[np.str_]:
     """A split for each sentence by a hash of its id: 8 of 10 train, 1 dev, 1 test.
 
-    The id alone decides, so neither other languages nor other sentences move a sentence to another split.
+    Only the id counts, so neither other languages nor other sentences move a sentence to another split.
     """
     splits = {sentence: _split_of(sentence) for sentence in set(sentence_ids)}
     return np.array([splits[sentence] for sentence in sentence_ids], dtype=str)

@@ -1,8 +1,8 @@
-"""One unit of work, as the workers do it: a task decodes its recordings, an actor encodes them and writes its shard.
+"""Processes one unit of work: a task decodes its recordings, then an actor encodes them and writes the shard.
 
-Frames never cross the object store (up to 1.5 MB a recording with Whisper base, 3.8 MB with large) or reach the driver.
-Beside each shard the actor writes the unit's rows of the index, so that nothing has to open a shard to know what is in
-it.
+Frames never pass through the object store (up to 1.5 MB per recording with Whisper base, 3.8 MB with large) or reach
+the driver. With each shard, the actor writes the unit's rows of the index, so nobody has to open a shard to know its
+recordings.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 REASON = pa.field("reason", pa.string())
 DECODED = INDEX.append(pa.field("pcm", pa.large_binary())).append(REASON)
-"""An index row with its sound (float32, 16 kHz mono), or the reason why there is none."""
+"""An index row with its audio (float32, 16 kHz mono), or the reason why there is none."""
 PART = INDEX.append(REASON)
-"""An index row of a unit that is encoded; `reason` says why a rejected one has no frames."""
+"""An index row of an encoded unit; `reason` says why a rejected row has no frames."""
 
 MOST_LOSSES = 4
-"""How many workers may die while they decode the same unit. Ray's default is to retry forever, without a message."""
+"""How many workers may die while decoding the same unit. By default Ray retries forever, without a message."""
 
 
 class WorkersLost(RuntimeError):  # noqa: N818 - what happened
@@ -53,10 +53,10 @@ def decode_unit(unit: dict[str, Any], corpus: str, split_long: bool) -> dict[str
 
 
 def require_few_losses(unit: str) -> None:
-    """Give up a unit whose workers die; what Ray raises after the last retry does not say which unit it was.
+    """Give up a unit whose workers die again and again. Ray's own error after the last retry does not name the unit.
 
     Raises:
-        WorkersLost: this task has been tried often enough.
+        WorkersLost: if this task was tried too often.
     """
     if ray.is_initialized() and _attempt() >= MOST_LOSSES:
         raise WorkersLost(
@@ -66,17 +66,17 @@ def require_few_losses(unit: str) -> None:
 
 
 def _attempt() -> int:
-    """How often this task was begun before. Ray has no public way to ask; its version is pinned."""
+    """How often this task was started before. Ray has no public API for this; its version is pinned."""
     return int(ray._private.worker.global_worker.core_worker.get_current_task_attempt_number())
 
 
 def decode(rows: pa.Table, split_long: bool) -> pa.Table:
-    """Rows of INDEX in, rows of DECODED out, none lost: each with its sound, or the reason why there is none.
+    """Decode rows of INDEX into rows of DECODED; each output row has audio, or the reason why there is none.
 
-    A row without `bytes` was not there when the job started; it is not looked for again.
+    The file of a row without `bytes` did not exist when the job started, and is not looked for again.
 
     Raises:
-        Unreachable: a file that was there cannot be read from here.
+        Unreachable: if a file that existed cannot be read from here.
     """
     wanted = audio.places_of(rows)
     there = pc.is_valid(rows["bytes"]).to_pylist()
@@ -103,7 +103,7 @@ def _pcm(sound: Sound, split_long: bool) -> tuple[bytes | None, str | None]:
 
 
 def _why_missing(place: str) -> str:
-    """What is at a place where no file was when the job started; it may be something else, such as a pipe."""
+    """Why there was no file at a place when the job started; there may be something else, such as a pipe."""
     try:
         places.find(place)
     except RejectedRow as reason:
@@ -137,9 +137,9 @@ class EncodeUnit:
         )
 
     def __call__(self, units: pa.Table) -> Iterator[pa.Table]:
-        """Encode the unit in a batch of one, and tell of recordings as they are encoded.
+        """Encode the unit in a batch of one, and yield the number of recordings as they are encoded.
 
-        Its part of the index is written, then its shard: then it is done.
+        The unit's part of the index is written first, then its shard.
         """
         (unit,) = units["unit"].to_pylist()
         rows = from_ipc(units["table"][0].as_buffer())
@@ -163,7 +163,7 @@ class EncodeUnit:
             yield pa.table({"num_rows": [num_rejected]})
 
     def _batches(self, pieces: Sequence[Sequence[Waveform]]) -> Iterator[tuple[dict[int, Encoded], int]]:
-        """What is encoded of all pieces, batch by batch, and how many recordings are whole with it."""
+        """The encoded pieces batch by batch, with the number of recordings that each batch completes."""
         owners = [row for row, parts in enumerate(pieces) for _ in parts]
         left = Counter(owners)
         for batch in self._encoder.batches([piece for parts in pieces for piece in parts]):
@@ -188,7 +188,7 @@ class EncodeUnit:
 
 
 def _part(rows: pa.Table, is_good: pa.Array, shard: pa.Table) -> pa.Table:
-    """The unit's rows of PART: those in the shard with their row and lengths, the others with their reason."""
+    """The unit's rows of PART: rows in the shard with position and lengths, rejected rows with the reason."""
     at = pc.if_else(is_good, pc.subtract(pc.cumulative_sum(pc.cast(is_good, pa.int32())), 1), None)
     new = {name: shard[name].take(at) for name in ("num_samples", "num_valid", "num_frames")} | {"row": at}
     columns = [new.get(field.name, rows[field.name]).cast(field.type) for field in PART]
@@ -196,13 +196,13 @@ def _part(rows: pa.Table, is_good: pa.Array, shard: pa.Table) -> pa.Table:
 
 
 def _joined(pieces: Sequence[Sequence[Waveform]], encoded: Mapping[int, Encoded]) -> list[Encoded]:
-    """The frames of each recording, from those of all pieces by their place."""
+    """The frames of each recording, joined from its pieces."""
     places = itertools.count()
     return [_join([encoded[next(places)] for _ in parts]) for parts in pieces]
 
 
 def _join(pieces: list[Encoded]) -> Encoded:
-    """The frames of a recording from those of its pieces; only the last piece keeps the silence behind it."""
+    """The frames of a recording from those of its pieces; only the last piece keeps the silence after it."""
     if len(pieces) == 1:
         return pieces[0]
     from xlt_ray.embed.encoder import Encoded

@@ -1,1 +1,1 @@
-"""The finetune stage: shards of frames in, a decoder that writes a new language out."""
+"""The finetune stage: trains the decoder on shards of frames to translate into a new language."""

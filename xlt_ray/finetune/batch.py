@@ -130,5 +130,5 @@ def share(step: Indices, rank: int, world_size: int) -> tuple[Indices, float]:
 
 
 def micro_batches(own: Indices, size: int | None) -> list[Indices]:
-    """A worker's share cut to what it computes at a time."""
+    """A worker's share, divided into micro-batches."""
     return [own[i : i + (size or len(own))] for i in range(0, len(own), size or len(own))]

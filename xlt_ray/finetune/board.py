@@ -1,4 +1,4 @@
-"""Where a training shows how far it is. Imports nothing, because Ray starts a process of its own for it."""
+"""Shows the progress of a training run. Imports nothing, because Ray starts a process of its own for it."""
 
 
 class Board:
@@ -12,5 +12,5 @@ class Board:
         self._last = figures
 
     def get(self) -> dict[str, float]:
-        """The figures that were shown last; {} before the first step."""
+        """The latest figures; {} before the first step."""
         return self._last

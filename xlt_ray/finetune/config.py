@@ -141,7 +141,7 @@ class FinetuneJob(Job):
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 
     def __post_init__(self) -> None:
-        """Check that the sources of all directions are among the languages, and that what preserves has an effect."""
+        """Check that all sources are among the languages, and that --finetune.keep has an effect."""
         Job.__post_init__(self)
         self._check_training()
 
@@ -161,9 +161,9 @@ class FinetuneJob(Job):
 
     @property
     def learned(self) -> tuple[str, ...]:
-        """Directions that the trainings of this job learn."""
+        """Directions that the runs of this job learn."""
         return self.finetune.directions
 
     def uses(self, name: str) -> bool:
-        """Whether a training of this job has a setting that is not 0."""
+        """Whether a run of this job sets the setting to anything but 0."""
         return bool(getattr(self.finetune, name))

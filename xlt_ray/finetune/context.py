@@ -1,4 +1,4 @@
-"""What the training loop needs from where it runs: one process here, many under Ray Train (`trainer.py`)."""
+"""The interface between the training loop and its processes: one process here, many under Ray Train (`trainer.py`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Context(Protocol):
-    """A worker's place among the workers."""
+    """A worker and its exchange with the other workers."""
 
     @property
     def rank(self) -> int:
@@ -25,10 +25,10 @@ class Context(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where this worker computes."""
+        """The device of this worker."""
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module, with gradients averaged over workers where there are several."""
+        """The module, with gradients averaged over workers if there are several."""
 
     def total(self, value: Tensor) -> Tensor:
         """The sum of a value over all workers."""
@@ -40,22 +40,22 @@ class Context(Protocol):
         """The folder of the last checkpoint, or None at the start."""
 
     def checkpoint(self, folder: Path | None, measured: list[dict[str, float]]) -> None:
-        """Keep what rank 0 has put into the folder; every worker calls it, the others with None.
+        """Keep the folder of rank 0 as a checkpoint. Every worker calls this, all others with None.
 
         Args:
             folder: of the checkpoint.
-            measured: the rows of the log, up to here, that hold dev BLEU.
+            measured: the rows of the log so far that have dev BLEU.
         """
 
     def progress(self, figures: dict[str, float]) -> None:
-        """Tell how far the work is."""
+        """Report progress."""
 
 
 class LocalContext:
-    """One process without Ray, checkpoints in a folder: to look into the loop, and for tests of it.
+    """One process without Ray, with checkpoints in a folder: for debugging and testing the loop.
 
     Args:
-        folder: where checkpoints are kept, numbered in their order.
+        folder: where checkpoints are kept, numbered in order.
     """
 
     rank = 0
@@ -84,10 +84,10 @@ class LocalContext:
         yield kept[-1] if kept else None
 
     def checkpoint(self, folder: Path | None, measured: list[dict[str, float]]) -> None:
-        """Move the folder to the others."""
+        """Move the folder to the other checkpoints."""
         assert folder is not None
         self._folder.mkdir(parents=True, exist_ok=True)
         shutil.move(folder, self._folder / str(sum(1 for _ in self._folder.iterdir())))
 
     def progress(self, figures: dict[str, float]) -> None:
-        """Nobody watches."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""What fine-tuning costs."""
+"""The cost of fine-tuning."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from xlt_ray.languages import Direction
 from xlt_ray.models.size import ModelSize, model_size
 
 NUM_PROMPT = 4
-"""Tokens of a prompt."""
+"""Number of tokens of a prompt."""
 FILES_BYTES = 100_000_000
-"""What reading and writing artifacts loads beside torch and transformers; measured."""
+"""Memory of the libraries for reading and writing artifacts, besides torch and transformers; measured."""
 
 _BACKWARD_BYTES = 150e6
 _LIBRARIES_BYTES = 46e6  # what training loads beside torch and transformers
@@ -32,18 +32,18 @@ def finetune_cost(
     config: FinetuneConfig,
     num_dev: int = 0,
 ) -> Cost:
-    """Training the decoder: forward and backward, three times a forward, for every example in every epoch.
+    """The cost of training the decoder: three times a forward pass for every example in every epoch.
 
-    Replay makes batches of other examples beside; a Fisher takes a forward and a backward of each of its examples. What
-    is written is the model in float32, and a checkpoint of what trains with AdamW's two moments.
+    Replay adds examples to the batches. A Fisher takes a forward and a backward pass of each of its examples. A run
+    writes the model in float32, and a checkpoint of the trained weights with AdamW's two moments.
 
     Args:
         size: of the model.
-        num_examples: to learn.
-        mean_seconds: of a recording.
-        embed: how the frames were kept.
+        num_examples: number of examples to learn.
+        mean_seconds: mean length of a recording.
+        embed: settings of the frames.
         config: of the training.
-        num_dev: examples of each measurement of dev BLEU.
+        num_dev: number of examples of each evaluation of dev BLEU.
     """
     num_replayed = round(config.replay_fraction * config.batch_size)
     num_seen = config.epochs * num_examples * config.batch_size / (config.batch_size - num_replayed)
@@ -59,18 +59,18 @@ def finetune_cost(
 
 
 def training_memory(size: ModelSize, config: FinetuneConfig, num_trained: int, num_frames: int, device: str) -> int:
-    """Bytes of memory that a worker takes, for batches of the longest recording.
+    """Bytes of memory that a worker needs for batches of the longest recording.
 
-    It holds the decoder in fp32; of the weights that train their gradient and AdamW's two moments, with dev BLEU the
-    best of them, and with EWC their anchor, their Fisher and what is computed of a group at a time; and what the
-    backward pass needs of a batch. Measured on a CPU, for batches of 1 to 16 recordings of 2 to 30 s. On a GPU all of
-    it lies there but the best weights, and a checkpoint passes through the node's memory; no GPU has confirmed it.
+    It holds the decoder in fp32; the gradient and AdamW's two moments of the trained weights; with dev BLEU, the best
+    weights; with EWC, the anchor, the Fisher and the intermediate results of one group; and the activations of a batch
+    for the backward pass. Measured on a CPU, for batches of 1 to 16 recordings of 2 to 30 s. On a GPU, everything but
+    the best weights is in GPU memory, and a checkpoint passes through the node's memory; this was not measured.
 
     Args:
         size: of the model.
         config: of the training.
-        num_trained: weights that train.
-        num_frames: of the longest recording.
+        num_trained: number of trained weights.
+        num_frames: frames of the longest recording.
         device: `cpu` or `cuda`.
     """
     best = 4 * num_trained if config.evaluate_every else 0
@@ -83,26 +83,26 @@ def training_memory(size: ModelSize, config: FinetuneConfig, num_trained: int, n
 
 
 def _activations(size: ModelSize, num_frames: int) -> float:
-    """Bytes of fp32 that the backward pass of one example needs: keys and values, the blocks' values, the logits."""
+    """Bytes of fp32 activations that the backward pass of one example needs: keys and values, blocks, logits."""
     tokens = NUM_PROMPT + cost.TOKENS_PER_SECOND * num_frames / FRAMES_PER_SECOND
     block = tokens * (14 * size.d_model + 6 * size.decoder_ffn_dim) + num_frames * 2 * size.d_model
     return 4 * (size.decoder_layers * block + tokens * 3 * size.vocab_size)
 
 
 def fisher_memory(size: ModelSize) -> int:
-    """Bytes of memory that an actor takes which estimates the Fisher, for examples of 30 s; on a GPU less.
+    """Bytes of memory that an actor needs to estimate the Fisher, for examples of 30 s; less on a GPU.
 
-    It holds the decoder in fp32, its gradients, the sums of their squares and a copy of these as they are written; and
-    what the backward pass of one example needs, which is small beside them.
+    It holds the decoder in fp32, its gradients, the sums of their squares, and a copy of the sums while they are
+    written. The activations of one example are small in comparison.
     """
     return round(cost.PROCESS_BYTES + 4 * 4 * size.decoder_parameters + _BACKWARD_BYTES)
 
 
 def averaging_memory(size: ModelSize) -> int:
-    """Bytes of memory that a task takes which averages the files of the Fisher.
+    """Bytes of memory that a task needs to average the files of the Fisher.
 
-    It holds the sum, and a file twice as it is read; then the mean, and twice what is written of it; and as much again
-    as the sum, of which the pieces that were freed are not given back (measured).
+    It holds the sum, and a file twice while it is read; then the mean, and twice the data to write. Freed memory of the
+    size of the sum is not returned to the system (measured).
     """
     return round(cost.PROCESS_BYTES + FILES_BYTES + 4 * 4 * size.decoder_parameters)
 
@@ -121,7 +121,7 @@ def converting_memory(size: ModelSize) -> int:
 
 
 def text_flops(size: ModelSize, mean_seconds: float, embed: EmbedConfig) -> float:
-    """Operations of the decoder, forward, for a recording of that length."""
+    """Operations of a forward pass of the decoder, for a recording of this length."""
     return size.decoder_flops(NUM_PROMPT + cost.TOKENS_PER_SECOND * mean_seconds, kept_frames(mean_seconds, embed))
 
 
@@ -137,7 +137,7 @@ def run_cost(job: FinetuneJob, size: ModelSize, speech: Speech) -> Cost:
 
 
 def num_examples(speech: Speech, languages: Sequence[str], split: str) -> int:
-    """How many recordings of some languages a split has.
+    """Number of recordings of some languages in a split.
 
     Raises:
         UserError: if a language has none.
@@ -149,7 +149,7 @@ def num_examples(speech: Speech, languages: Sequence[str], split: str) -> int:
 
 
 def learned(job: FinetuneJob) -> list[Direction]:
-    """The directions that a job needs texts of: those to learn and those to keep."""
+    """The directions whose texts a job needs: those to learn and those to preserve."""
     return [Direction.parse(text) for text in (*job.learned, *job.finetune.keep)]
 
 

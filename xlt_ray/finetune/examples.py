@@ -1,4 +1,4 @@
-"""Which recordings are trained on, and what the decoder should write for each: EXAMPLE rows, tokens included."""
+"""Collects the examples of training: recordings with their prompt and target tokens (rows of EXAMPLE)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from xlt_ray.store import shards
 from xlt_ray.store.schema import EXAMPLE, REJECTED
 
 _AT_A_TIME = 8192
-"""Rows that are Python objects at a time: 289,000 took 560 MB."""
+"""Rows to convert to Python objects at a time: 289,000 rows took 560 MB."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Examples:
-    """Examples, and the rows that can be none.
+    """Examples, and the rows that cannot be examples.
 
     Attributes:
         table: with the schema EXAMPLE.
@@ -35,7 +35,7 @@ class Examples:
 
     @property
     def num_in(self) -> int:
-        """Rows that were asked for."""
+        """Number of requested rows."""
         return int(self.table.num_rows + self.rejected.num_rows)
 
 
@@ -50,7 +50,7 @@ def collect(
     """Every recording of a split in every direction.
 
     Raises:
-        UserError: if a direction has no token, or no example: what was rejected may have been all that it had.
+        UserError: if a direction has no token or no example, for example because all its recordings were rejected.
     """
     parsed = [Direction.parse(text) for text in directions]
     prompts = {str(direction): prompter.prompt(direction, scheme) for direction in parsed}
@@ -76,7 +76,7 @@ def _require_each(found: Examples, directions: Sequence[str], split: str, reject
 
 
 def _tokenised(rows: pa.RecordBatch, prompter: Prompter, role: str, prompts: Mapping[str, Sequence[int]]) -> Examples:
-    """Rows of TASK with their tokens, or the reason why there are too many."""
+    """Rows of TASK with their tokens, or the reason for rejection if there are too many tokens."""
     found, too_long = [], []
     for row in rows.to_pylist():
         direction = Direction.parse(row["direction"])
@@ -92,13 +92,13 @@ def _tokenised(rows: pa.RecordBatch, prompter: Prompter, role: str, prompts: Map
 
 
 def joined(parts: Sequence[Examples]) -> Examples:
-    """All of them, one after another."""
+    """All examples, in order."""
     tables, rejected = zip(*((part.table, part.rejected) for part in parts), strict=True)
     return Examples(pa.concat_tables(tables), pa.concat_tables(rejected))
 
 
 def sample(examples: Examples, most: int, seed: int) -> Examples:
-    """At most so many examples of each direction, drawn by the seed; the order stays."""
+    """At most this many examples of each direction, drawn with the seed, in the original order."""
     directions = np.array(examples.table["direction"].to_pylist())
     rng = np.random.default_rng(seed)
     drawn = [
@@ -109,7 +109,7 @@ def sample(examples: Examples, most: int, seed: int) -> Examples:
 
 
 def places(table: pa.Table) -> list[tuple[str, int]]:
-    """Where the frames of each example are: (shard, row in it)."""
+    """The location of the frames of each example: (shard, row in it)."""
     return list(zip(table["shard"].to_pylist(), table["row"].to_pylist(), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""A tuned model in other places: on this machine, beside itself for faster-whisper, or on the Hugging Face Hub."""
+"""Exports a tuned model: to this machine, to faster-whisper's format, or to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ CTRANSLATE2, HUB = "ctranslate2", "hub:"  # values of --finetune.export, beside 
 
 
 def require_possible(place: str) -> None:
-    """Refuse a place that can't be reached in the end, before the work.
+    """Refuse an export that can't succeed, before any work.
 
     Raises:
-        UserError: with what is missing.
+        UserError: naming what is missing.
     """
     if place == CTRANSLATE2 and importlib.util.find_spec("ctranslate2") is None:
         raise UserError('--finetune.export ctranslate2 needs the package; pip install "xlt_ray[ctranslate2]"')
@@ -40,12 +40,12 @@ def require_possible(place: str) -> None:
 
 
 def is_converted(artifact: Artifact) -> bool:
-    """Whether a finished run accounts for a converted model; a copy that was interrupted is not in the manifest."""
+    """Whether the manifest of a finished run lists a converted model; an interrupted copy is not listed."""
     return "ctranslate2/model.bin" in manifest.listed(artifact.read_json(manifest.NAME))
 
 
 def add_ctranslate2(artifact: Artifact) -> None:
-    """Convert the model of a finished run, and make what comes out a part of it."""
+    """Convert the model of a finished run, and add the result to its artifact."""
     artifact.begin()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "ctranslate2")
@@ -54,7 +54,7 @@ def add_ctranslate2(artifact: Artifact) -> None:
 
 
 def upload(artifact: Artifact, repository: str) -> None:
-    """Upload the model of a finished run with its card; the repository is made where it is missing.
+    """Upload the model of a finished run with its card. The repository is created if it does not exist.
 
     Raises:
         UserError: if the Hub refuses it.
@@ -75,8 +75,8 @@ def upload(artifact: Artifact, repository: str) -> None:
 def local_model(artifact: Artifact) -> Path:
     """The Hugging Face directory of a finetune artifact on this machine.
 
-    Files of a remote root are copied once to the user's cache, under the hash of the manifest: a checkpoint that was
-    trained again under its old name is another one.
+    Files of a remote root are copied once to the user's cache, under the hash of the manifest, so a checkpoint that is
+    trained again under the same name is copied again.
     """
     if not storage.is_remote(artifact.uri):
         return Path(artifact.path("model"))

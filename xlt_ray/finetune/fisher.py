@@ -1,8 +1,8 @@
-"""What a model must hold on to in order to keep its tasks: the Fisher of its decoder, as an artifact of its own.
+"""Estimates the Fisher of the decoder, the importance of each weight for old tasks, as an artifact of its own.
 
-    examples, 64 a unit -> EstimateUnit (actors): a file of summed squared gradients each -> their mean
+    examples, 64 per unit -> EstimateUnit (actors): a file of summed squared gradients per unit -> their mean
 
-The units do not depend on the number of actors, so neither does the result, to the last bit.
+The units do not depend on the number of actors, so the result is bitwise the same for any number.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _WEIGHTS = "fisher.safetensors"
 
 
 def estimate(job: FinetuneJob, embeddings: Embeddings, artifact: Artifact) -> None:
-    """Estimate what is missing and commit the artifact; nothing is done if it is complete. Needs a running Ray."""
+    """Estimate missing units and commit the artifact; does nothing if it is complete. Needs a running Ray."""
     if artifact.is_complete:
         print(f"fisher: {artifact.uri} is complete, nothing to estimate")
         artifact.remove("partial")  # a run that was killed right after its manifest left them
@@ -95,7 +95,7 @@ def _estimate_missing(artifact: Artifact, job: FinetuneJob, num_examples: int) -
 
 
 class EstimateUnit:
-    """An actor that holds the decoder: units of examples in, a file of summed squared gradients of each out."""
+    """An actor with the decoder that writes a file of summed squared gradients for each unit of examples."""
 
     def __init__(self, artifact: Artifact, model: str, config: FinetuneConfig, device: str) -> None:
         # Imported here: they import transformers, and the driver need not wait for it.
@@ -132,7 +132,7 @@ class EstimateUnit:
 
 
 def _average(artifact: Artifact, job: FinetuneJob, num_examples: int) -> dict[str, float]:
-    """Write the mean where the cluster has room for it; its figures."""
+    """Write the mean in a task on the cluster. Returns its figures."""
     needed = cost.averaging_memory(model_size(job.model))
     pool = pools.pool("fisher mean", 0, 1, 1, lambda _: needed)
     metrics: dict[str, float] = ray.get(pool.task(_reduce).remote(artifact, num_examples))
@@ -140,7 +140,7 @@ def _average(artifact: Artifact, job: FinetuneJob, num_examples: int) -> dict[st
 
 
 def _reduce(artifact: Artifact, num_examples: int) -> dict[str, float]:
-    """Write the mean over all examples; its figures."""
+    """Write the mean over all examples. Returns its figures."""
     files = [uri for uri in storage.list_files(artifact.path("partial")) if uri.endswith(".safetensors")]
     fisher: dict[str, Tensor] = {}
     for uri in sorted(files):
@@ -156,24 +156,24 @@ def _reduce(artifact: Artifact, num_examples: int) -> dict[str, float]:
 
 
 def read(artifact: Artifact, names: Iterable[str], dtype: torch.dtype) -> dict[str, Tensor]:
-    """F of some weights of the decoder, by name; the others are not held.
+    """F of some weights of the decoder, by name; the others are not kept in memory.
 
     Raises:
-        Damaged: if the file is missing, or not what was written.
+        Damaged: if the file is missing or has changed.
     """
     fisher = load(artifact.read_bytes(_WEIGHTS))
     return {name: fisher[name].to(dtype) for name in names}
 
 
 def distance(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
-    """How far apart two tasks are by the weights that matter to them: 0 is the same, 1 has no weight in common.
+    """Distance of two tasks by the weights that are important for them: 0 for the same, 1 for no weight in common.
 
     d^2 = 1/2 ||sqrt(F1) - sqrt(F2)||^2 with each F scaled to the sum 1 (Qian et al. 2024, arXiv 2407.06800), which is
     1 - sum sqrt(F1 F2).
 
     Args:
-        first: Fisher of one task, by the names of the weights.
-        second: of the other, of the same weights.
+        first: Fisher of one task, by weight name.
+        second: Fisher of the other task, for the same weights.
 
     Raises:
         ValueError: if one of them is 0 everywhere.

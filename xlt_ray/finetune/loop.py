@@ -1,7 +1,7 @@
-"""The training loop: plain torch, the same on one process and under Ray Train.
+"""The training loop: plain torch, the same in one process and under Ray Train.
 
-Every step's loss is divided by the number of target tokens in the whole batch, over all workers. So one worker and
-many take the same step, and long texts count for what they are.
+The loss of a step is divided by the number of target tokens in the whole batch, over all workers. So one worker and
+many take the same step, and every target token has the same weight.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _STATE, _BEST, _PROGRESS = "state.safetensors", "best.safetensors", "progress.js
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Step:
-    """One step, as a worker sees it.
+    """One step of one worker.
 
     Attributes:
-        batches: this worker's share, in what it computes at a time.
-        weight: of their loss: 0 for a worker that has no example of its own.
+        batches: this worker's share, in micro-batches.
+        weight: weight of their loss: 0 for a worker that has no example of its own.
         num_tokens: target tokens of the whole batch, over all workers.
         num_examples: examples of the whole batch.
     """
@@ -50,7 +50,7 @@ class Step:
 
 
 def learning_rate(step: int, num_steps: int, warmup: float, peak: float) -> float:
-    """The rate of step 0, 1, ...: up in a line over the warm-up, then down to nearly 0 at the last step."""
+    """The rate of step 0, 1, ...: linear increase in the warm-up, then linear decay to nearly 0 at the last step."""
     num_warm = math.ceil(warmup * num_steps)
     if step < num_warm:
         return peak * (step + 1) / num_warm
@@ -58,16 +58,15 @@ def learning_rate(step: int, num_steps: int, warmup: float, peak: float) -> floa
 
 
 class Training:
-    """A run of training that can be stopped and gone on with at any checkpoint.
+    """A training run that can be stopped and resumed at any checkpoint.
 
     Args:
         learner: the decoder and its loss.
         config: settings.
         num_steps: steps of the whole run.
-        context: where it runs.
+        context: the worker and its exchange with others.
         consolidation: EWC, or None.
-        evaluate: dev BLEU of the present weights by direction, or None where nothing asks for it. Called by all
-            workers.
+        evaluate: computes dev BLEU of the current weights by direction; None: no evaluation. All workers call it.
     """
 
     def __init__(
@@ -89,11 +88,11 @@ class Training:
         self._best: dict[str, Tensor] = {}
         self.step = 0
         self.log: list[dict[str, float]] = []
-        """One row a step, and the figures of each evaluation in the row of its step: `dev_bleu`, the mean over what is
-        learned, and `dev_bleu/es-en` of every direction that is measured."""
+        """One row per step. The row of an evaluation also has `dev_bleu`, the mean over the learned directions, and
+        `dev_bleu/es-en` for every evaluated direction."""
 
     def run(self, steps: Iterable[Step]) -> None:
-        """Train on what is left of the steps, with checkpoints on the way and one at the end."""
+        """Train the remaining steps, with checkpoints on the way and one at the end."""
         started = time.perf_counter()
         for step in steps:
             if self.is_over:
@@ -115,14 +114,14 @@ class Training:
 
     @property
     def is_over(self) -> bool:
-        """Whether the last step is done, or dev BLEU has stood still for too long."""
+        """Whether the last step is done, or dev BLEU has not improved for too long."""
         scores = [row["dev_bleu"] for row in self.log if "dev_bleu" in row]
         patience = self._config.patience
         stale = len(scores) - 1 - scores.index(max(scores)) if scores else 0
         return self.step >= self._num_steps or (patience is not None and stale >= patience)
 
     def take(self, step: Step) -> dict[str, float]:
-        """One step of the optimizer; its figures."""
+        """Take one optimizer step. Returns its figures."""
         torch.manual_seed((self._config.seed * 1_000_003 + self.step) * 1009 + self._context.rank)
         rate = learning_rate(self.step, self._num_steps, self._config.warmup, self._config.learning_rate)
         for group in self._optimizer.param_groups:
@@ -143,7 +142,7 @@ class Training:
         return figures
 
     def _alone(self, is_partial: bool) -> contextlib.AbstractContextManager[Any]:
-        """No exchange of gradients before the last micro-batch of a step."""
+        """Skip the exchange of gradients before the last micro-batch of a step."""
         if is_partial and isinstance(self._wrapped, nn.parallel.DistributedDataParallel):
             return self._wrapped.no_sync()
         return contextlib.nullcontext()
@@ -205,7 +204,7 @@ class Training:
 
 
 def read_trained(folder: Path) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-    """What a finished run leaves in its last checkpoint: its best weights, or else its last, and its log."""
+    """The best weights of a finished run, or else its last weights, and its log, from the last checkpoint."""
     best = folder / _BEST
     if best.exists():
         weights = load_file(best)

@@ -1,4 +1,4 @@
-"""Which weights of the decoder train, by their names and shapes alone: no weight is read, nor transformers imported."""
+"""Counts the weights to train from names and shapes only, without reading weights or importing transformers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ EMBEDDINGS = (EMBEDDING, OUTPUT)  # one and the same in most models
 ADAPTED = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 """Layers that LoRA adapts."""
 GROUP_WEIGHTS = 1 << 25
-"""Weights that EWC pulls at a time: 268 MB of fp32 are computed on the way."""
+"""Weights that EWC processes at a time: intermediate results take 268 MB in fp32."""
 
 
 def count_parameters(model_dir: Path, config: FinetuneConfig) -> tuple[int, int]:
-    """How many weights train, and how many the decoder has."""
+    """The number of trained weights, and of all weights of the decoder."""
     shapes = expected_shapes(read_json(model_dir / "config.json"))
     decoder = {name: shape for name, shape in shapes.items() if name.startswith("model.decoder.") or name == OUTPUT}
     total = sum(map(math.prod, decoder.values()))

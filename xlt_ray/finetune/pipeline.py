@@ -1,6 +1,6 @@
-"""The finetune stage: what is asked is checked, examples are written, weights are trained, a model comes out.
+"""The finetune stage: writes the examples, trains the weights and saves the model.
 
-embedding shards -> examples -> (fisher) -> Ray Train -> model/: what transformers and faster-whisper load
+embedding shards -> examples -> (fisher) -> Ray Train -> model/, for transformers and faster-whisper
 """
 
 from __future__ import annotations
@@ -90,26 +90,26 @@ def _saving(model: str) -> pools.Pool:
 
 
 def longest(plan: FinetunePlan) -> int:
-    """Frames of the longest recording that is read; the embeddings must be whole."""
+    """Frames of the longest recording of a run; the embeddings must be complete."""
     lengths = [plan.embeddings.recordings(split)["num_frames"] for split in plan.job.finetune.splits]
     return max((pc.max(each).as_py() for each in lengths if len(each)), default=0)
 
 
 def memory_needed(plan: FinetunePlan, num_frames: int) -> pools.Needed:
-    """The memory of a worker, by device, for recordings of so many frames."""
+    """The memory of a worker, by device, for recordings of this many frames."""
     num_trained, _ = count_parameters(plan.model_dir, plan.job.finetune)
     size = model_size(plan.job.model)
     return functools.partial(cost.training_memory, size, plan.job.finetune, num_trained, num_frames)
 
 
 class Collected:
-    """Examples by what they are, so that runs on the same rows share them: 289,000 take half a minute to tokenise."""
+    """Examples that runs on the same rows share, because 289,000 take half a minute to tokenise."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[Any, ...], Examples] = {}
 
     def collect(self, plan: FinetunePlan, role: str, directions: Sequence[str], split: str) -> Examples:
-        """Those of a role, with the schema EXAMPLE."""
+        """The examples of a role, with the schema EXAMPLE."""
         scheme = plan.job.finetune.prompt
         key = (plan.embeddings.artifact.uri, scheme, role, tuple(directions), split)
         if key not in self._found:
@@ -119,7 +119,7 @@ class Collected:
 
 
 def begin(plan: FinetunePlan, collected: Collected) -> tuple[Work, Examples]:
-    """Write the examples into the artifact: what a worker is told, and the examples themselves."""
+    """Write the examples into the artifact. Returns the input of the workers, and the examples."""
     artifact, job = plan.artifact, plan.job
     artifact.begin()
     examples = _examples(plan, collected)
@@ -141,7 +141,7 @@ def _examples(plan: FinetunePlan, collected: Collected) -> Examples:
 
 
 def _announce(plan: FinetunePlan, work: Work, examples: Examples) -> None:
-    """Say what will train, and what EWC will cost."""
+    """Print which weights will train, and the memory of EWC."""
     config, trained = work.config, work.num_trained
     _, of_decoder = count_parameters(plan.model_dir, config)
     kind = f"LoRA of rank {config.lora_rank}: " if config.lora_rank else ""
@@ -155,7 +155,7 @@ def _announce(plan: FinetunePlan, work: Work, examples: Examples) -> None:
 
 
 def _save(checkpoint: ray.train.Checkpoint, work: Work) -> tuple[list[str], list[dict[str, float]], str]:
-    """Write the model into the artifact; the files, the log of the training, and the hash of the weights."""
+    """Write the model into the artifact. Returns its files, the log of the training, and the hash of the weights."""
     # Imported here: they import transformers, and the driver need not wait for it.
     from xlt_ray.finetune.learner import tuned_weights
     from xlt_ray.finetune.loop import read_trained
@@ -197,12 +197,12 @@ def _card(work: Work, log: list[dict[str, float]]) -> export.Card:
 
 
 def _public(model: str) -> str:
-    """The name of a model without the place where it lies on somebody's disk."""
+    """The name of a model without the path on the user's disk."""
     return Path(model).name if os.path.isdir(os.path.expanduser(model)) else model
 
 
 def _scores(config: FinetuneConfig, log: list[dict[str, float]]) -> tuple[export.Metric, ...]:
-    """Dev BLEU of the weights that are kept, where one direction alone was measured."""
+    """Dev BLEU of the final weights, if only one direction was evaluated."""
     scores = [row["dev_bleu"] for row in log if "dev_bleu" in row]
     if not scores or len(config.directions) > 1:
         return ()

@@ -48,7 +48,7 @@ def prepare(job: FinetuneJob) -> FinetunePlan:
 
 
 def planned(job: FinetuneJob, embeddings: Embeddings) -> FinetunePlan:
-    """The run on embeddings that are found; they may have more splits than it reads.
+    """Plan the run on planned embeddings, which may have more splits than it reads.
 
     Raises:
         UserError: names the mistake and what to do.
@@ -103,15 +103,15 @@ def _artifact(job: FinetuneJob, embeddings: Embeddings, fisher: Artifact | None)
 
 
 def plan_fisher(job: FinetuneJob, tasks: Sequence[str], embeddings: Embeddings) -> Artifact:
-    """The fisher artifact of some tasks: the finished one that `--finetune.fisher` names, else one of the job's name.
+    """The fisher artifact of some tasks: the finished one that `--finetune.fisher` names, else one with the job's name.
 
     Args:
-        job: how it is estimated.
-        tasks: directions, such as those that EWC keeps.
-        embeddings: what it is estimated on.
+        job: settings of the estimate.
+        tasks: directions, such as those that EWC preserves.
+        embeddings: the embeddings to estimate it on.
 
     Raises:
-        UserError: if the one that is named was made otherwise.
+        UserError: if the named artifact was made with other settings.
     """
     config = job.finetune
     read = embeddings.only(config.split)
@@ -138,7 +138,7 @@ def plan_fisher(job: FinetuneJob, tasks: Sequence[str], embeddings: Embeddings) 
 
 
 def _fisher_settings(config: FinetuneConfig, tasks: Sequence[str]) -> dict[str, Any]:
-    """What decides a Fisher, as part of its artifact's identity."""
+    """The settings that determine a Fisher, as part of its artifact's identity."""
     return {
         "keep": sorted(tasks),
         "split": config.split,

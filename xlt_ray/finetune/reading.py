@@ -1,4 +1,4 @@
-"""Reads the frames of a training ahead of it, by Ray Data. Light to import: each reading task is a process."""
+"""Reads the frames of a training run ahead with Ray Data. Light to import, because each reading task is a process."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _READ_AHEAD = 4  # micro-batches of one reading task
 
 
 def in_order(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The frames of every item, one after another as they are asked for.
+    """Yield the frames of every item, in order.
 
     Args:
-        items: a micro-batch each: `shards` and `rows`, where its recordings are, and `examples`, which they are.
+        items: one micro-batch each: `shards` and `rows` give the location of its recordings, `examples` their rows.
     """
     if not items:
         return iter(())
@@ -45,6 +45,6 @@ def _read(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def frames_of(row: dict[str, Any]) -> list[npt.NDArray[np.float16]]:
-    """The frames (num_frames, dim) of each recording of a micro-batch that was read."""
+    """The frames (num_frames, dim) of each recording of a micro-batch."""
     joined = np.frombuffer(row["frames"], np.float16).reshape(sum(row["num_frames"]), -1)
     return np.split(joined, np.cumsum(row["num_frames"])[:-1])

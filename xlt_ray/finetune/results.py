@@ -1,4 +1,4 @@
-"""What a finetune run leaves behind: metrics.json, its curves in MLflow, the table at the end of the job."""
+"""The results of a finetune run: metrics.json, curves in MLflow, the table at the end of the job."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _CURVES = {
 
 
 def count_roles(examples: pa.Table) -> dict[str, int]:
-    """How many examples there are to learn, to keep and for dev BLEU."""
+    """The number of examples to learn, to preserve and for dev BLEU."""
     return dict(sorted(Counter(examples["role"].to_pylist()).items()))
 
 
 def log(
     tracker: Tracker, artifact: Artifact, figures: dict[str, Any], steps: list[dict[str, float]], seconds: float
 ) -> None:
-    """The curves and figures of a run as MLflow shows them.
+    """Log the curves and figures of a run to MLflow.
 
     Args:
         tracker: of the run.
         artifact: of the run.
         figures: content of metrics.json.
-        steps: the log of the training, a row a step.
-        seconds: that the run took.
+        steps: the log of the training, one row per step.
+        seconds: duration of the run.
     """
     for key, name in _CURVES.items():
         tracker.curve(key, [(int(row["step"]), row[name]) for row in steps if name in row])
@@ -52,7 +52,7 @@ def log(
 
 
 def dev_columns(steps: list[dict[str, float]]) -> dict[str, list[Any]]:
-    """Dev BLEU of every direction at every step where it was measured, as columns."""
+    """Dev BLEU of every direction at every evaluated step, as columns."""
     found = [
         (int(row["step"]), name.removeprefix("dev_bleu/"), value)
         for row in steps
@@ -63,9 +63,9 @@ def dev_columns(steps: list[dict[str, float]]) -> dict[str, list[Any]]:
 
 
 def summarise(log: list[dict[str, float]], examples: pa.Table) -> dict[str, Any]:
-    """The content of metrics.json: examples by role, steps, the loss at both ends, dev BLEU, speed.
+    """The content of metrics.json: examples by role, steps, first and last loss, dev BLEU, speed.
 
-    The loss at an end is the mean over a tenth of the steps, because one step's is that of a few sentences.
+    First and last loss are means over a tenth of the steps, because the loss of one step is of only a few sentences.
     """
     tenth = max(1, len(log) // 10)
     dev = [row["dev_bleu"] for row in log if "dev_bleu" in row]
@@ -103,6 +103,6 @@ def as_table(figures: dict[str, Any]) -> Table:
 
 
 def next_command(job: FinetuneJob) -> str:
-    """What translates with the weights of a run, on the same speech."""
+    """The next command for a user: translation with the weights of the run, on the same speech."""
     embeddings = job.finetune.embeddings
     return command("translate", job, translate__checkpoint=job.name, translate__embeddings=embeddings)

@@ -1,4 +1,4 @@
-"""One `finetune` artifact as the page shows it: what it trained, on what, and how the loss fell."""
+"""The section of a `finetune` artifact in the report: its weights, its data, and its loss curve."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_KNOTS = 60
-"""Points of a curve: more than that can't be told apart at its size."""
+"""Points of a curve; more cannot be distinguished at its size."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,9 +25,9 @@ class Training:
     Attributes:
         config: `settings.finetune` of config.json.
         metrics: metrics.json.
-        curve: (step, loss): means over equal stretches of steps, each at the middle of its stretch.
-        best_step: the step with the best dev BLEU, whose weights are kept; None where it was not measured.
-        dev: (step, BLEU) of each direction that was measured on the way, the learned ones first.
+        curve: (step, loss): means over intervals of equal length, each at the middle of its interval.
+        best_step: the step with the best dev BLEU, whose weights are kept; None if it was not measured.
+        dev: (step, BLEU) of each evaluated direction, the learned ones first.
         fisher: name of the fisher artifact; None without EWC.
     """
 
@@ -41,7 +41,7 @@ class Training:
 
     @property
     def trained(self) -> str:
-        """Which weights changed."""
+        """Which weights were trained."""
         if rank := self.config["lora_rank"]:
             return f"LoRA, rank {rank}"
         return "decoder, token embeddings" if self.config["train_embeddings"] else "decoder"
@@ -62,7 +62,7 @@ class Training:
         return Curve(kind=self.kind(direction), points=points, title=title)
 
     def kind(self, direction: str) -> str:
-        """What a measured direction stands for: `new` is learned, `old` into English, `other` neither."""
+        """The kind of an evaluated direction: `new` is learned, `old` is into English, `other` is neither."""
         if direction in self.config["directions"]:
             return "new"
         return "old" if Direction.parse(direction).is_native else "other"

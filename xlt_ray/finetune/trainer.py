@@ -1,4 +1,4 @@
-"""Training under Ray Train: workers that come and go, checkpoints that outlive any of them.
+"""Training under Ray Train, which resumes from checkpoints when workers are lost.
 
 EXAMPLE rows -> plan of steps -> Ray Data reads the frames of each micro-batch -> loop.Training (DDP) -> checkpoints
 """
@@ -26,9 +26,9 @@ _TELL_S = 30
 
 
 def train(work: Work, workers: pools.Workers) -> ray.train.Checkpoint:
-    """Train to the end, through lost workers and from the checkpoint of a killed driver; the last checkpoint.
+    """Train to the end, and return the last checkpoint. Needs a running Ray.
 
-    Needs a running Ray.
+    Training survives lost workers, and resumes from the last checkpoint of a killed driver.
     """
     board = ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
     trainer = trainer_of(work, workers, board)
@@ -46,8 +46,8 @@ def trainer_of(
     """The trainer that starts or resumes the run of an artifact.
 
     Args:
-        work: what a worker is told.
-        workers: how many, and what each takes.
+        work: the input of the workers.
+        workers: their number, and the resources of each.
         board: an actor that shows each step, or None.
         callbacks: called for every checkpoint.
     """
@@ -80,7 +80,7 @@ def _run_worker(settings: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _watched(board: Any, num_steps: int, wanted: str) -> Iterator[None]:
-    """A progress bar that follows the board, and says what is waited for: Ray would wait without a word."""
+    """A progress bar that follows the board, and prints what the job waits for, because Ray waits without a message."""
     over = threading.Event()
     with progress.Bar("finetune steps", num_steps, 0) as bar:
 

@@ -1,4 +1,4 @@
-"""What a training process is told."""
+"""The input of a training process."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from xlt_ray.store.artifact import Artifact
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Work:
-    """What a worker is told; small, because every worker gets it.
+    """The input of a worker; small, because every worker gets a copy.
 
     Attributes:
-        artifact: the finetune artifact; its examples are written.
+        artifact: the finetune artifact, whose examples have been written.
         model: as `--model`.
         config: settings.
         fisher: the finished fisher artifact, or None without EWC.
-        num_trained: how many weights train, as the driver has announced it.
-        num_steps: how many steps there are.
+        num_trained: number of trained weights, as printed by the driver.
+        num_steps: number of steps.
     """
 
     artifact: Artifact

@@ -1,6 +1,6 @@
-"""One process of training under Ray Train: its share of every step, read by Ray Data, and the loop over it.
+"""One training process under Ray Train: reads its share of every step with Ray Data, and runs the loop.
 
-It reads what it trains on and nothing else. The encoder is never loaded.
+It reads only the data that it trains on, and never loads the encoder.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from xlt_ray.store.reading import table_of
 
 
 class RayContext:
-    """A worker of Ray Train, as the loop sees it."""
+    """The context of a Ray Train worker."""
 
     def __init__(self, board: Any) -> None:
         self._board = board
@@ -48,7 +48,7 @@ class RayContext:
         self.device: torch.device = ray.train.torch.get_device()
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """DDP, where there is more than one worker."""
+        """DDP, if there is more than one worker."""
         options = {"gradient_as_bucket_view": True}
         return ray.train.torch.prepare_model(module, parallel_strategy_kwargs=options)  # type: ignore[no-any-return]
 
@@ -77,23 +77,23 @@ class RayContext:
             yield Path(folder)
 
     def checkpoint(self, folder: Path | None, measured: list[dict[str, float]]) -> None:
-        """Upload the folder; a barrier for all workers. A search over runs sees what was measured."""
+        """Upload the folder; a barrier for all workers. Reports the measured rows to a search."""
         ray.train.report(
             {"measured": measured}, checkpoint=ray.train.Checkpoint.from_directory(folder) if folder else None
         )
 
     def progress(self, figures: dict[str, float]) -> None:
-        """Tell the driver, without waiting."""
+        """Report to the driver, without waiting."""
         if self.rank == 0 and self._board is not None:
             self._board.put.remote(figures)
 
 
 def train_share(work: Work, board: Any) -> None:
-    """Train to the end; every worker runs this.
+    """Train to the end. Every worker runs this.
 
     Args:
-        work: what is asked.
-        board: an actor whose `put` takes the figures of each step, from rank 0; None where nobody looks.
+        work: the input of the worker.
+        board: an actor whose `put` takes the figures of each step from rank 0, or None.
     """
     torch.set_num_threads(1)  # one thread a worker, as in the embed stage
     context = RayContext(board)
@@ -116,7 +116,7 @@ def train_share(work: Work, board: Any) -> None:
 
 
 def _consolidation(work: Work, learner: Learner) -> Consolidation | None:
-    """EWC around the weights that the model has now, before any checkpoint is restored."""
+    """EWC with the current weights as anchor, before any checkpoint is restored."""
     if work.fisher is None:
         return None
     anchor = {name: parameter.detach().clone() for name, parameter in learner.trained.items()}
@@ -128,7 +128,7 @@ def _consolidation(work: Work, learner: Learner) -> Consolidation | None:
 def _read_steps(
     table: pa.Table, steps: Sequence[Indices], first: int, context: RayContext, micro_batch_size: int | None
 ) -> Iterator[Step]:
-    """This worker's share of every step from `first` on, its frames read ahead by Ray Data."""
+    """This worker's share of every step from `first` on; Ray Data reads the frames ahead."""
     places = rows_of.places(table)
     sizes = pc.list_value_length(table["target"]).to_numpy()
     shares = [batches.share(step, context.rank, context.world_size) for step in steps[first:]]
@@ -148,7 +148,7 @@ def _read_steps(
 
 
 class _Evaluation:
-    """Dev BLEU of the weights as they are, by direction. Every worker translates its share."""
+    """Dev BLEU of the current weights, by direction. Every worker translates its share."""
 
     _BATCH = 16
 

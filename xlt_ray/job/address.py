@@ -1,6 +1,6 @@
-"""RAY_ADDRESS: which Ray a job joins, and whether something answers there.
+"""RAY_ADDRESS: which Ray cluster a job joins, and whether it answers.
 
-Ray itself waits minutes for a head that is gone, and then names neither the variable nor what to do.
+Ray itself waits minutes for a head that is gone, and its error names neither the variable nor a fix.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ _FORM = "a head that runs, as HOST:6379"
 
 
 def is_given() -> bool:
-    """Whether the job joins a cluster: whether RAY_ADDRESS is set, and is neither empty nor `local`."""
+    """Whether the job joins a cluster: RAY_ADDRESS is set, and neither empty nor `local`."""
     return os.environ.get(_NAME, "") not in ("", "local")
 
 
 def hosts() -> list[str]:
-    """The host of the cluster that is joined, where RAY_ADDRESS names one."""
+    """The host of the cluster to join, if RAY_ADDRESS names one."""
     host = urlsplit(_with_scheme(os.environ[_NAME])).hostname if is_given() else None
     return [host] if host and host != "auto" else []
 
 
 def require_answer(found: str | None = None) -> None:
-    """Refuse a RAY_ADDRESS where nothing answers, within 15 s.
+    """Refuse a RAY_ADDRESS at which nothing answers within 15 s.
 
     Args:
-        found: the address that `auto` stands for, which Ray looks up; None: `auto` is not checked.
+        found: the address that Ray finds for `auto`; None: `auto` is not checked.
 
     Raises:
         NoResources: naming the address, what it means, and how to unset it.
@@ -57,7 +57,7 @@ def require_answer(found: str | None = None) -> None:
 
 
 def no_answer(error: Exception) -> NoResources:
-    """The error for a RAY_ADDRESS where something answers that Ray can't join."""
+    """The error for a RAY_ADDRESS that answers but that Ray can't join."""
     given = os.environ.get(_NAME, "")
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     what = "lets Ray look for a cluster on this machine" if given == "auto" else "names a Ray cluster to join"
@@ -84,7 +84,7 @@ def _place(given: str) -> tuple[str, int]:
 
 
 def _problem(host: str, port: int) -> str | None:
-    """Why no connection can be made; a head that is just restarting gets a few seconds."""
+    """Why no connection can be made; a head that is restarting gets a few seconds."""
     problem = ""
     for probe in range(_PROBES):
         if probe:

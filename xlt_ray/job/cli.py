@@ -29,11 +29,11 @@ _NO_SPACE = os.strerror(errno.ENOSPC)
 def run(
     main: Callable[[JobT], None], presets: Presets, argv: Sequence[str] | None = None, about: Help | None = None
 ) -> None:
-    """Read the settings of `main` from the command line, and run it. Signals end it as `stopping` describes.
+    """Read the settings of `main` from the command line, and run it. Signals end it as described in `stopping`.
 
-    A job that can't be done ends with one line on stderr and a code: 2 for a mistake of the user, 3 where too many
-    recordings are rejected, 4 if the cluster can't provide the resources, 1 for everything else; then the line names
-    the file that holds the traceback.
+    A job that fails ends with one line on stderr and an exit code: 2 for a user error, 3 if too many recordings are
+    rejected, 4 if the cluster can't provide the resources, 1 for everything else; in that case the line names the file
+    with the traceback.
     """
     with stopping.armed():
         _run(main, presets, list(sys.argv[1:] if argv is None else argv), about)
@@ -59,14 +59,14 @@ def _run(main: Callable[[JobT], None], presets: Presets, words: list[str], about
 
 
 def _is_read() -> bool:
-    """Whether anybody reads what this process prints."""
+    """Whether somebody reads the output of this process."""
     watch = select.poll()
     watch.register(sys.stdout.fileno(), 0)
     return not any(event & select.POLLERR for _, event in watch.poll(0))
 
 
 def _stop_for_a_fault(error: Exception) -> NoReturn:
-    """One line about what happened, also where it happened in a worker."""
+    """End with one line about the error, which may come from a worker."""
     if line := _cause(error, Unreachable):
         _stop(f"{line}; nothing is lost: run the same command again", 1)
     if line := _cause(error, Damaged):
@@ -80,10 +80,10 @@ def _stop_for_a_fault(error: Exception) -> NoReturn:
 
 
 def _cause(error: BaseException | None, kind: type[Exception]) -> str | None:
-    """What the error of a kind says that an error stands for.
+    """The message of the error of this kind behind an error.
 
-    Ray wraps that of a worker with the worker's stack, Ray Train by rank; of that of a function in Ray Data the text of
-    the stack alone arrives.
+    Ray wraps the error of a worker, with its stack. Ray Train keeps the errors of its workers by rank. Ray Data passes
+    on only the text of the stack of a function that failed.
     """
     seen: list[BaseException] = []
     while error is not None and error not in seen:
@@ -104,19 +104,19 @@ def _no_space_line(error: Exception) -> str:
 
 
 def _stop(line: str, code: int) -> NoReturn:
-    """End the process with one line, which shows no password."""
+    """End the process with one line, without passwords."""
     print(f"error: {redacted(line)}", file=sys.stderr)
     sys.exit(code)
 
 
 def _summary(error: Exception) -> str:
-    """The kind of an error and the last line of its message, where Ray puts what happened in a worker."""
+    """The type of an error and the last line of its message, which for Ray is the error in the worker."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1][:300]}" if lines else type(error).__name__
 
 
 def _write_traceback(error: Exception) -> str | None:
-    """The name of the file that the traceback is written to; None where there is no room for it."""
+    """Write the traceback to a file. Returns its name; None if there is no space for it."""
     try:
         with tempfile.NamedTemporaryFile("w", prefix="xlt_ray-", suffix=".log", delete=False, encoding="utf-8") as file:
             file.write(redacted("".join(traceback.format_exception(error))))
@@ -140,9 +140,9 @@ def _is_submitted(working_directory: str) -> bool:
 
 
 def lasting(root: str, working_directory: str) -> str:
-    """The root as a path or URI that does not depend on the working directory, which a submitted job loses at its end.
+    """The root as a path or URI that does not depend on the working directory, which is deleted after a submitted job.
 
-    A relative root is below the working directory; in a submitted job, below the user's home.
+    A relative root is below the working directory; for a submitted job, below the user's home.
     """
     is_relative = not storage.is_remote(root) and not os.path.isabs(os.path.expanduser(root))
     if is_relative and _is_submitted(working_directory):

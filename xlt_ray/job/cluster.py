@@ -1,4 +1,4 @@
-"""Ray for the length of a job. The only module that calls `ray.init`."""
+"""Starts or joins Ray for the duration of a job. The only module that calls `ray.init`."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from xlt_ray.models import whisper
 from xlt_ray.store import artifacts, storage
 
 _STARTS = 4
-"""How often a Ray of this machine is tried to start."""
+"""How many times to try to start a local Ray."""
 
 
 @contextlib.contextmanager
 def cluster(with_state_api: bool = False) -> Iterator[None]:
-    """Ray for the length of a job: the cluster of RAY_ADDRESS (set by `ray job submit`), else this machine.
+    """Ray for the duration of a job: the cluster of RAY_ADDRESS (set by `ray job submit`), else this machine.
 
     Args:
-        with_state_api: whether the job needs a dashboard, as a search does: a Ray on this machine then starts one, on
-            loopback, and a cluster must have one.
+        with_state_api: whether the job needs a dashboard, like a search: a local Ray then starts one on loopback, and a
+            cluster must have one.
 
     Raises:
-        UserError: if another job makes what this one has planned to make, or the cluster has no dashboard.
+        UserError: if another job is making an artifact that this one has planned, or the cluster has no dashboard.
         NoResources: if the cluster can't be joined.
     """
     artifacts.require_free()
@@ -64,7 +64,7 @@ def cluster(with_state_api: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _session() -> Iterator[None]:
-    """Nothing of a Ray of this job's own outlives the job, however that ends."""
+    """Make sure that no process of this job's own Ray outlives the job, however the job ends."""
     session = secrets.token_hex(8)
     watcher = orphans.watch(session)
     try:
@@ -78,7 +78,7 @@ def _join(**options: Any) -> None:
     """Join the cluster of RAY_ADDRESS.
 
     Raises:
-        NoResources: if there is none, or it can't be joined.
+        NoResources: if it does not exist, or can't be joined.
     """
     address.require_answer()
     try:
@@ -93,11 +93,11 @@ def _join(**options: Any) -> None:
 
 
 def _start_here(with_state_api: bool, **options: Any) -> None:
-    """A Ray of this job's own, behind a token of its own.
+    """Start a Ray of this job's own, with its own token.
 
-    Left alone, Ray writes a token to the user's home, and a `ray start --head` after that asks every
-    `ray job submit` for it. It gives up a start after 30 s, which a busy machine may need; what it has started by then
-    ends with the job.
+    By default, Ray writes a token to the user's home, and a later `ray start --head` requires it from every
+    `ray job submit`. Ray gives up a start after 30 s, but a busy machine may need longer; processes that have started
+    by then end with the job.
     """
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     for left in reversed(range(_STARTS)):
@@ -112,10 +112,10 @@ def _start_here(with_state_api: bool, **options: Any) -> None:
 
 
 def _dashboard(is_wanted: bool) -> dict[str, Any]:
-    """Whether Ray starts its dashboard, and where: on loopback, at a free port.
+    """Whether Ray starts its dashboard; if so on loopback, at a free port.
 
-    Ray Train asks it from its workers, which inherit the variable that names it. Without that they look for a Ray, and
-    give up where they find the one of another job too.
+    Workers of Ray Train query it, and inherit the variable with its address. Without the variable they search for a
+    running Ray, and fail if they also find that of another job.
     """
     if not is_wanted:
         return {"include_dashboard": False}
@@ -127,7 +127,7 @@ def _dashboard(is_wanted: bool) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Drop what native code writes to the standard error stream; exceptions pass as always."""
+    """Drop the output of native code to the standard error stream. Exceptions are not affected."""
     kept = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -139,13 +139,13 @@ def _no_stderr() -> Iterator[None]:
 
 
 def _require_state_api() -> None:
-    """Refuse a cluster that can't tell what runs on it.
+    """Refuse a cluster without a state API.
 
-    Ray Train frees the workers of a trial that was stopped by asking for its controller's state. Without an answer the
-    workers stay, and the search waits for their places forever.
+    To free the workers of a stopped trial, Ray Train asks for the state of its controller. Without an answer the
+    workers stay, and the search waits for their resources forever.
 
     Raises:
-        UserError: saying what to install.
+        UserError: naming what to install.
     """
     try:
         list_nodes(timeout=10)
@@ -157,14 +157,14 @@ def _require_state_api() -> None:
 
 
 def require_shared(path: str, advice: str = "give a --root that all nodes share, such as s3://...") -> None:
-    """Refuse a local path that some node does not see, because its workers would write to a disk that nobody reads.
+    """Refuse a local path that a node does not see, because its workers would write to a disk that nobody reads.
 
     Args:
         path: a file that the driver sees, such as one that it has written under the root.
         advice: what the user should do.
 
     Raises:
-        UserError: naming the path and how many nodes lack it.
+        UserError: naming the path and the number of nodes that do not see it.
     """
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     if storage.is_remote(path) or len(nodes) == 1:
@@ -190,7 +190,7 @@ def require_shared_model(spec: str) -> None:
 
 
 def _answer(asked: ray.ObjectRef[bool]) -> bool:
-    """What a node sees; a node that is lost before it answers will write nothing."""
+    """Whether a node sees the path. A node that is lost before it answers will not write anything."""
     try:
         return bool(ray.get(asked))
     except (TaskUnschedulableError, NodeDiedError, WorkerCrashedError):

@@ -1,4 +1,4 @@
-"""Commands that a job prints: each runs as printed, from the directory that the user is in."""
+"""Commands that a job prints. Each runs as printed, from the current directory of the user."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def command(script: str, job: Job, **flags: Any) -> str:
     """The command of another job on the same root, corpus, languages, model and encoding.
 
     Args:
-        script: name of the job.
-        job: whose settings it takes over; with its `embed`.
-        flags: other settings, by the name of the flag with `_` for `-` and `__` for a dot; None is left out.
+        script: name of the other job.
+        job: the job whose settings are reused, with its `embed`.
+        flags: other settings, by flag name with `_` for `-` and `__` for a dot; None is left out.
     """
     values = {name: getattr(job, name) for name in _SHARED} | ({"columns": job.columns} if job.columns else {})
     shown = [*_words(values), *_changed("embed", getattr(job, "embed", None))]
@@ -36,12 +36,12 @@ def report_command(root: str, name: str) -> str:
 
 
 def log_command(root: str) -> str:
-    """The command that logs the finished artifacts of a root that have no run."""
+    """The command that logs the finished artifacts of a root without a run."""
     return shlex.join([*_job("report"), "--root", root, "--log"])
 
 
 def program(name: str) -> list[str]:
-    """A program of this environment, as the user would type it: its name, if the shell finds this one by it."""
+    """A program of this environment, as the user would type it: only its name, if the shell finds it by that."""
     found, own = shutil.which(name), Path(sys.executable).with_name(name)
     if found and _same_prefix(found):
         return [name]
@@ -78,7 +78,7 @@ def _words(values: dict[str, Any]) -> Iterator[str]:
 
 
 def _interpreter() -> list[str]:
-    """`python` where that is the one that runs, else its path."""
+    """`python` if that runs this interpreter, else its path."""
     found = shutil.which("python")
     if found and os.path.realpath(found) == os.path.realpath(sys.executable) and _same_prefix(found):
         return ["python"]
@@ -86,12 +86,12 @@ def _interpreter() -> list[str]:
 
 
 def _same_prefix(found: str) -> bool:
-    """Whether an interpreter belongs to this environment: links of two environments may end in the same file."""
+    """Whether an interpreter belongs to this environment; links of two environments may lead to the same file."""
     return Path(found).parent == Path(sys.executable).parent
 
 
 def _job(name: str) -> list[str]:
-    """A job as this one was started: by `xlt-ray`, or by a script in jobs/."""
+    """The command of a job, started like this one: with `xlt-ray`, or as a script in jobs/."""
     own = Path(sys.argv[0]).absolute()
     if own.name == "xlt-ray":
         return [*program("xlt-ray"), name]
@@ -100,7 +100,7 @@ def _job(name: str) -> list[str]:
 
 
 def _near(path: Path) -> str:
-    """A path as the user would type it: relative where it is below the working directory."""
+    """A path as the user would type it: relative if it is below the working directory."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

@@ -1,6 +1,6 @@
-"""`--config FILE`: the settings of an earlier run, or of a YAML file of one's own, as the words of a command line.
+"""`--config FILE`: converts the settings of an earlier run, or of a YAML file, to the words of a command line.
 
-So they are read and checked in the same way as every other flag.
+So these settings are read and checked like every other flag.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from xlt_ray.job.settings import flag
 from xlt_ray.store import storage
 
 _OF_EMBEDDINGS = ("num_layers", "splits")
-"""What config.json of embeddings says that other jobs have no setting for."""
+"""Keys in config.json of embeddings for which other jobs have no setting."""
 
 
 class _Words(yaml.BaseLoader):
-    """Reads each value as it is written, but `null` and `~`: in YAML, the language `no` is false and 1e-5 a text."""
+    """Reads each value as text, except `null` and `~`: YAML would read the language `no` as false, and 1e-5 as text."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """A file of some lines can repeat one value a billion times by its name, or hold itself."""
+        """Refuse aliases: with them, a short file can repeat one value a billion times, or contain itself."""
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it repeats a value by a name (*name); write the value out")
         return super().compose_node(parent, index)
@@ -45,7 +45,7 @@ def words(place: str, flags: Mapping[str, Any]) -> list[str]:
         flags: type of every setting of the job by its flag.
 
     Raises:
-        UserError: if it can't be read, or has a key that is no setting of the job.
+        UserError: if it can't be read, or has a key that is not a setting of the job.
     """
     return [word for name, value in _flat(_settings(place, flags)) for word in _words(place, name, value, flags)]
 
@@ -74,7 +74,7 @@ def _line(error: Exception) -> str:
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "--") -> Iterator[tuple[str, Any]]:
-    """Each setting by its flag; a search's axis, which is recorded as a mapping, among them."""
+    """Each setting by its flag, including axes of a search, which are recorded as mappings."""
     for key, value in settings.items():
         name = prefix + flag(str(key))
         if isinstance(value, Mapping) and value.keys() != {"values", "bounds"}:
@@ -109,5 +109,5 @@ def _joined(value: Any) -> str:
 
 
 def _key(name: str) -> str:
-    """A flag as the file spells it."""
+    """A flag in the spelling of the file."""
     return name.removeprefix("--").replace("-", "_")

@@ -1,7 +1,7 @@
-"""What a run would cost, before it is started: arithmetic on the sizes of the model and of the corpus.
+"""Estimates the cost of a run before it starts, from the sizes of the model and the corpus.
 
-Hours follow from operations by rates (`RATES`) that were measured on one card and one core, or are assumed. They say
-which stage is large, and whether a run takes minutes or days; they are no measurement of that run.
+Hours are operations divided by rates (`RATES`) that were measured on one GPU and one core, or are assumed. They show
+which stage is large, and whether a run takes minutes or days. They are estimates, not measurements.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from rich.table import Table
 
 TOKENS_PER_SECOND = 4.0
-"""Tokens of text for a second of speech; assumed. English has 2.5 to 3 words a second, of 1.3 tokens each."""
+"""Tokens of text per second of speech; assumed. English has 2.5 to 3 words per second, of 1.3 tokens each."""
 
 PROCESS_BYTES = 560_000_000
 """Memory of an actor without its model: Python with torch, transformers, pyarrow and Ray; measured 563 MB."""
@@ -37,8 +37,8 @@ RATES = {
     # transformers transcribes 145 s of speech a second: about 1 TFLOP/s.
     "write": Rate(0.936e12, 0.10 * _CORE_FP32),
 }
-"""Rate of each kind of work, on a GPU and on a core. Those of an H100 (large-v2, benchmarks/gpu.py, 2026-11-26) and of
-the CPU's encoder and SeqSim were measured; writing, and training on a core, are assumed."""
+"""Rate of each kind of work, on a GPU and on a core. The rates of an H100 (large-v2, benchmarks/gpu.py, 2026-11-26) and
+of the encoder and SeqSim on a CPU were measured. Those of writing, and of training on a core, are assumed."""
 
 
 ASSUMED = (
@@ -52,13 +52,13 @@ ASSUMED = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Speech:
-    """How much speech there is.
+    """The amount of speech.
 
     Attributes:
         num_recordings: by language and split.
-        num_missing: by language, those that are still to be encoded.
+        num_missing: recordings that must still be encoded, by language.
         mean_seconds: by language.
-        source: how that is known.
+        source: where the numbers come from.
     """
 
     num_recordings: Mapping[tuple[str, str], int]
@@ -77,14 +77,14 @@ class Speech:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cost:
-    """What work takes. Costs can be added: `sum(costs, Cost())` is their total.
+    """The cost of work. Costs can be added: `sum(costs, Cost())` is their total.
 
     Attributes:
-        num_rows: recordings or texts that are worked on, every time counted.
-        audio_hours: of speech in them.
-        gpu_hours: on one H100.
-        cpu_hours: of one core, where there is no GPU.
-        num_bytes: written.
+        num_rows: recordings or texts processed; repetitions count.
+        audio_hours: hours of speech in them.
+        gpu_hours: hours of one H100.
+        cpu_hours: hours of one core, without a GPU.
+        num_bytes: bytes written.
     """
 
     num_rows: int = 0
@@ -103,11 +103,11 @@ def estimate(kind: str, flops: float, num_rows: int, seconds: float, num_bytes: 
     """The cost of work of one kind (a key of RATES).
 
     Args:
-        kind: of work.
+        kind: kind of work.
         flops: operations; a multiply-add is two.
         num_rows: recordings or texts.
-        seconds: of speech in them.
-        num_bytes: written.
+        seconds: seconds of speech in them.
+        num_bytes: bytes written.
     """
     rate = RATES[kind]
     return Cost(num_rows, seconds / 3600, flops / rate.gpu / 3600, flops / rate.cpu / 3600, round(num_bytes))
@@ -119,7 +119,7 @@ def as_table(name: str, found: Mapping[str, Cost], source: str) -> Table:
     Args:
         name: of the run.
         found: cost of each stage.
-        source: how the size of the corpus is known.
+        source: where the size of the corpus comes from.
     """
     table = Table(title=f"dry run of {name}: nothing was started or written", title_justify="left")
     table.caption, table.caption_justify = f"recordings {source}. {ASSUMED}", "left"
@@ -137,7 +137,7 @@ def _hours(cost: Cost) -> tuple[str, str, str]:
 
 
 def _number(value: float) -> str:
-    """Two digits, more only before the point."""
+    """Two significant digits; more only before the decimal point."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 

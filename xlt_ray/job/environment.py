@@ -1,6 +1,6 @@
-"""What a job of any stage needs of its environment.
+"""Prepares the environment of a job of any stage.
 
-A proxy must not stand between the processes of one machine, and where a library can't write to the home directory the
+Processes of one machine must not use a proxy to reach each other. If a library can't write to the home directory, the
 message names the variable that moves its files.
 """
 
@@ -20,10 +20,10 @@ _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def prepare(job: object) -> None:
-    """Prepare this process, and the workers that it starts, for a job; called before any work.
+    """Prepare this process, and the workers that it starts, for a job. Called before any work.
 
     Raises:
-        NoResources: if the job would join a cluster that is not there.
+        NoResources: if the job would join a cluster that does not answer.
     """
     keep_direct([*_LOOPBACK, *address.hosts()])
     if isinstance(job, Job) and not job.dry_run:
@@ -31,7 +31,7 @@ def prepare(job: object) -> None:
 
 
 def keep_direct(hosts: list[str]) -> None:
-    """Never use a proxy for these hosts: Ray's state API and a tracking server on loopback answer no proxy."""
+    """Never use a proxy for these hosts: it can't reach Ray's state API or a tracking server on loopback."""
     there = {name: os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY")}
     for name, other in (("no_proxy", "NO_PROXY"), ("NO_PROXY", "no_proxy")):
         # Where one is empty, its readers would have gone by the other.
@@ -40,7 +40,7 @@ def keep_direct(hosts: list[str]) -> None:
 
 
 def advice(error: BaseException) -> str | None:
-    """Which variable to set if an error comes from a directory below home that can't be written; None for others."""
+    """Which variable to set if an error comes from an unwritable directory below home; None for other errors."""
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.errno in _NOT_WRITABLE and isinstance(cause.filename, str):
             variable = _variable_of(Path(cause.filename))
@@ -56,7 +56,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _variable_of(path: Path) -> str | None:
-    """The variable that puts a file elsewhere; None for a file of no such place."""
+    """The variable that moves a file to another directory; None if there is none."""
     hub = Path(os.environ.get("HF_HOME") or cache.home().parent / "huggingface")
     places = {hub: "HF_HOME", cache.home().parent: "XDG_CACHE_HOME", Path.home(): "HOME"}
     return next((variable for place, variable in places.items() if path.is_relative_to(place)), None)

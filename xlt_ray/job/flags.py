@@ -1,4 +1,4 @@
-"""The flags of a job: one for each setting, a dot between a group and a setting of it."""
+"""The flags of a job: one for each setting, with a dot between a group and its setting."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def flags_of(config_type: type, prefix: str = "--") -> dict[str, Any]:
 
 
 def spellings(flags: Mapping[str, Any]) -> set[str]:
-    """Every flag as it can be typed: switches also with `no-`."""
+    """Every flag that can be typed; switches also with `no-`."""
     return {*flags, *(off(name) for name, hint in flags.items() if hint is bool)}
 
 
@@ -35,7 +35,7 @@ def off(name: str) -> str:
 
 
 def nearest(name: str, valid: Collection[str]) -> str | None:
-    """The flag that a misspelt one stands for: one of that name in a group, else the one with the closest spelling."""
+    """The flag that a misspelt one probably means: one of that name in a group, else the closest spelling."""
     last = name.removeprefix("--").rpartition(".")[2]
     if found := [other for other in valid if other.removeprefix("--").rpartition(".")[2] == last]:
         return found[0]
@@ -46,8 +46,8 @@ def values(hint: Any, mark: str = "") -> str:
     """What a user may write for a type.
 
     Args:
-        hint: of a setting.
-        mark: put around a word that is typed as it is, such as a backtick.
+        hint: type of a setting.
+        mark: put around a word that is typed literally, such as a backtick.
     """
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:

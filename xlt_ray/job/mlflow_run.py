@@ -1,4 +1,4 @@
-"""One run in MLflow: its parameters, figures, tables, files and the data it read, without passwords."""
+"""Writes one MLflow run: parameters, figures, tables, files and the data that it read, without passwords."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _METRICS_LIMIT = 1000  # numbers in one request
 
 
 class MlflowTracker:
-    """Writes to one run, through a client of its own: MLflow's global state would leak into the environment.
+    """Writes to one run with a client of its own, because MLflow's global state would leak into the environment.
 
-    What can't be written is missing in the run, not in the artifact. The first failure is printed, and kept in
-    `problem`.
+    If something can't be written, it is missing in the run, but not in the artifact. The first failure is printed, and
+    kept in `problem`.
 
     Attributes:
         problem: why something is missing.
-        model: the run of the model that this run is a part of.
+        model: the run of the model to which this run belongs.
     """
 
     def __init__(self, client: MlflowClient, run_id: str, root: str, ended_ago: float = 0.0) -> None:
@@ -42,7 +42,7 @@ class MlflowTracker:
         self._ended_ago = ended_ago
 
     def _try(self, write: Callable[..., object], *values: Any) -> None:
-        """Write to the run, unless its place is gone: a call to a server that does not answer takes 20 s."""
+        """Write to the run, unless the server is gone: a call to a server that does not answer takes 20 s."""
         if self._is_gone:
             return
         try:
@@ -64,7 +64,7 @@ class MlflowTracker:
         self._try(self._client.update_run, "RUNNING")
 
     def end(self, status: str) -> None:
-        """Close the run, and that of the model. A run that lost something is incomplete, so it counts as failed."""
+        """Close the run, and that of the model. A run with missing data is marked as failed."""
         problem = self.problem or (self.model.problem if self.model else None)
         time_ms = int(1000 * (time.time() - self._ended_ago))
         # A place that is gone is asked once more, and not for long.
@@ -74,23 +74,23 @@ class MlflowTracker:
             self.model.end("FAILED" if problem else status)
 
     def describe(self, markdown: str) -> None:
-        """Set the description that the UI shows on top of the run."""
+        """Set the description that the UI shows at the top of the run."""
         self._try(self._client.set_tag, _NOTE, redacted(markdown))
 
     def metrics(self, values: Mapping[str, float]) -> None:
-        """Log all numbers in one request, timed at the end of the work: of two values the UI shows the later one."""
+        """Log all numbers in one request, with the time of the end of the work: the UI shows the latest value."""
         from mlflow.entities import Metric
 
         then = int(1000 * (time.time() - self._ended_ago))
         self._try(self._client.log_batch, [Metric(key, float(value), then, 0) for key, value in values.items()])
 
     def of_model(self, values: Mapping[str, float]) -> None:
-        """Log numbers on the run of the model, beside its settings."""
+        """Log numbers to the run of the model, with its settings."""
         if self.model and values:
             self.model.metrics(values)
 
     def curve(self, key: str, points: Iterable[tuple[int, float]]) -> None:
-        """Log all points, as many in a request as MLflow takes."""
+        """Log all points, with as many in a request as MLflow accepts."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -108,19 +108,19 @@ class MlflowTracker:
         self._try(self._client.log_table, shown, file)
 
     def datasets(self, corpus: str, rows: Mapping[str, Mapping[str, Any]], index: str) -> None:
-        """Log what was read as MLflow's own inputs, one for each split."""
+        """Log the data that was read as MLflow inputs, one for each split."""
         inputs = [_dataset(corpus, split, content, index) for split, content in rows.items()]
         if inputs:
             self._try(self._client.log_inputs, inputs)
 
     def checkpoint(self, uri: str) -> None:
-        """Set the tag `checkpoint`, also of the model."""
+        """Set the tag `checkpoint`, on the run of the model too."""
         self._try(self._client.set_tag, "checkpoint", redacted(uri))
         if self.model:
             self.model.checkpoint(uri)
 
     def register(self, model: str, uri: str) -> str | None:
-        """Create the model if it is missing, and the version of it that points to `uri` and to this run."""
+        """Create the model if it does not exist, and the version of it that refers to `uri` and to this run."""
         if self._is_gone:
             return self.problem
         try:

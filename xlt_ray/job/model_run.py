@@ -1,4 +1,4 @@
-"""What a run in MLflow says of a tuned model."""
+"""Describes a tuned model for its MLflow run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Model:
 
     Attributes:
         artifact: of the stage finetune.
-        alpha: of the weights between the model that was tuned and this one; other weights are another model.
+        alpha: interpolation between the untouched model and the tuned one; another alpha is another model.
     """
 
     artifact: Artifact
@@ -22,7 +22,7 @@ class Model:
 
     @property
     def key(self) -> str:
-        """What distinguishes it from other models."""
+        """The key that distinguishes it from other models."""
         return f"{self.artifact.fingerprint}{self._suffix}"
 
     @property
@@ -36,7 +36,7 @@ class Model:
 
     @property
     def words(self) -> dict[str, Any]:
-        """What it was made from, besides its identity."""
+        """Its inputs, besides its identity."""
         settings = self.artifact.settings
         named: dict[str, Any] = {name: settings[name] for name in ("corpus", "model") if name in settings}
         return {**named, "alpha": self.alpha}

@@ -1,9 +1,9 @@
-"""Ends the processes of a local Ray that outlive their driver; imports nothing, because it also runs as a program.
+"""Ends the processes of a local Ray that outlive their driver. Imports nothing, because it also runs as a program.
 
-A driver that is killed takes the raylet with it, but not the raylet's workers and agents: an actor that is at work does
-not notice for a minute or more. So a job that starts Ray here also starts this file as a watcher. Its standard input is
-a pipe from the driver, which the system closes however the driver ends; then the watcher ends what is left of the
-session. Processes are known by a variable in their environment, which all children of the driver inherit: those of
+When a driver is killed, the raylet ends too, but not the raylet's workers and agents: a busy actor does not notice for
+a minute or more. So a job that starts a local Ray also starts this file as a watcher. The watcher's standard input is a
+pipe from the driver, which the system closes however the driver ends; then the watcher ends the remaining processes of
+the session. It finds them by a variable in their environment, which all children of the driver inherit. Processes of
 other jobs have another value, and are left alone.
 """
 
@@ -22,10 +22,10 @@ _QUIET_ROUNDS = 4  # rounds without a find, for a raylet that was just starting 
 
 
 def watch(session: str) -> subprocess.Popen[bytes]:
-    """Mark this process and all that it starts from now on, and start their watcher.
+    """Mark this process and all processes that it starts from now on, and start their watcher.
 
     The watcher has a session of its own, so that neither Ctrl-C nor a closed terminal ends it before the others.
-    It begins its work when its standard input is closed, at the latest by the end of this process.
+    It starts its work when its standard input is closed, at the latest when this process ends.
     """
     watcher = subprocess.Popen(
         [sys.executable, "-I", "-S", __file__, session],
@@ -39,7 +39,7 @@ def watch(session: str) -> subprocess.Popen[bytes]:
 
 
 def release(watcher: subprocess.Popen[bytes]) -> None:
-    """Remove the mark, and let the watcher end what is left of the session."""
+    """Remove the mark, and let the watcher end the remaining processes of the session."""
     os.environ.pop(_VARIABLE, None)
     assert watcher.stdin is not None, "it was made with a pipe"
     watcher.stdin.close()
@@ -50,8 +50,8 @@ def end(session: str, spare_children_of: int | None = None) -> int:
 
     Args:
         session: value of their variable.
-        spare_children_of: a process whose own children live on, such as the raylet, which ends with its driver: the
-            driver would notice its death first and complain.
+        spare_children_of: a process whose own children are not killed, such as the raylet. It ends with its driver, and
+            the driver would complain if the raylet died first.
     """
     found = [pid for pid in _marked(session) if spare_children_of is None or _parent(pid) != spare_children_of]
     for pid in found:
@@ -75,7 +75,7 @@ def _parent(pid: int) -> int | None:
 
 
 def _read(pid: int, name: str) -> bytes:
-    """A file of a process; empty where it is gone, or somebody else's."""
+    """A file of a process; empty if the process is gone, or belongs to another user."""
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""From a command line to the settings of a job: its preset, its file, its flags, its help."""
+"""Parses the command line of a job into its settings: preset, file, flags and help."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _HIDDEN: Any = tyro.conf.Suppress
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Help:
-    """What `--help` of a job shows.
+    """The content of `--help` of a job.
 
     Attributes:
-        about: what the job does, and examples.
-        prog: how it is called.
-        basic: settings of groups that are basic, without `--`.
-        presets: names of the presets that are meant for it.
+        about: description of the job, with examples.
+        prog: the program as typed.
+        basic: the basic settings of groups, without `--`.
+        presets: names of the presets for this job.
     """
 
     about: str = ""
@@ -44,13 +44,13 @@ class Help:
 
 
 def parse(job_type: type[JobT], argv: list[str], presets: Presets, about: Help | None = None) -> JobT:
-    """Settings from a preset, a file and flags; the later of these override the earlier.
+    """Settings from a preset, a file and flags. A file overrides the preset, and flags override both.
 
     Args:
         job_type: the dataclass of a job.
         argv: words of the command line.
         presets: by name.
-        about: what `--help` shows.
+        about: content of `--help`.
 
     Raises:
         UserError: on an unknown flag, preset or value; the message names the valid ones.
@@ -82,7 +82,7 @@ def _refuse_unknown(argv: Sequence[str], valid: set[str]) -> None:
 
 
 def _asked(words: Sequence[str]) -> argparse.Namespace:
-    """The flags that decide what the others change; None where one is not given."""
+    """The flags that set the starting point for the others; None for a flag that is not given."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in ("--preset", "--corpus", "--config"):
         parser.add_argument(name, nargs="?")
@@ -90,7 +90,7 @@ def _asked(words: Sequence[str]) -> argparse.Namespace:
 
 
 def _preset_of(words: Sequence[str]) -> str:
-    """The preset that is asked for. The demo's 50 sentences are no limit to set silently on somebody's own corpus."""
+    """The requested preset. With a corpus of the user's own, `demo` would silently limit it to 50 sentences."""
     asked = _asked(words)
     return asked.preset or ("demo" if asked.corpus is None else "plain")
 
@@ -104,11 +104,11 @@ def _from_preset(job_type: type[JobT], preset: str, presets: Presets) -> JobT:
 
 
 def _read(job_type: type[JobT], default: JobT, words: Sequence[str]) -> tuple[JobT, list[str]]:
-    """The job, and words that belong to no flag.
+    """The job, and the words that belong to no flag.
 
     Raises:
-        UserError: from a dataclass; tyro takes it for a value that can't be read.
-        SystemExit: where a value can't be read.
+        UserError: from a dataclass; tyro would report it as an unreadable value.
+        SystemExit: if a value can't be read.
     """
     try:
         # tyro draws a box around what dataclasses refuse, also without console outputs.
@@ -126,7 +126,7 @@ def _read(job_type: type[JobT], default: JobT, words: Sequence[str]) -> tuple[Jo
 
 
 def _complaint(job_type: type[JobT], default: JobT, words: Sequence[str], flags: Mapping[str, Any]) -> str:
-    """Which flag has a value that can't be read, and what it takes: each is read without the others."""
+    """Which flag has an unreadable value, and which values it takes. Each flag is read without the others."""
     for name, given in _one_by_one(words):
         try:
             _read(job_type, default, [name, *given])
@@ -140,7 +140,7 @@ def _complaint(job_type: type[JobT], default: JobT, words: Sequence[str], flags:
 
 
 def _one_by_one(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Each flag with the words behind it."""
+    """Each flag with the words after it."""
     starts = [place for place, word in enumerate(words) if word.startswith("--")]
     for start, end in zip(starts, [*starts[1:], len(words)], strict=True):
         yield words[start], list(words[start + 1 : end])
@@ -157,7 +157,7 @@ def _show_help(default: Any, presets: Presets, about: Help, *, everything: bool)
 
 
 def _shown(default: Any, basic: frozenset[str] | None, prefix: str = "") -> type:
-    """The type of some settings with their values as defaults; those of groups that are not basic are hidden."""
+    """The type of some settings with their values as defaults; group settings that are not basic are hidden."""
     fields: list[Any] = []
     hints = typing.get_type_hints(type(default), include_extras=True)
     for field in dataclasses.fields(default):

@@ -1,4 +1,4 @@
-"""The resources that the actors and workers of a stage take, and how many of them there may be."""
+"""The resources of the actors and workers of a stage, and the maximum number of them."""
 
 from __future__ import annotations
 
@@ -13,28 +13,27 @@ import ray.data
 from xlt_ray.job import address, room
 
 FEED_CPUS = 0.1
-"""CPUs of a task that reads what an actor or a worker on a CPU works on next."""
+"""CPUs of a task that reads the next input of an actor or worker on a CPU."""
 TRIAL_CPUS = 0.001
 """CPUs of a trial of a search, which only waits for its workers."""
 _WORKER_CPUS = 0.89
-"""CPUs of a worker that trains without a GPU: a node's only CPU also holds the task that feeds it and ten trials.
-
-With 0.9, and 0.01 for a trial, a search on nodes of one CPU waits forever for what feeds its workers.
+"""CPUs of a worker that trains without a GPU. A node with one CPU must also have room for its feeding task and ten
+trials: with 0.9 for the worker and 0.01 for a trial, a search on such nodes waits forever for the feeding tasks.
 """
 _UNKNOWN_CPUS = 0.5
-"""CPUs of what computes on a GPU, where no node is there yet whose CPUs could be shared out.
+"""CPUs of an actor or worker on a GPU, if no node is running yet whose CPUs could be divided.
 
-With 1, a node of one CPU has no room for the tasks that feed it.
+With 1, a node with one CPU has no room for the feeding tasks.
 """
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pool:
-    """What one actor of a stage takes, how many there may be, and what the tasks that feed them take.
+    """The resources of one actor of a stage, the maximum number of actors, and the resources of their feeding tasks.
 
-    On CPUs an actor books 0.9 of one and a feeding task 0.1: with whole CPUs booked, a pool as large as the machine
-    waits for its input forever. `num_cpus`, `num_gpus` and `memory` (bytes, 0 if not set) are an actor's,
-    `feed_cpus` a task's.
+    On CPUs an actor requests 0.9 of a CPU and a feeding task 0.1: if actors requested whole CPUs, a pool as large as
+    the machine would wait for its input forever. `num_cpus`, `num_gpus` and `memory` (bytes, 0 if not set) are for an
+    actor, `feed_cpus` for a task.
     """
 
     num_cpus: float
@@ -46,7 +45,7 @@ class Pool:
 
     @property
     def device(self) -> str:
-        """Where an actor computes, by what it booked, because Ray shows the GPUs of a node to every process there."""
+        """The device of an actor, from its request, because Ray shows the GPUs of a node to every process there."""
         return "cuda" if self.num_gpus else "cpu"
 
     @property
@@ -55,12 +54,12 @@ class Pool:
         return self._options()
 
     def task(self, function: Callable[..., Any]) -> Any:
-        """The function as a task of Ray that takes what an actor takes."""
+        """The function as a Ray task with the resources of an actor."""
         return ray.remote(num_cpus=self.num_cpus, num_gpus=self.num_gpus, memory=self.memory or None)(function)
 
     @property
     def overlapping(self) -> dict[str, Any]:
-        """The same for actors that, on a GPU, read or write a second unit, in another thread, while they compute."""
+        """The same for actors that, on a GPU, read or write a second unit in another thread while they compute."""
         return self._options(max_concurrent_calls_per_actor=2, enable_true_multi_threading=True)
 
     def _options(self, **on_gpu: Any) -> dict[str, Any]:
@@ -77,7 +76,7 @@ class Pool:
 
 
 Needed = Callable[[str], int]
-"""Bytes of a node's memory that an actor takes, by the device that it computes on: `cpu` or `cuda`."""
+"""Bytes of a node's memory that an actor needs, by its device: `cpu` or `cuda`."""
 
 
 def _unknown(device: str) -> int:
@@ -85,7 +84,7 @@ def _unknown(device: str) -> int:
 
 
 def one_by_one(rows: Iterable[dict[str, Any]]) -> ray.data.Dataset:
-    """A dataset of rows that are worked on one at a time: each is a block, and so a task, of its own."""
+    """A dataset of rows that are processed one at a time: each row is its own block, and so its own task."""
     blocks = list(rows)
     return ray.data.from_items(blocks, override_num_blocks=len(blocks))
 
@@ -93,12 +92,12 @@ def one_by_one(rows: Iterable[dict[str, Any]]) -> ray.data.Dataset:
 def stream(
     units: ray.data.Dataset, actor: type, settings: Mapping[str, Any], options: Mapping[str, Any]
 ) -> ray.data.Dataset:
-    """The rows that actors yield, each passed on as it is yielded, so that a bar can count within a unit.
+    """The rows that actors yield, passed on one at a time, so that a progress bar can count within a unit.
 
     Args:
         units: from `one_by_one`.
-        actor: takes a table of one unit.
-        settings: what an actor is made with.
+        actor: class that takes a table of one unit.
+        settings: arguments to create an actor.
         options: of a `Pool`.
     """
     context = ray.data.DataContext.get_current().copy()
@@ -110,21 +109,21 @@ def stream(
 
 
 def memory(needed: int) -> int:
-    """Bytes to ask for; 0 on a cluster whose nodes do not report their memory, where a request would wait forever."""
+    """Bytes to request; 0 if the nodes of a cluster do not report memory, because a request would wait forever."""
     return needed if room.tells_memory() else 0
 
 
 def pool(stage: str, num_gpus: float | None, max_actors: int | None, num_units: int, needed: Needed = _unknown) -> Pool:
-    """One actor per GPU, or one per CPU if there is no GPU; on a cluster more as nodes come. Prints the choice.
+    """One actor per GPU, or one per CPU if there is no GPU; on a cluster, more as nodes are added. Prints the choice.
 
-    Returns when there is room for an actor and for what feeds it. Until then a line every 30 s says what is missing.
+    Returns when there is room for an actor and its feeding task. Until then it prints every 30 s what is missing.
 
     Args:
-        stage: what the actors do, for the line that is printed.
-        num_gpus: GPUs an actor takes; None: 1 if the cluster has a GPU now, else 0.
-        max_actors: most actors at a time; None: as many as there are units, or as this machine can hold.
-        num_units: units of work; there are never more actors than these.
-        needed: memory that an actor takes, as far as that is known.
+        stage: name of the work, for the printed line.
+        num_gpus: GPUs per actor; None: 1 if the cluster has a GPU now, else 0.
+        max_actors: maximum number of actors; None: as many as there are units, or as this machine can hold.
+        num_units: units of work, an upper limit on the number of actors.
+        needed: memory that an actor needs, if known.
 
     Raises:
         NoResources: if there can never be room.
@@ -157,13 +156,13 @@ def _take(stage: str, bundles: Sequence[room.Bundle]) -> None:
 
 
 def _bundle(asked: Pool | Workers) -> room.Bundle:
-    """What one actor or worker takes."""
+    """The resources of one actor or worker."""
     more = {"GPU": asked.num_gpus, "memory": asked.memory}
     return {"CPU": asked.num_cpus, **{kind: amount for kind, amount in more.items() if amount}}
 
 
 def require(job: Any) -> None:
-    """Refuse GPUs and workers, of any stage of a job, that the cluster can never provide; called before any work.
+    """Refuse GPUs and workers, of any stage of a job, that the cluster can never provide. Called before any work.
 
     Raises:
         NoResources: naming the flag.
@@ -183,7 +182,7 @@ def require(job: Any) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Workers:
-    """How many processes train together, and what each of them takes."""
+    """The number of training processes, and the resources of each."""
 
     count: int
     num_cpus: float
@@ -192,7 +191,7 @@ class Workers:
 
     @property
     def resources(self) -> dict[str, float]:
-        """What one of them takes."""
+        """The resources of one process."""
         return dict(_bundle(self))
 
 
@@ -200,13 +199,13 @@ def workers(stage: str, count: int | None, num_gpus: int | None, needed: Needed 
     """One training process per GPU, or one if there is no GPU. Prints the choice, and returns when there is room.
 
     Args:
-        stage: what the workers do, for the line that is printed.
-        count: how many; None: one per GPU that the cluster has now, else one.
-        num_gpus: GPUs a worker takes; None: 1 if the cluster has a GPU now, else 0.
-        needed: memory that a worker takes, as far as that is known.
+        stage: name of the work, for the printed line.
+        count: number of workers; None: one per GPU that the cluster has now, else one.
+        num_gpus: GPUs per worker; None: 1 if the cluster has a GPU now, else 0.
+        needed: memory that a worker needs, if known.
 
     Raises:
-        NoResources: if there can never be room for so many; Ray would wait forever.
+        NoResources: if there can never be room for this many; Ray would wait forever.
     """
     resources = ray.cluster_resources()
     gpus, cpus = resources.get("GPU", 0), resources.get("CPU", 0)
@@ -222,6 +221,6 @@ def workers(stage: str, count: int | None, num_gpus: int | None, needed: Needed 
 
 
 def most_groups(workers: Workers) -> float:
-    """How many groups of such workers the cluster can hold once grown: at least 1; infinity if nothing bounds it."""
+    """How many groups of such workers the cluster can hold at its maximum size: at least 1; infinity if unbounded."""
     held = room.most(_bundle(workers)) / workers.count
     return max(1, held if math.isinf(held) else int(held))

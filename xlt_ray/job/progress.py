@@ -1,4 +1,4 @@
-"""What a job shows: how far it is, its tables, where the results are."""
+"""The output of a job: progress, tables, and where the results are."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ console = Console(highlight=False)
 
 
 class Bar:
-    """Progress of a stage: a bar on a terminal, lines in a log every ten seconds. Rates are of the last minute."""
+    """Progress of a stage: a bar on a terminal, or a line every ten seconds in a log. Rates are of the last minute."""
 
     _LINE_EVERY_S = 10.0
     _RATE_OF_S = 60.0
@@ -67,7 +67,7 @@ class Bar:
                 self._gauges[name].set(value)
 
     def _rate(self, now: float) -> float:
-        """Rows a second, 0 where that is not known yet."""
+        """Rows per second; 0 if not known yet."""
         started, count = self._seen[0] if self._seen else (now, self._done)
         return (self._done - count) / (now - started) if self._done > count and now > started else 0.0
 
@@ -84,7 +84,7 @@ class Bar:
 
 
 def _gauges(stage: str) -> dict[str, Any]:
-    """Metrics of Ray, which its dashboard and Prometheus read: `xlt_ray_rows_done` and so on, by stage."""
+    """Ray metrics for its dashboard and Prometheus: `xlt_ray_rows_done` and so on, by stage."""
     # Ray is looked at only where the job has loaded it: costs are shown without it.
     if "ray" not in sys.modules or not sys.modules["ray"].is_initialized():
         return {}
@@ -101,13 +101,13 @@ def _gauges(stage: str) -> dict[str, Any]:
 
 
 def show(table: Table) -> None:
-    """Print a table, at its full width also where the output is not a terminal."""
+    """Print a table, at full width even if the output is not a terminal."""
     wide = console if console.is_terminal else Console(highlight=False, width=140)
     wide.print(table)
 
 
 def where_next(artifact: Artifact, root: str, command: str) -> None:
-    """Say where the results are, and what a user would want to do with them."""
+    """Print where the results are, and the next command."""
     print(f"results  {shlex.quote(artifact.uri)}")
     if num_rejected := artifact.read_json("manifest.json")["rows_rejected"]:
         print(f"rejected {num_rejected} rows, with reasons: {shlex.quote(artifact.path('rejected.parquet'))}")

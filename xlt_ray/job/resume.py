@@ -1,4 +1,4 @@
-"""Reads files that a crash left before they are used: a disk may have kept a file's name and lost its bytes."""
+"""Checks files that a crash left behind before they are used: a disk may have kept a file's name but lost its bytes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _TASK_CPUS = 0.1
 
 
 def drop_damaged(artifact: Artifact) -> None:
-    """Delete the files of unfinished work that are not what was written, so that they are made again.
+    """Delete damaged files of unfinished work, so that they are made again.
 
-    Files that a manifest lists are left alone. Every byte of the others is read once: by tasks on all nodes where there
-    is much. Needs a running Ray, and `Artifact.begin`.
+    Files that a manifest lists are left alone. Every byte of the others is read once; if there are many, by tasks on
+    all nodes. Needs a running Ray, and `Artifact.begin`.
     """
     committed = manifest.listed(artifact.read_json(manifest.NAME)) if artifact.is_committed else {}
     sizes, noted = storage.sizes(artifact.uri), sums.noted(artifact.uri)
@@ -39,7 +39,7 @@ def drop_damaged(artifact: Artifact) -> None:
 
 
 def _has_damaged_sum(artifact: Artifact, path: str) -> bool:
-    """Whether a crash took the checksum of a file, and so maybe the file; a store that fails tells nothing."""
+    """Whether a crash damaged the checksum of a file, and so perhaps the file; not if the store fails."""
     try:
         reading.json_of(artifact.path(sums.FOLDER, f"{path}.json"))
     except Damaged:
@@ -48,7 +48,7 @@ def _has_damaged_sum(artifact: Artifact, path: str) -> bool:
 
 
 def shares(files: Mapping[str, sums.Sum], most_bytes: int) -> Iterator[dict[str, sums.Sum]]:
-    """The files in groups of so many bytes; a larger file is a group of its own."""
+    """The files in groups of this many bytes; a larger file is a group of its own."""
     share: dict[str, sums.Sum] = {}
     size = 0
     for path, found in files.items():

@@ -1,4 +1,4 @@
-"""Room on the cluster: impossible requests are refused, possible ones are waited for, with a line every 30 s.
+"""Refuses resource requests that the cluster can never satisfy, and waits for others, with a line every 30 s.
 
 Ray itself waits for both without a message.
 """
@@ -20,7 +20,7 @@ from xlt_ray.errors import NoResources
 from xlt_ray.job import address
 
 Bundle = Mapping[str, float]
-"""What must be free on one node: amounts by kind, `CPU`, `GPU` and `memory` (bytes)."""
+"""Resources that must be free on one node: amounts by kind, `CPU`, `GPU` and `memory` (bytes)."""
 
 _KINDS = ("CPU", "GPU", "memory")
 
@@ -31,24 +31,24 @@ _HEAD_CONFIG = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves its file o
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NodeType:
-    """Nodes that are there or can come: what one has, and how many there may be."""
+    """A type of nodes that exist or can be added: the resources of one, and the maximum number."""
 
     resources: Bundle
     most: float
 
 
 def require(what: str, bundles: Sequence[Bundle], advice: str) -> None:
-    """Refuse what fits neither the nodes that are there nor those that can come.
+    """Refuse a request that fits neither existing nodes nor nodes that can be added.
 
-    Nothing is refused on a cluster that does not tell which nodes can come.
+    If a cluster does not report which nodes can be added, nothing is refused.
 
     Args:
-        what: who needs it, for the message.
+        what: who makes the request, for the message.
         bundles: all of them are needed at the same time.
         advice: what the user should do.
 
     Raises:
-        NoResources: naming what is needed, what there can be, and the advice.
+        NoResources: naming the request, the maximum that the cluster can have, and the advice.
     """
     types = list(_node_types())
     if not types or _fit(bundles, types):
@@ -62,9 +62,9 @@ def require(what: str, bundles: Sequence[Bundle], advice: str) -> None:
 
 
 def most(bundle: Bundle) -> float:
-    """How many equal bundles all nodes, also those that can come, hold at a time; infinity if nothing bounds it.
+    """How many equal bundles fit on all nodes, including those that can be added; infinity if unbounded.
 
-    If it is not known what can come, only the nodes that are there count.
+    If it is not known which nodes can be added, only existing nodes count.
     """
     types = list(_node_types()) or [NodeType(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
     held = [(min(node.resources.get(kind, 0) // need for kind, need in bundle.items() if need), node) for node in types]
@@ -72,16 +72,16 @@ def most(bundle: Bundle) -> float:
 
 
 def tells_memory() -> bool:
-    """Whether every node that can come reports its memory; if unknown what can come, every node that is there."""
+    """Whether every node that can be added reports its memory; if these are unknown, every existing node."""
     types = list(_node_types()) or [NodeType(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
     return all(found.resources.get("memory") for found in types if found.most)
 
 
 def wait(what: str, bundles: Sequence[Bundle], tell_s: float = _TELL_S) -> None:
-    """Return once the cluster has room for all bundles at a time; an autoscaling cluster is asked to grow.
+    """Return once the cluster has room for all bundles at the same time. An autoscaling cluster is asked to grow.
 
     Args:
-        what: who needs it, for the lines that are printed.
+        what: who makes the request, for the printed lines.
         bundles: all of them are needed at the same time.
         tell_s: seconds between two lines.
     """
@@ -96,7 +96,7 @@ def wait(what: str, bundles: Sequence[Bundle], tell_s: float = _TELL_S) -> None:
 
 
 def _node_types() -> Iterator[NodeType]:
-    """What this machine is, or every type of node of a cluster; nothing where it is not known what can come."""
+    """This machine, or every node type of a cluster; none if it is not known which nodes can be added."""
     alive = [NodeType(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
     if not address.is_given():
         yield from alive
@@ -107,14 +107,14 @@ def _node_types() -> Iterator[NodeType]:
 
 
 def _reported() -> Iterator[NodeType]:
-    """Types that the cluster itself reports, as managed ones do."""
+    """Types that the cluster itself reports, as managed clusters do."""
     config = state.get_cluster_config()
     for group in config.node_group_configs if config else ():
         yield NodeType(dict(group.resources), math.inf if group.max_count == -1 else group.max_count)
 
 
 def _of_file(path: Path) -> Iterator[NodeType]:
-    """Types of the file that the cluster was made from, on its head."""
+    """Types from the cluster file on the head."""
     if not path.is_file():
         return
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -127,7 +127,7 @@ def _of_file(path: Path) -> Iterator[NodeType]:
 
 
 def _fit(bundles: Sequence[Bundle], types: Sequence[NodeType]) -> bool:
-    """Whether every bundle fits a node, and all of them what all nodes have."""
+    """Whether every bundle fits on a node, and all bundles fit on all nodes together."""
     each = all(any(node.most and _is_within(bundle, node.resources) for node in types) for bundle in bundles)
     return each and all(
         amount <= sum(node.most * node.resources.get(kind, 0) for node in types if node.resources.get(kind)) + 1e-9
@@ -155,7 +155,7 @@ def _words(amounts: Mapping[str, Any]) -> str:
 
 
 def _there() -> str:
-    """What the cluster has, and what of it is free."""
+    """The resources of the cluster, total and free."""
     total, free = ray.cluster_resources(), ray.available_resources()
     kinds = (f"{total.get(kind, 0):g} {kind} ({free.get(kind, 0):g} free)" for kind in ("CPU", "GPU"))
     num_nodes = sum(node["Alive"] for node in ray.nodes())

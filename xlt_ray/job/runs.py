@@ -1,6 +1,6 @@
-"""Where runs are kept: MLflow's store under the root, or the server of MLFLOW_TRACKING_URI.
+"""The place of MLflow runs: the store under the root, or the server of MLFLOW_TRACKING_URI.
 
-If that place can't be used, the job continues, and `connect` reports why.
+If it can't be used, the job continues, and `connect` reports why.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PROBE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "4", "MLFLOW_HTTP_REQUEST_MAX_RETRIES":
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
 
 _lost: dict[str, str] = {}
-"""Why runs of a root are not tracked, or not all of them."""
+"""Why some or all runs of a root are not tracked."""
 
 
 class NotTracked(Exception):  # noqa: N818 - reads as a state
@@ -42,7 +42,7 @@ class NotTracked(Exception):  # noqa: N818 - reads as a state
 
 
 def connect(root: str) -> MlflowClient:
-    """A client of the place that answers; a store under the root is made, or brought up to date with a moved root.
+    """A client of the place of runs. A store under the root is created, or updated if the root was moved.
 
     Raises:
         NotTracked: if there is no such place, or it does not answer within about 10 s.
@@ -68,7 +68,7 @@ def connect(root: str) -> MlflowClient:
 
 @contextlib.contextmanager
 def impatient() -> Iterator[None]:
-    """Requests to a server fail within about 10 s."""
+    """While inside, requests to a server fail within about 10 s."""
     before = {name: os.environ.get(name) for name in _PROBE}
     os.environ.update(_PROBE)
     try:
@@ -89,7 +89,7 @@ def answers(client: MlflowClient) -> bool:
 
 
 def experiment(client: MlflowClient, stage: str, root: str) -> str:
-    """The id of the experiment of a stage; it is made, or restored where somebody has deleted it."""
+    """The id of the experiment of a stage, which is created, or restored if somebody has deleted it."""
     name = experiment_name(stage)
     found: Experiment | None = client.get_experiment_by_name(name)
     if found is None:
@@ -102,18 +102,18 @@ def experiment(client: MlflowClient, stage: str, root: str) -> str:
 
 
 def experiment_name(stage: str) -> str:
-    """The experiment of a stage; MLFLOW_EXPERIMENT_NAME replaces the `xlt_ray` before it."""
+    """The experiment of a stage; MLFLOW_EXPERIMENT_NAME replaces the prefix `xlt_ray`."""
     prefix = os.environ.get("MLFLOW_EXPERIMENT_NAME", "").rstrip("/") or "xlt_ray"
     return f"{prefix}/{stage}"
 
 
 def find(client: MlflowClient, stages: Iterable[str], tags: Mapping[str, str]) -> tuple[str, str] | None:
-    """Experiment and id of the newest run with these tags in the experiments of some stages; None where there is none.
+    """Experiment and id of the newest run with these tags in the experiments of some stages; None if there is none.
 
     Args:
-        client: of the place.
-        stages: whose experiments are searched, except deleted ones.
-        tags: the first is searched for, so it has no quotation marks; the others are compared.
+        client: from `connect`.
+        stages: stages whose experiments are searched, except deleted ones.
+        tags: the first is used in the query, so it must have no quotation marks; the others are compared.
     """
     there = [client.get_experiment_by_name(experiment_name(stage)) for stage in stages]
     active = [found.experiment_id for found in there if found and found.lifecycle_stage == "active"]
@@ -124,23 +124,23 @@ def find(client: MlflowClient, stages: Iterable[str], tags: Mapping[str, str]) -
 
 
 def lose(root: str, why: str) -> None:
-    """Print that runs of a root are not tracked and how to log them later; remembered for the end of the job."""
+    """Print that runs of a root are not tracked and how to log them later, and remember it for the end of the job."""
     problem = _lost[storage.absolute(root)] = redacted(why)
     print(f"runs: not tracked: {problem}; the job continues; to log it later: {log_command(root)}", flush=True)
 
 
 def lost(root: str) -> str | None:
-    """Why runs of a root are not tracked, or not all of them; None where all are."""
+    """Why some or all runs of a root are not tracked; None if all are."""
     return _lost.get(storage.absolute(root))
 
 
 def where(root: str) -> str:
-    """What to type to look at the runs, or to log those that are not tracked."""
+    """The command that shows the runs, or that logs those that are not tracked."""
     return f"not tracked; to log them: {log_command(root)}" if lost(root) else ui_command(root)
 
 
 def ui_command(root: str) -> str:
-    """What to type to look at the runs."""
+    """The command that shows the runs."""
     ui = shlex.join([*program("mlflow"), "ui", "--backend-store-uri"])
     if server := os.environ.get("MLFLOW_TRACKING_URI"):
         if urlsplit(server).scheme in ("http", "https"):
@@ -151,7 +151,7 @@ def ui_command(root: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error, or of the system's error behind it, without passwords, and not too long."""
+    """The first line of an error, or of the system error behind it, shortened and without passwords."""
     inner: BaseException | None = error
     while inner := inner and (inner.__cause__ or inner.__context__):
         if isinstance(inner, OSError) and inner.strerror and type(inner).__module__ == "builtins":
@@ -166,7 +166,7 @@ def _public(server: str) -> str:
 
 
 def _named(place: str) -> str:
-    """A place in words."""
+    """The place in words."""
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         return place
     is_server = urlsplit(place).scheme in ("http", "https")
@@ -185,12 +185,12 @@ def _place(root: str) -> str | None:
 
 
 def sqlite_uri(path: Path) -> str:
-    """The URI of a database file: SQLAlchemy reads `%20` in it as a space, and what is behind a `?` as options."""
+    """The URI of a database file. SQLAlchemy reads `%20` in it as a space, and the text after a `?` as options."""
     return f"sqlite:///{path}".replace("%", "%25").replace("?", "%3F")
 
 
 def _artifact_location(root: str) -> str | None:
-    """Where the files of runs go; None: the server decides. Without a server MLflow's own choice is ./mlruns."""
+    """The location of the files of runs; None: the server decides. Without a server, MLflow would use ./mlruns."""
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
     if server and "sql" not in urlsplit(server).scheme:
         return None
@@ -199,7 +199,7 @@ def _artifact_location(root: str) -> str | None:
 
 
 def _locked(place: str) -> contextlib.AbstractContextManager[object]:
-    """One process at a time makes a database in a file: MLflow's migration fails where two begin it."""
+    """Let one process at a time create a database file: MLflow's migration fails if two processes start it."""
     from sqlalchemy import make_url
 
     file = make_url(place).database if place.startswith("sqlite:") else None
@@ -210,7 +210,7 @@ def _locked(place: str) -> contextlib.AbstractContextManager[object]:
 
 
 def _follow(place: str, root: str) -> None:
-    """Let a store whose root was moved or copied name its own files, where it names those of the old place."""
+    """Update the paths in a store whose root was moved or copied, so that they refer to its own files."""
     import sqlalchemy
     from mlflow.store.tracking.dbmodels.models import SqlExperiment
 
@@ -227,14 +227,14 @@ def _follow(place: str, root: str) -> None:
 
 
 def _root_of(location: str | None) -> str | None:
-    """The root whose folder of runs' files a URI names; None: the experiment is none of ours."""
+    """The root whose folder of run files a URI names; None if the experiment is not ours."""
     parts = urlsplit(location or "")
     path = unquote(parts.path)
     return str(Path(path).parent) if parts.scheme == "file" and Path(path).name == _FOLDER else None
 
 
 def _columns_of_files() -> tuple[Any, ...]:
-    """Where the store names files."""
+    """The columns of the store that contain file names."""
     from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
     from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlRun, SqlTag
 
@@ -243,7 +243,7 @@ def _columns_of_files() -> tuple[Any, ...]:
 
 
 def _rename(transaction: Connection, old: str, new: str) -> None:
-    """Put a new root for an old one wherever the store names a file: as a path and as a URI."""
+    """Replace an old root by a new one wherever the store names a file, as a path or as a URI."""
     import sqlalchemy
 
     for before, after in ((old, new), (Path(old).as_uri(), Path(new).as_uri())):
@@ -254,7 +254,7 @@ def _rename(transaction: Connection, old: str, new: str) -> None:
 
 
 def _quiet() -> None:
-    """Keep out of the job's output the migration of a new store (about 50 lines), and tracebacks: `lose` tells them."""
+    """Hide the migration messages of a new store (about 50 lines) and tracebacks, which `lose` reports."""
     logging.getLogger("alembic").setLevel(logging.ERROR)
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="mlflow")

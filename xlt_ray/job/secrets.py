@@ -1,4 +1,4 @@
-"""Passwords and signatures in URIs and in the environment, which no line, log, page or tag may show."""
+"""Keeps passwords and signatures in URIs and in the environment out of output, logs, pages and tags."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SIGNED = re.compile(
 
 
 def redacted(text: str) -> str:
-    """The text without the user and password of a URI (before its @), what signs one, and the environment's secrets."""
+    """The text without users and passwords of URIs (before the @), signatures, and secrets of the environment."""
     for secret in sorted(_known(), key=len, reverse=True):
         text = text.replace(secret, "***")
     return _SIGNED.sub(r"\1***", _USER_INFO.sub(r"\1***@", text))
@@ -42,7 +42,7 @@ def _known() -> Iterator[str]:
 
 
 def refuse_passwords(settings: Any, prefix: str = "--") -> None:
-    """Refuse a URI with a password among the settings of a job: they go into artifacts, runs and commands.
+    """Refuse a URI with a password among the settings of a job, because settings go into artifacts, runs and commands.
 
     Raises:
         UserError: naming the setting, not its value.

@@ -1,7 +1,7 @@
-"""Settings: what every job asks, and how a setting counts towards an artifact's identity.
+"""The settings of every job, and whether a setting is part of an artifact's identity.
 
-A field counts unless its metadata says `identity: False` (`EXECUTION`): those only say where or how fast the work is
-done (`root`, pool sizes), never what comes out.
+A field is part of the identity unless its metadata has `identity: False` (`EXECUTION`). Such fields control only where
+or how fast the work is done (`root`, pool sizes), never the result.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def at_least(name: str, value: float | None, least: float) -> None:
 
 
 def flag(name: str) -> str:
-    """A field's name as the command line spells it."""
+    """A field's name in the spelling of the command line."""
     return name.replace("_", "-")
 
 
 def read_directions(config: Any, name: str, flag: str) -> None:
-    """Put the directions of a field in our codes; refuse words that are no direction, and directions named twice."""
+    """Convert the directions of a field to our codes. Refuse words that are not directions, and repeated directions."""
     asked = getattr(config, name)
     read = languages.directions(asked)
     if len(set(read)) < len(read):
@@ -51,12 +51,12 @@ def read_directions(config: Any, name: str, flag: str) -> None:
 
 
 def read_codes(config: Any, name: str) -> None:
-    """Put the languages of a field in our codes."""
+    """Convert the languages of a field to our codes."""
     object.__setattr__(config, name, languages.codes(getattr(config, name)))
 
 
 def read_distinct_codes(config: Any, name: str, flag: str) -> None:
-    """The same; refuse languages named twice."""
+    """The same, but refuse repeated languages."""
     asked = getattr(config, name)
     read_codes(config, name)
     if len(set(read := getattr(config, name))) < len(read):

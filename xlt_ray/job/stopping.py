@@ -1,8 +1,8 @@
-"""How a job ends on SIGTERM, SIGHUP and Ctrl-C: one line, within seconds, and nothing left running.
+"""Ends a job on SIGTERM, SIGHUP and Ctrl-C within seconds: with one line, and with no process left running.
 
-The end is that of a crash, which costs nothing but the units that are being worked on; the line says so. It is written
-by a thread of its own. Python wakes that thread from the signal handler itself, so neither a long call in the main
-thread nor a handler that a library puts in the place of ours (Ray and Ray Train do) delays it.
+A job ends as in a crash, which costs only the units in progress; the line says so. A separate thread writes the line.
+Python wakes this thread from the signal handler itself, so it is not delayed by a long call in the main thread or by a
+library that replaces our handler (Ray and Ray Train do).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _session: list[str] = []
 
 @contextlib.contextmanager
 def armed() -> Iterator[None]:
-    """While inside, a signal ends this process as this module describes; only in a main thread."""
+    """While inside, a signal ends this process as described in this module. Only for the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -60,9 +60,9 @@ def armed() -> Iterator[None]:
 
 
 def rearm() -> None:
-    """Put our handlers back where a library has replaced them: that of Ray's core writes a stack to standard error.
+    """Restore our handlers if a library has replaced them: that of Ray's core writes a stack to standard error.
 
-    A signal that is ignored stays ignored, as `nohup` needs.
+    A signal that is ignored stays ignored, as needed for `nohup`.
     """
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
@@ -71,12 +71,12 @@ def rearm() -> None:
 
 
 def _noted(number: int, frame: object) -> None:
-    """Nothing: the thread has been woken."""
+    """Do nothing: the thread has already been woken."""
 
 
 @contextlib.contextmanager
 def _among(entries: list[Any], entry: Any) -> Iterator[None]:
-    """Keep an entry in a list while inside; also behind an exit by a library's own handler of the same signal."""
+    """Keep an entry in a list while inside, also if a library's own handler of the same signal exits."""
     entries.append(entry)
     try:
         yield
@@ -90,7 +90,7 @@ def _among(entries: list[Any], entry: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def last_word(say: Callable[[], object]) -> Iterator[None]:
-    """While inside, call `say` before a signal ends the process; it has a few seconds and may fail."""
+    """While inside, a signal calls `say` before it ends the process; the call has a few seconds and may fail."""
     with _among(_last_words, say):
         yield
 
@@ -104,7 +104,7 @@ def ends_with(session: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def counted(count: Callable[[], str]) -> Iterator[None]:
-    """While inside, a signal tells what `count` says: how far the work is, such as `embed at 12/60`."""
+    """While inside, a signal prints the progress from `count`, such as `embed at 12/60`."""
     with _among(_counts, count):
         yield
 
@@ -119,7 +119,7 @@ def _wait(read: int, stderr: int) -> None:
 
 
 def _end(number: signal.Signals, stderr: int) -> NoReturn:
-    """One line, the last words, then the end of this process and of its Ray."""
+    """Print one line, call the last words, then end this process and its Ray."""
     _stopping.set()
     _within(1.0, [sys.stdout.flush])  # a reader that has stopped reading would hold us up
     with contextlib.suppress(OSError):  # the terminal may be gone
@@ -132,7 +132,7 @@ def _end(number: signal.Signals, stderr: int) -> NoReturn:
 
 
 def _line(number: signal.Signals) -> str:
-    """What was stopped, what is kept, and how to resume."""
+    """The line that says what was stopped, what is kept, and how to resume."""
     places = lease.held()
     if not places:
         return f"stopped by {number.name}: no work had begun; run the same command again"
@@ -145,14 +145,14 @@ def _line(number: signal.Signals) -> str:
 
 
 def _mute() -> None:
-    """Silence the main thread and native code: what they print from now on is noise."""
+    """Silence the main thread and native code, whose further output would be noise."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
 
 
 def _within(seconds: float, calls: Sequence[Callable[[], object]]) -> None:
-    """Make the calls, all at once, and wait no longer than this: the store of one of them may not answer."""
+    """Make all calls at the same time, and wait no longer than this: a store may not answer."""
     threads = [threading.Thread(target=_quietly, args=(call,), daemon=True) for call in calls]
     for thread in threads:
         thread.start()
@@ -167,6 +167,6 @@ def _quietly(call: Callable[[], object]) -> None:
 
 
 def _wait_for_the_end() -> NoReturn:
-    """Keep the main thread, which a handler of a library may have sent home, from ending the process first."""
+    """Keep the main thread, which a library's handler may have stopped, from ending the process first."""
     while True:
         time.sleep(1)

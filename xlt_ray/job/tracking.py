@@ -1,13 +1,13 @@
-"""Runs in MLflow, opened and closed by the driver.
+"""MLflow runs, opened and closed by the driver.
 
-Without MLFLOW_TRACKING_URI the store is `{root}/mlflow.db`, with its files beside it. A root in an object store can
-hold no SQLite file, so there a server is needed. If tracking fails, the job continues, and a line says that a
-run is not tracked, and `jobs/report.py --log` logs it later.
+Without MLFLOW_TRACKING_URI the store is `{root}/mlflow.db`, with its files beside it. A root in an object store can't
+hold an SQLite file, so it needs a server. If tracking fails, the job continues and prints that the run is not tracked;
+`jobs/report.py --log` logs it later.
 
-A run that is opened while another one is open is nested under it, in its experiment: a search holds its trials. The
-runs of a tuned model, its fine-tuning and its translations, are nested under one run of the model whenever they are
-made: it has the settings of the fine-tuning as parameters and the scores of the translations as metrics, so that one
-plot shows a score against a setting.
+A run that is opened while another run is open is nested under it, in the same experiment: a search contains its trials.
+The runs of a tuned model, its fine-tuning and its translations, are nested under one run of the model. That run has the
+settings of the fine-tuning as parameters and the scores of the translations as metrics, so one plot can show a score
+against a setting.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ if TYPE_CHECKING:  # see xlt_ray.job.runs
 _PARENT = "mlflow.parentRunId"
 _WITHOUT_ARTIFACT = "trial"  # a row of its search
 _MODEL_EXPERIMENTS = ("finetune", "study", "tune")
-"""Where the run of a model can be: by itself, or inside that of the job that made it."""
+"""Stages that can contain the run of a model: finetune itself, or the job that made it."""
 
 _OPEN: ContextVar[tuple[str, str] | None] = ContextVar("open run", default=None)
-"""Experiment and run that a further one is nested under; of a run that is not tracked ("", "")."""
+"""Experiment and run under which a new run is nested; ("", "") for a run that is not tracked."""
 _NOT_TRACKED = ("", "")
 
 
 HEADLINES = 8
-"""Most numbers of a run, so that they fit beside one another where runs are compared."""
+"""Maximum number of metrics of a run, so that they fit side by side when runs are compared."""
 
 
 class Tracker(Protocol):
-    """Where the figures of a run are logged, besides its artifact."""
+    """Logs the figures of a run, in addition to its artifact."""
 
     def describe(self, markdown: str) -> None:
-        """What a reader of the run should see first."""
+        """The text that a reader of the run should see first."""
 
     def metrics(self, values: Mapping[str, float]) -> None:
-        """The few numbers that runs are compared by, under the same keys in each: `retrieval/r1/mean`.
+        """The few numbers by which runs are compared, with the same keys in each: `retrieval/r1/mean`.
 
-        No more than HEADLINES, curves included; what belongs to a pair, a language or a direction is a `table`.
+        At most HEADLINES, including curves. Numbers of a pair, a language or a direction go into a `table`.
         """
 
     def of_model(self, values: Mapping[str, float]) -> None:
-        """Numbers for the run of the model that this run is a part of, which has the model's settings."""
+        """Numbers for the run of the model to which this run belongs, which has the model's settings."""
 
     def curve(self, key: str, points: Iterable[tuple[int, float]]) -> None:
         """One number at many steps: (step, value)."""
@@ -68,13 +68,13 @@ class Tracker(Protocol):
         """A matplotlib figure."""
 
     def table(self, columns: Mapping[str, list[Any]], file: str) -> None:
-        """A table, given by its columns."""
+        """A table, as columns."""
 
     def datasets(self, corpus: str, rows: Mapping[str, Mapping[str, Any]], index: str) -> None:
-        """What was read: of each split the number of rows and their hash, and the index that names them."""
+        """The data that was read: for each split the number of rows and their hash, and the index that lists them."""
 
     def checkpoint(self, uri: str) -> None:
-        """Where the weights of the run are: a reference, no copy."""
+        """The location of the weights of the run, which are not copied."""
 
     def register(self, model: str, uri: str) -> str | None:
         """Enter weights in the model registry as the next version of `model`. Returns the reason if that fails."""
@@ -128,21 +128,21 @@ def track(
 ) -> Iterator[Tracker]:
     """One MLflow run named `name` in the experiment of the stage; it is FINISHED if the body ends normally.
 
-    It is FAILED if the body raises, and KILLED if a signal ends the job. Inside another one it is a child of that, and
-    its name begins with its stage. Its parameters are the identity and `inputs`, what it reads in words. A run of the
-    same identity that a killed driver left open is marked KILLED. A run that lost something on the way is FAILED too;
-    if none can be opened, the job continues with a `NullTracker`.
+    It is FAILED if the body raises, and KILLED if a signal ends the job. Inside another run it is a child of that run,
+    and its name begins with its stage. Its parameters are the identity and `inputs`, a description of what it reads. A
+    run of the same identity that a killed driver left open is marked KILLED. A run with missing data is FAILED too. If
+    no run can be opened, the job continues with a `NullTracker`.
 
     Args:
         root: directory or URI that holds all artifacts.
         stage: name of the stage.
         name: of the artifact.
         identity: of the artifact.
-        inputs: names of what is read.
+        inputs: names of the inputs.
         seconds_ago: when the work began, if that was before the run is opened.
         ended_ago: when it ended, if that was before the run is opened.
         read: embed artifact whose rows are read; those that the identity names are logged as datasets.
-        model: of which this is a part: the run is inside that of the model, which is made where it is missing.
+        model: the model to which this run belongs: the run is nested under the model's run, which is created if needed.
         shows_identity: whether the identity is among the parameters.
     """
     parameters = _joined(identity, inputs) if shows_identity else dict(inputs)
@@ -195,7 +195,7 @@ def _begin(
     ago: tuple[float, float],
     model: Model | None,
 ) -> tuple[MlflowTracker | None, tuple[str, str]]:
-    """Open a run, under the one that is open; None where that can't be, which is told once for all inside it."""
+    """Open a run under the current one; None if that fails, which is printed once for all runs inside it."""
     parent = _OPEN.get()
     if parent == _NOT_TRACKED:
         return None, _NOT_TRACKED
@@ -226,7 +226,7 @@ def _create(
     ago: tuple[float, float],
     parent: tuple[str, str] | None,
 ) -> tuple[str, str]:
-    """A new run, inside another one or in the experiment of its kind; its experiment and its id."""
+    """Create a run, inside another one or in the experiment of its kind. Returns its experiment and its id."""
     if parent:
         experiment, tags, name = parent[0], {**tags, _PARENT: parent[1]}, f"{kind} {name}"
     else:
@@ -239,7 +239,7 @@ def _create(
 def _of_model(
     client: MlflowClient, root: str, model: Model, ago: tuple[float, float]
 ) -> tuple[MlflowTracker, tuple[str, str]]:
-    """The run of a model, found or made; its tracker, its experiment and its id."""
+    """Find or create the run of a model. Returns its tracker, its experiment and its id."""
     tags = {"model": model.key, "artifact": redacted(model.artifact.uri)}
     if found := runs.find(client, _MODEL_EXPERIMENTS, tags):
         tracker = MlflowTracker(client, found[1], root, ago[1])
@@ -254,7 +254,7 @@ def _of_model(
 
 
 def _close_killed(client: MlflowClient, experiment: str, tags: Mapping[str, str], opened: str) -> None:
-    """End the runs that a killed driver left open; those of another root may be of a job that works."""
+    """End the runs that a killed driver left open; those of another root may belong to a running job."""
     same = f"attributes.status = 'RUNNING' AND tags.fingerprint = '{tags['fingerprint']}'"
     for run in client.search_runs([experiment], filter_string=same):
         if run.info.run_id != opened and run.data.tags.get("artifact") == tags.get("artifact"):
@@ -262,7 +262,7 @@ def _close_killed(client: MlflowClient, experiment: str, tags: Mapping[str, str]
 
 
 def _joined(identity: Mapping[str, Any], words: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked, and what is read in words."""
+    """The parameters: the identity, and the inputs in words."""
     return {**identity, **{f"{key}.name" if key in identity else key: value for key, value in words.items()}}
 
 
