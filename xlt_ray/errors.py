@@ -34,7 +34,7 @@ class Unwritable(Exception):  # noqa: N818 - as the state is called
 
     Attributes:
         path: the path or URI.
-        reason: what the system says.
+        reason: message of the system.
     """
 
     def __init__(self, path: str, reason: str) -> None:
@@ -53,7 +53,7 @@ class Unreachable(Exception):  # noqa: N818 - says nothing about the recording
 
     Attributes:
         path: the path or URI.
-        reason: what the system says.
+        reason: message of the system.
     """
 
     def __init__(self, path: str, reason: str) -> None:

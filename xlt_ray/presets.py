@@ -75,8 +75,8 @@ def mine_exact() -> Settings:
 def transfer_large_v2() -> Settings:
     """The paper's transfer, for finetune.py: en-zh on CoVoST 2 train, decoder only, Whisper large-v2.
 
-    The paper's values could not be had, so rate, batch and epochs are ours: typical ones of Whisper's fine-tuning
-    (1e-5, warm-up over 500 steps, batches of 32), for 9,000 steps. transfer_test_large_v2 tests it.
+    The paper's values were not available, so learning rate, batch size and epochs are ours: typical values for
+    fine-tuning Whisper (1e-5, warm-up over 500 steps, batches of 32), for 9,000 steps. transfer_test_large_v2 tests it.
     """
     return {
         "corpus": "covost2",
@@ -90,7 +90,7 @@ def transfer_large_v2() -> Settings:
 def transfer_test_large_v2() -> Settings:
     """The paper's transfer, for translate.py: transfer_large_v2 on FLEURS test, en fr de ja into zh.
 
-    X-en beside it shows what was forgotten. The untouched model: --name before --translate.checkpoint None.
+    X-en shows how much is forgotten. The untouched model: --name before --translate.checkpoint None.
     """
     return _test_of("transfer_large_v2")
 
@@ -98,7 +98,7 @@ def transfer_test_large_v2() -> Settings:
 def transfer_test_wide_large_v2() -> Settings:
     """The paper's transfer to more distant languages: transfer_test_large_v2 plus ru, ar and hi.
 
-    X-en beside it shows what was forgotten. The untouched model: --name before --translate.checkpoint None.
+    X-en shows how much is forgotten. The untouched model: --name before --translate.checkpoint None.
     """
     settings = _test_of("transfer_large_v2")
     return settings | {"languages": (*settings["languages"], "ru", "ar", "hi")}
@@ -107,9 +107,9 @@ def transfer_test_wide_large_v2() -> Settings:
 def ja_zh_large_v2() -> Settings:
     """The paper's distant source, for finetune.py: ja-zh on FLEURS train, decoder only, Whisper large-v2.
 
-    CoVoST 2 has no ja-zh, so it is FLEURS, where the texts of the same sentences are the translations: 1,509 sentences
-    against 289,000, so compare it with en-zh on FLEURS rather than with transfer_large_v2. Rate, batch and epochs are
-    ours, as the paper's values could not be had. ja_zh_test_large_v2 tests it.
+    CoVoST 2 has no ja-zh, so this uses FLEURS, where the texts of the same sentence are translations: 1,509 sentences
+    against 289,000, so compare it with en-zh on FLEURS rather than with transfer_large_v2. Learning rate, batch size
+    and epochs are ours, because the paper's values were not available. ja_zh_test_large_v2 tests it.
     """
     return {
         "corpus": "fleurs",
@@ -139,8 +139,8 @@ def _test_of(checkpoint: str) -> Settings:
 def unseen() -> Settings:
     """Unseen languages into English with four prompts: FLEURS test, Whisper large-v2.
 
-    The paper's six (kea ast ceb ky ckb ga), and as controls sw tr vi en, which have tokens. English is also there for
-    its sentences: they are the references of the others, and FLEURS is read for the chosen languages only.
+    The paper's six languages (kea ast ceb ky ckb ga), and the controls sw tr vi en, which have tokens. English is also
+    needed for the references, because FLEURS is read only in the chosen languages.
     """
     return {
         "corpus": "fleurs",
@@ -154,8 +154,8 @@ def unseen() -> Settings:
 def unseen_wide() -> Settings:
     """All 19 FLEURS languages without a Whisper token, into English with four prompts: FLEURS test, Whisper large-v2.
 
-    They are of seven families and of all distances to the nearest language with a token (`xlt_ray.languages`), against
-    which the report shows their BLEU. The paper's six and the controls are those of `unseen`.
+    They are from seven families, and at all distances to the nearest language with a token (`xlt_ray.languages`). The
+    report plots BLEU against this distance. The paper's six languages and the controls are those of `unseen`.
     """
     more = ("ff", "ig", "kam", "lg", "luo", "nso", "ny", "om", "or", "umb", "wo", "xh", "zu")
     settings = unseen()
@@ -185,5 +185,5 @@ _OWN: dict[str, tuple[str, ...]] = {
 
 
 def presets_of(job: str) -> tuple[str, ...]:
-    """Names of the presets that are meant for a job; the report has none."""
+    """Names of the presets for a job; the report has none."""
     return (*_EVERY, *_OWN[job]) if job in _OWN else ()

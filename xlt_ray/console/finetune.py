@@ -36,7 +36,7 @@ BASIC = (
 
 
 def main(job: FinetuneJob) -> None:
-    """Encode what is not encoded yet, then train."""
+    """Encode missing recordings, then train."""
     from xlt_ray.embed.cost import public_speech, show_costs
     from xlt_ray.embed.reader import on_embeddings
     from xlt_ray.finetune import pipeline, results

@@ -34,7 +34,7 @@ BASIC = (
 
 
 def main(job: MineJob) -> None:
-    """Encode what is not encoded yet, then mine."""
+    """Encode missing recordings, then mine."""
     from xlt_ray.embed.cost import public_speech, show_costs
     from xlt_ray.embed.reader import on_embeddings
     from xlt_ray.job import progress

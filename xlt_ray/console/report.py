@@ -15,7 +15,7 @@ BASIC = ()
 
 
 def main(job: ReportJob) -> None:
-    """Collect, render, and log what is not logged."""
+    """Collect, render, and log artifacts without a run."""
     import shlex
 
     from xlt_ray.errors import Damaged

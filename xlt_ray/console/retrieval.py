@@ -29,7 +29,7 @@ BASIC = (
 
 
 def main(job: RetrievalJob) -> None:
-    """Encode what is not encoded yet, then score and rank."""
+    """Encode missing recordings, then score and rank."""
     from xlt_ray.embed.cost import public_speech, show_costs
     from xlt_ray.embed.reader import on_embeddings
     from xlt_ray.job import progress

@@ -29,7 +29,7 @@ BASIC = (
 
 
 def main(job: StudyJob) -> None:
-    """Encode what is missing, then fine-tune on each source and compare."""
+    """Encode missing recordings, then fine-tune on each source and compare."""
     from xlt_ray.embed.cost import public_speech, show_costs
     from xlt_ray.embed.reader import on_embeddings
     from xlt_ray.finetune.cost import learned

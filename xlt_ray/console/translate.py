@@ -37,7 +37,7 @@ BASIC = (
 
 
 def main(job: TranslateJob) -> None:
-    """Encode what is not encoded yet, then translate and score, once for each source prompt."""
+    """Encode missing recordings, then translate and score, once for each source prompt."""
     import shlex
 
     from xlt_ray.embed.cost import public_speech, show_costs

@@ -35,7 +35,7 @@ BASIC = (
 
 
 def main(job: TuneJob) -> None:
-    """Encode what is not encoded yet, then search."""
+    """Encode missing recordings, then search."""
     from xlt_ray.embed.cost import public_speech, show_costs
     from xlt_ray.embed.reader import on_embeddings
     from xlt_ray.finetune.cost import learned

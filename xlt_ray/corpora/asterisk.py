@@ -61,8 +61,8 @@ _Texts = dict[str, str]
 def asterisk(source: str, languages: Sequence[str], split: str | None) -> Iterator[Utterance]:
     """Rows of the demo corpus, language by language, each sorted by the name of the prompt.
 
-    A prompt belongs to the corpus if it is there in all five languages, has at least four English words, no `[` in a
-    transcript (that marks sounds that are not speech), and no recording of 15 s or longer.
+    A prompt belongs to the corpus if it exists in all five languages, has at least four English words, no `[` in a
+    transcript (which marks sounds that are not speech), and no recording of 15 s or longer.
 
     Args:
         source: a folder laid out like the extracted Debian packages; "": the user's cache, filled if needed.
@@ -70,7 +70,7 @@ def asterisk(source: str, languages: Sequence[str], split: str | None) -> Iterat
         split: `train`, `dev` or `test`; None for all.
 
     Raises:
-        UserError: another language or split, nothing in `source`, or the recordings cannot be fetched.
+        UserError: if a language or the split does not exist, `source` is empty, or the recordings cannot be fetched.
     """
     for language in languages:
         _check_value("language", language, VOICES)
@@ -186,7 +186,7 @@ def fetch() -> Path:
     when it is complete, and several processes can fetch at the same time.
 
     Raises:
-        UserError: they cannot be fetched; the message says what to do.
+        UserError: if they cannot be fetched; the message has a fix.
     """
     folder = cache.folder("") / "asterisk"
     with filelock.FileLock(folder.with_suffix(".lock")):

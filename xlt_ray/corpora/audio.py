@@ -48,7 +48,7 @@ _MIN_RATE, _MAX_RATE = 100, 1_000_000
 """A header with a lower or higher rate is damaged, and resampling from it would take seconds."""
 
 _MAX_PEAK = 8.0
-"""Resampling and lossy codecs overshoot 1.0 by some percent; int16 values stored as floats lie in the thousands."""
+"""Resampling and lossy codecs overshoot 1.0 by a few percent; int16 values stored as floats are in the thousands."""
 
 _CANCELLED = 0.1
 """The average of n uncorrelated channels keeps 1/n of their mean power. A tenth of that (for two channels of the same
@@ -79,7 +79,7 @@ def to_speech(native: Samples, rate: int) -> Samples:
 
     Args:
         native: shape (num_samples, num_channels).
-        rate: samples a second.
+        rate: samples per second.
 
     Returns:
         shape (num_samples,), in [-1, 1].

@@ -133,7 +133,7 @@ def _built(path: str, config: str | None, revision: str | None) -> list[Table]:
 
     try:
         builder = datasets.load_dataset_builder(path, config, revision=revision)
-    except Exception as error:  # the library fails in the ways of whatever it is built on
+    except Exception as error:  # the library raises any error of its dependencies
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"cannot read data set {path!r} ({type(error).__name__}: {reason})") from error
     files = builder.config.data_files or {}

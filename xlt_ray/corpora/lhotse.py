@@ -1,7 +1,7 @@
 """Lhotse manifests as JSON lines (`.jsonl`, `.jsonl.gz`): cuts, or recordings and supervisions.
 
     corpus_cuts_train.jsonl.gz
-    corpus_recordings_train.jsonl.gz, corpus_supervisions_train.jsonl.gz     where there are no cuts
+    corpus_recordings_train.jsonl.gz, corpus_supervisions_train.jsonl.gz     if there are no cuts
 
 Each supervision is an utterance: its segment of the recording, `text`, `language` and `speaker`. Translations are in
 its `custom` fields: `translations`, `translation` or `translated_text`, an object of texts by language, or one text

@@ -138,7 +138,7 @@ def _why(audio: str, error: Exception) -> RejectedRow | Unreachable:
         return RejectedRow("missing: its file cannot be read that far")
     if isinstance(error, OSError):
         return places.unreadable(audio, error)
-    if storage.is_remote(audio):  # the clients of stores fail in the ways of whatever they are built on
+    if storage.is_remote(audio):  # clients of stores raise any error of their dependencies
         return Unreachable(audio, f"{type(error).__name__}: {error}")
     raise error
 

@@ -81,7 +81,7 @@ def _remote(folder: str, files: Collection[str]) -> dict[str, Stamp]:
             infos = filesystem.get_file_info([posixpath.join(path, name) for name in names])
         else:
             infos = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-    except Exception as error:  # the clients of stores fail in the ways of whatever they are built on
+    except Exception as error:  # clients of stores raise any error of their dependencies
         raise Unreachable(folder, str(error) or type(error).__name__) from error
     files_only = (info for info in infos if info.type == pafs.FileType.File and info.base_name in names)
     return {names[info.base_name]: Stamp(info.size or 0, str(info.mtime_ns or "")) for info in files_only}

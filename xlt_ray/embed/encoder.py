@@ -126,7 +126,7 @@ class SpeechEncoder:
         """Yield the frames of each batch as it is computed, by the position of the recordings in the input.
 
         A GPU gets the next batch before the CPU copies the frames of the previous one, so it does not wait for the
-        copy. Without this, a large encoder on an H100 encoded 109 recordings of 30 s a second.
+        copy. Without this, a large encoder on an H100 encoded 109 recordings of 30 s per second.
         """
         begun: Iterator[tuple[list[int], _Begun]] = (
             (batch, self._begin([waveforms[i] for i in batch], num_frames))

@@ -1,4 +1,4 @@
-"""What mining costs: operations, bytes, and the memory of its workers."""
+"""The cost of mining: operations, bytes, and the memory of its workers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FP32 = 4  # fp32 is twice the bytes of fp16, and is there before and after it i
 
 
 def mine_cost(size: ModelSize, recordings: Sequence[tuple[int, float]], config: MineConfig) -> Cost:
-    """Every pair on pooled frames, then the candidates on all frames; where they cover everything, only the latter.
+    """The cost of every pair on pooled frames, then candidates on all frames; only the latter if they are all pairs.
 
     Args:
         size: of the model.
@@ -45,7 +45,7 @@ def mine_cost(size: ModelSize, recordings: Sequence[tuple[int, float]], config: 
 
 
 def exact_pairs(sizes: tuple[int, int], config: MineConfig) -> float:
-    """Most pairs of recordings of two languages that are scored on all frames: candidates of both, and the sample."""
+    """Maximum number of pairs of two languages that are scored on all frames: candidates of both, and the sample."""
     everything = sizes[0] * sizes[1]
     if config.candidates == "all" or config.covers(sizes):
         return everything
@@ -54,7 +54,7 @@ def exact_pairs(sizes: tuple[int, int], config: MineConfig) -> float:
 
 
 def written(config: MineConfig, first: Extent, second: Extent) -> float:
-    """Bytes of the files of two languages, those that are removed at the end among them.
+    """Bytes of the files of two languages, including those that are removed at the end.
 
     A recording is in the files of as many units as the other language has blocks.
     """
@@ -67,7 +67,7 @@ def written(config: MineConfig, first: Extent, second: Extent) -> float:
 
 
 def scoring_memory(config: MineConfig, extents: Collection[Extent]) -> int:
-    """Bytes of memory that a worker takes: the frames of its rows, two strips of columns, all candidates.
+    """Bytes of memory that a worker needs: the frames of its rows, two strips of columns, all candidates.
 
     Args:
         config: of the mining.
@@ -87,7 +87,7 @@ _TILE_BYTES = 100  # of a pair: scores, masks, keys of both ways, sorted
 
 
 def merging_memory(config: MineConfig, extents: Collection[Extent]) -> int:
-    """Bytes of memory that a task takes which merges the units of two languages, or chooses among their pairs."""
+    """Bytes of memory that a task needs to merge the units of two languages, or to select among their pairs."""
     num = max(extent.num for extent in extents)
     return round(PROCESS_BYTES + 2 * num * (config.neighbours * _PAIR_BYTES + 2 * _INDEX_BYTES))
 

@@ -1,4 +1,4 @@
-"""How good what was mined is: the spread of scores, and F1 where the corpus can tell. Pure numpy."""
+"""Evaluates mined pairs: the spread of scores, and F1 if the corpus has sentence_ids. Pure numpy."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import numpy.typing as npt
 Figures = dict[str, Any]
 
 MAX_POINTS = 100
-"""Thresholds in the curve of F1."""
+"""Maximum number of thresholds in the curve of F1."""
 
 _QUANTILES = {"min": 0.0, "p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
 
 
 def spread(values: npt.NDArray[Any]) -> dict[str, float] | None:
-    """Quantiles of numbers; None where there is none."""
+    """Quantiles of numbers; None if there are no numbers."""
     return {name: float(np.quantile(values, at)) for name, at in _QUANTILES.items()} if len(values) else None
 
 
 def against_corpus(
     sentences: tuple[Sequence[str], Sequence[str]], margins: npt.NDArray[np.float64], shared: set[str]
 ) -> Figures | None:
-    """Precision, recall and F1 of pairs by the sentence_id of their recordings, at every number of them.
+    """Precision, recall and F1 of pairs by the sentence_id of their recordings, for every number of pairs.
 
-    A pair is right if both have the same sentence_id. Precision is the share of the pairs that are right, recall the
-    share of the shared sentences of which a right pair was found.
+    A pair is right if both recordings have the same sentence_id. Precision is the fraction of pairs that are right;
+    recall is the fraction of shared sentences with a right pair.
 
     Args:
         sentences: the sentence_id of the first and of the second recording of each pair, highest margin first.
         margins: of each pair, descending.
-        shared: what both languages say.
+        shared: the sentence_ids that both languages have.
 
     Returns:
         Figures of all pairs; `best`, with the threshold of the highest F1; `curve`, at most MAX_POINTS thresholds.
-        None where the languages share no sentence_id, so that the corpus does not tell.
+        None if the languages share no sentence_id.
     """
     if not shared:
         return None
@@ -56,7 +56,7 @@ def against_corpus(
 def _curve(
     margins: npt.NDArray[np.float64], right: npt.NDArray[Any], sentences: npt.NDArray[Any], num_shared: int
 ) -> list[Figures]:
-    """A point at the last pair of each margin: a threshold takes all pairs of the same margin or none."""
+    """A point at the last pair of each margin, because a threshold takes all pairs with the same margin or none."""
     ends = np.flatnonzero(np.append(margins[1:] != margins[:-1], True))[: len(margins)].tolist()
     return [
         {"threshold": float(margins[end]), **_point(end + 1, int(right[end]), int(sentences[end]), num_shared)}
@@ -72,6 +72,6 @@ def _point(num: int, num_right: int, num_found: int, num_shared: int) -> Figures
 
 
 def _thinned(curve: list[Figures]) -> list[Figures]:
-    """At most MAX_POINTS of them, evenly, the last among them."""
+    """At most MAX_POINTS of the points, evenly spaced, including the last."""
     places = np.linspace(0, len(curve) - 1, min(len(curve), MAX_POINTS)).round().astype(int)
     return [curve[place] for place in np.unique(places).tolist()]

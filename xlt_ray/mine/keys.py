@@ -1,4 +1,4 @@
-"""The figures of a mining run as MLflow keeps them."""
+"""The figures of a mining run in MLflow."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _COUNTS = ("num_first", "num_second", "num_found", "num_mined")
 
 
 def log(tracker: Tracker, metrics: Mapping[str, Any]) -> None:
-    """The means, and a table of every pair of languages."""
+    """Log the means, and a table of every pair of languages."""
     tracker.metrics(keys(metrics))
     tracker.table(table_columns(metrics), "mine.json")
 
 
 def keys(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Over all pairs of languages: how many were mined, and the means of what is known of them."""
+    """The number of mined pairs over all pairs of languages, and the means of known figures."""
     pairs = metrics["pairs"].values()
     values: dict[str, float] = {"mine/num_mined": sum(figures["num_mined"] for figures in pairs)}
     known = [figures["against_corpus"] for figures in pairs if figures["against_corpus"]]
@@ -30,7 +30,7 @@ def keys(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def candidates_hold(metrics: Mapping[str, Any], figures: Mapping[str, Any]) -> float | str:
-    """Share of the nearest recordings that are candidates, the mean of both ways; or why there is none.
+    """The fraction of the nearest recordings that are candidates, mean of both directions; or why there is none.
 
     Args:
         metrics: of the run.
@@ -45,7 +45,7 @@ def candidates_hold(metrics: Mapping[str, Any], figures: Mapping[str, Any]) -> f
 
 
 def table_columns(metrics: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """What was mined of every pair of languages, as columns; null where nothing is known."""
+    """The results of every pair of languages, as columns; null for unknown figures."""
     rows = [{"pair": pair, **_row(pair, figures)} for pair, figures in metrics["pairs"].items()]
     return {key: [row[key] for row in rows] for key in rows[0]}
 

@@ -1,4 +1,4 @@
-"""Pairs from the nearest of each side: their margins (Artetxe and Schwenk, 2019), and which are taken. Pure numpy."""
+"""Computes the margins of candidate pairs (Artetxe and Schwenk, 2019), and selects pairs. Pure numpy."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ FOUND_BY = ("", "forward", "backward", "both")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pairs:
-    """The union of the neighbours of both sides, sorted by place.
+    """The union of the nearest neighbours of both sides, sorted by position.
 
     Attributes:
-        first: place of the recording of the first language of each pair.
-        second: of the second.
-        score: exact, fp32.
-        expected: mean of the mean scores of the nearest of both.
-        found_by: index of FOUND_BY.
+        first: position of the recording of the first language of each pair.
+        second: position of the recording of the second language.
+        score: exact score, fp32.
+        expected: mean, over both recordings, of the mean score of the nearest neighbours.
+        found_by: index into FOUND_BY.
     """
 
     first: Indices
@@ -38,9 +38,9 @@ class Pairs:
 
     @classmethod
     def make(cls, forward: Keys, backward: Keys) -> Pairs:
-        """From keys (num_first, k) of the nearest of each recording of the first language, and (num_second, k).
+        """From the keys of the nearest neighbours of each recording: (num_first, k) and (num_second, k).
 
-        A score that is NaN finds nobody.
+        Scores that are NaN are ignored.
         """
         found = [_found(forward), _found(backward)]
         means = [_means(keys) for keys in (forward, backward)]
@@ -65,14 +65,14 @@ class Pairs:
 
 
 def _found(keys: Keys) -> tuple[Indices, Indices, npt.NDArray[np.float32]]:
-    """Query, candidate and score of each that is found."""
+    """Query, candidate and score of each neighbour."""
     places, scores = top.read(keys)
     query, number = np.nonzero((places >= 0) & ~np.isnan(scores))
     return query, places[query, number], scores[query, number]
 
 
 def _means(keys: Keys) -> Numbers:
-    """Mean score of the nearest of each query, of as many as there are; NaN where there is none."""
+    """Mean score of the nearest neighbours of each query, however many there are; NaN if there are none."""
     query, _, scores = _found(keys)
     sums, counts = np.bincount(query, scores, len(keys)), np.bincount(query, minlength=len(keys))
     means: Numbers = np.divide(sums, counts, out=np.full(len(keys), np.nan), where=counts > 0)
@@ -85,13 +85,13 @@ def _expected(means: list[Numbers], rows: Indices, columns: Indices) -> Numbers:
 
 
 def chosen(first: Indices, second: Indices, margins: Numbers, config: MineConfig) -> Indices:
-    """The pairs that are taken, by their place among these, highest margin first, equals in their order.
+    """The positions of the selected pairs, highest margin first; pairs with equal margins keep their order.
 
     Args:
-        first: place of the recording of the first language of each pair.
-        second: of the second.
-        margins: of each pair; NaN is never taken.
-        config: with the threshold, whether one to one, and how many.
+        first: position of the recording of the first language of each pair.
+        second: position of the recording of the second language.
+        margins: of each pair; NaN is never selected.
+        config: threshold, one-to-one selection, and maximum number.
     """
     least = -np.inf if config.threshold is None else config.threshold
     order = np.argsort(-margins, kind="stable")
@@ -102,7 +102,7 @@ def chosen(first: Indices, second: Indices, margins: Numbers, config: MineConfig
 
 
 def _greedy(first: Indices, second: Indices) -> npt.NDArray[np.bool_]:
-    """Which pairs, in this order, meet nobody who is taken already."""
+    """Which pairs, in this order, have no recording of an earlier selected pair."""
     taken: tuple[set[int], set[int]] = set(), set()
     kept = np.zeros(len(first), dtype=bool)
     for place, (a, b) in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
@@ -114,7 +114,7 @@ def _greedy(first: Indices, second: Indices) -> npt.NDArray[np.bool_]:
 
 
 def columns(pairs: Pairs) -> dict[str, pa.Array]:
-    """The columns of PAIR that are no names."""
+    """The columns of PAIR without names."""
     return {
         "score": pa.array(pairs.score),
         "ratio": pa.array(pairs.margins("ratio"), from_pandas=True),

@@ -1,7 +1,7 @@
-"""The nearest of each recording by exact scores, in one block of the score matrix of two languages. No Ray.
+"""Finds the nearest neighbours of each recording by exact scores, in one block of the score matrix. No Ray.
 
-Only pairs that are candidates are scored, and all pairs of the recordings that are sampled: what the nearest of these
-are among all tells how many of them the candidates hold. No score matrix is kept.
+Only candidate pairs are scored, and all pairs of a sample of recordings. The true nearest neighbours of the sample show
+how many of them are among the candidates. No score matrix is kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from xlt_ray.retrieval.relevance import Indices, Mask
 from xlt_ray.retrieval.units import Unit
 
 Sampled = tuple[Indices, Indices]
-"""Places of recordings of both languages, ascending."""
+"""Positions of recordings of both languages, ascending."""
 
 
 class UnitScorer:
@@ -35,15 +35,15 @@ class UnitScorer:
         config: MineConfig,
         device: str = "cpu",
     ) -> None:
-        """Nothing is read yet.
+        """Set up the scorer. Nothing is read yet.
 
         Args:
             sides: the two languages of the unit.
-            unit: what to score.
-            candidates: of the two languages; None: every pair is one.
+            unit: the unit to score.
+            candidates: of the two languages; None: every pair is a candidate.
             sampled: recordings that are scored with all others.
-            config: how many nearest are kept, the mode, how many recordings are read at a time.
-            device: that computes.
+            config: number of neighbours, mode, and number of recordings to read at a time.
+            device: the device to compute on.
         """
         self._sides, self._unit, self._config, self._device = sides, unit, config, device
         self._candidates, self._sampled = candidates, sampled
@@ -53,7 +53,7 @@ class UnitScorer:
         self._exact = [Nearest(places, config.neighbours, device) for places in here]
 
     def run(self) -> Iterator[tuple[int, int]]:
-        """Score; after each tile, how many pairs of recordings it has, and how many of them were scored."""
+        """Score. Yields, after each tile, its number of pairs, and how many of them were scored."""
         for rows, columns, x, y in tiles(self._sides, self._unit, self._config.strip_utterances, self._device):
             candidates = self._wanted(rows, columns)
             everything = candidates | _sampled(self._sampled, rows, columns)
@@ -63,7 +63,7 @@ class UnitScorer:
             yield everything.size, int(everything.sum())
 
     def table(self) -> pa.Table:
-        """The nearest, with the schema NEAREST."""
+        """The nearest neighbours, with the schema NEAREST."""
         names = self._sides.directions
         parts = [found.table(name, CANDIDATES) for found, name in zip(self._nearest, names, strict=True)]
         return pa.concat_tables(
@@ -77,7 +77,7 @@ class UnitScorer:
 
 
 def _sampled(sampled: Sampled, rows: range, columns: range) -> Mask:
-    """Which pairs of a tile have a recording that is sampled."""
+    """Which pairs of a tile have a sampled recording."""
     return np.logical_or.outer(np.isin(rows, sampled[0]), np.isin(columns, sampled[1]))
 
 

@@ -1,11 +1,11 @@
-"""The mining stage: shards of frames in, pairs of recordings that translate each other out.
+"""The mining stage: from shards of frames to pairs of recordings that translate each other.
 
     Worker "found" (actors):   the candidates of each recording, by pooled frames, block by block
-    Worker "scored" (actors):  their nearest by exact scores, and those of a sample among all
+    Worker "scored" (actors):  the nearest candidates by exact scores, and those of a sample among all recordings
     merge_pair (tasks):        nearest neighbours, with margins
-    choose (tasks):            the pairs that are taken, by the margin and the threshold that are asked for
+    choose (tasks):            the selected pairs, by margin and threshold
 
-No score matrix is made: what is written and gathered grows with recordings x candidates.
+No score matrix is stored: the data written and gathered grows with recordings x candidates.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _require_speech(embeddings: Artifact, recordings: dict[str, pa.Table]) -> No
 
 
 def _mining(plan: MinePlan, recordings: dict[str, pa.Table]) -> Mining:
-    """Settings of the run that began the artifact, also when another run resumes it."""
+    """The input of the workers, with the settings of the run that began the artifact."""
     artifact, uri = plan.artifact, plan.embeddings.artifact.uri
     config = dataclasses.replace(plan.job.mine, strip_utterances=artifact.settings["mine"]["strip_utterances"])
     extents = {

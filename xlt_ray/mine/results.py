@@ -1,4 +1,4 @@
-"""What a mining run leaves behind: metrics.json, mined.tsv, an MLflow run and the table at the end of the job."""
+"""The results of a mining run: metrics.json, mined.tsv, an MLflow run and the table at the end of the job."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _KEPT = ("mode", "candidates", "pool_frames", "neighbours", "sample", "seed")
 
 
 def shows(artifact: Artifact, config: MineConfig) -> bool:
-    """Whether the pairs of a finished artifact are those that are asked for."""
+    """Whether the pairs of a finished artifact match the requested settings."""
     metrics = artifact.read_json("metrics.json")
     return all(metrics[name] == getattr(config, name) for name in MineConfig.SHOWN)
 
 
 def finish(plan: MinePlan, mining: Mining, recordings: pa.Table, tracker: Tracker, started: float) -> None:
-    """Choose the pairs, write them down, log, and commit the artifact.
+    """Select the pairs, write them, log, and commit the artifact.
 
     Args:
         plan: of the run.
-        mining: what was mined.
+        mining: the input of the workers.
         recordings: rows of INDEX of all languages.
         tracker: of the run.
-        started: when it was, by the monotonic clock.
+        started: when the run started, by the monotonic clock.
     """
     artifact, job = plan.artifact, plan.job
     if artifact.is_complete:
@@ -67,7 +67,7 @@ def finish(plan: MinePlan, mining: Mining, recordings: pa.Table, tracker: Tracke
 
 
 def _metrics(mining: Mining, job: MineJob) -> Figures:
-    """The content of metrics.json; a task chooses among the pairs of two languages."""
+    """The content of metrics.json; a task selects among the pairs of two languages."""
     needed = cost.merging_memory(mining.config, mining.extents.values())
     task = ray.remote(num_cpus=1, memory=pools.memory(needed) or None)(work.choose)
     known = ray.put(mining)
@@ -97,7 +97,7 @@ def sentence(metrics: Mapping[str, Any]) -> str:
 
 
 def as_table(metrics: Mapping[str, Any]) -> Table:
-    """What was mined of each pair of languages, how sure the candidates are, and F1 where the corpus tells it."""
+    """The results of each pair of languages: mined pairs, recall of the candidates, and F1 if known."""
     title = f"pairs mined by {metrics['score']} {metrics['mode']}, margin {metrics['margin']}"
     table = Table(title=title, title_justify="left")
     table.caption = (
@@ -130,7 +130,7 @@ def _percent(fraction: float) -> str:
 
 
 def next_command(job: MineJob, artifact: Artifact) -> str:
-    """Fine-tuning on the two languages of which most was mined; the report where nothing was."""
+    """The next command: fine-tuning on the two languages with most mined pairs; the report if there are none."""
     mined = {pair: figures["num_mined"] for pair, figures in artifact.read_json("metrics.json")["pairs"].items()}
     most = max(mined, key=lambda pair: mined[pair])
     if not mined[most]:

@@ -1,4 +1,4 @@
-"""One `mine` artifact as the page shows it: what was mined of each two languages, and how good it is where known."""
+"""The section of a `mine` artifact in the report: the mined pairs of each two languages, and their quality if known."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from xlt_ray.mine.keys import candidates_hold
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """What was mined of two languages.
+    """The results of two languages.
 
     Attributes:
-        held: share of the nearest recordings by exact scores that are candidates; or `all`, or `not measured`.
-        known: precision, recall and F1 by sentence_id; None where the corpus does not tell.
+        held: fraction of the nearest recordings by exact scores that are candidates; or `all`, or `not measured`.
+        known: precision, recall and F1 by sentence_id; None if the languages share none.
     """
 
     name: str

@@ -1,10 +1,10 @@
-"""The kinds of work of a run, each from files to a file that is named before. No Ray.
+"""The kinds of work of a run. Each reads files, and writes a file whose name is known beforehand. No Ray.
 
 found/{unit}.parquet   the candidates of the recordings of a block, by pooled frames
-scored/{unit}.parquet  their nearest among the candidates, by exact scores
-recall/{pair}.json     how many of the nearest are among the candidates
+scored/{unit}.parquet  the nearest candidates, by exact scores
+recall/{pair}.json     how many of the nearest recordings are among the candidates
 data/{pair}.parquet    nearest neighbours, with scores and margins
-mined/{pair}.parquet   those that are taken, by the margin that is shown
+mined/{pair}.parquet   the selected pairs, by the requested margin
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import PAIR
 
 COLUMNS = ("utterance_id", "sentence_id", "language", "unit", "row", "num_valid")
-"""What the workers need of INDEX."""
+"""Columns of INDEX that the workers need."""
 
 Pair = tuple[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Mining:
-    """What every worker knows of a run.
+    """The input of every worker of a run.
 
     Attributes:
         artifact: the mine artifact.
-        uri: of the embed artifact.
+        uri: URI of the embed artifact.
         recordings: rows of INDEX by language, with the columns COLUMNS.
-        extents: how much there is of each language.
-        config: of the run that began the artifact.
-        device: that computes.
+        extents: size of each language.
+        config: settings of the run that began the artifact.
+        device: the device to compute on.
     """
 
     artifact: Artifact
@@ -72,21 +72,21 @@ class Mining:
         return self.config.covers((self.extents[pair[0]].num, self.extents[pair[1]].num))
 
     def sampled(self, pair: Pair) -> Sampled:
-        """Recordings that are scored with all others; none where every pair is a candidate."""
+        """Recordings that are scored with all others; none if every pair is a candidate."""
         num = 0 if self.covers(pair) else self.config.sample
         return candidates.drawn(self.sides(pair), num, self.config.seed)
 
     def tables(self, folder: str, pair: Pair) -> Iterator[pa.Table]:
-        """What the units of two languages left."""
+        """The tables of the units of two languages."""
         for unit in self.units(pair):
             yield reading.table_of(self.artifact.path(folder, f"{unit.name}.parquet"))
 
 
 class Worker:
-    """An actor that works on one unit after the other, of one of KINDS."""
+    """An actor that processes units of one of KINDS, one after another."""
 
     def __init__(self, mining: Mining, folder: str) -> None:
-        """Take what is known of the run, and where the results go."""
+        """Set the input of the run, and the kind of work."""
         torch.set_num_threads(1)  # one thread a worker, as in the embed stage
         workers.note(mining.artifact.uri, mining.device)
         self._mining, self._folder = mining, folder
@@ -94,7 +94,7 @@ class Worker:
         self._candidates = functools.lru_cache(maxsize=1)(functools.partial(_candidates, mining))
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
-        """Write what is found in each unit; rows with the pairs of recordings compared and scored, as it goes on."""
+        """Write the result of each unit. Yields rows with the number of pairs compared and scored, as it progresses."""
         for row in rows.to_pylist():
             unit = Unit.from_row(row)
             for num_pairs, num_scored in self._find(unit) if self._folder == "found" else self._score(unit):
@@ -133,7 +133,7 @@ def _candidates(mining: Mining, pair: Pair) -> Candidates | None:
 
 
 def merge_pair(mining: Mining, pair: Pair) -> None:
-    """Write the nearest neighbours; all units must be scored."""
+    """Write the nearest neighbours. All units must be scored."""
     sides = mining.sides(pair)
     keys = candidates.gathered(mining.tables("scored", pair), sides, CANDIDATES, mining.config.neighbours)
     found = Pairs.make(*keys)
@@ -157,12 +157,12 @@ def _recall(mining: Mining, sides: Sides, keys: tuple[Any, Any]) -> dict[str, An
 
 
 def choose(mining: Mining, pair: Pair, config: MineConfig) -> dict[str, Any]:
-    """Write the pairs that are taken, by the margin and the threshold that are asked for; their figures.
+    """Write the selected pairs, by margin and threshold. Returns their figures.
 
     Args:
-        mining: of the run; the pairs are there.
-        pair: of languages.
-        config: with the margin that is asked for, and what is taken.
+        mining: of the run, whose nearest neighbours must exist.
+        pair: two languages.
+        config: with the margin and the selection.
     """
     name, sides = "-".join(pair), mining.sides(pair)
     found = reading.table_of(mining.artifact.path("data", f"{name}.parquet"))
@@ -193,7 +193,7 @@ def choose(mining: Mining, pair: Pair, config: MineConfig) -> dict[str, Any]:
 
 
 def unmerged(mining: Mining, pairs: Iterable[Pair]) -> list[Pair]:
-    """The pairs of languages whose neighbours or recall is not there; both come of merging, so both are made again."""
+    """The pairs of languages without neighbours or recall. Merging makes both, so both are made again."""
     done = mining.artifact.done()
     left = [pair for pair in pairs if "-".join(pair) not in done or not _has_recall(mining.artifact, pair)]
     for pair in left:
@@ -210,6 +210,6 @@ def _has_recall(artifact: Artifact, pair: Pair) -> bool:
 
 
 def missing(mining: Mining, folder: str, pairs: Iterable[Pair]) -> list[Unit]:
-    """The units of some pairs of languages whose file is not in a folder."""
+    """The units of some pairs of languages without a file in the folder."""
     done = mining.artifact.done(folder)
     return [unit for pair in pairs for unit in mining.units(pair) if unit.name not in done]

@@ -1,7 +1,7 @@
-"""The pairs that were mined as a corpus of their own: `mined.tsv`, which `--corpus manifest:PATH` reads. Pure.
+"""Writes the mined pairs as a corpus: `mined.tsv`, which `--corpus manifest:PATH` reads. Pure.
 
-Recordings that are in a pair with one another share a sentence_id, also over several languages. The transcript of the
-partner is a recording's translation, that of the highest margin where it has several in a language.
+Recordings of a pair share a sentence_id, also across several languages. The transcript of its partner is a recording's
+translation; if it has several partners in a language, that with the highest margin counts.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Mined = tuple[str, str, float]
 
 
 def lines(mined: Iterable[Mined], recordings: pa.Table) -> Iterator[str]:
-    """The lines of the manifest: a sentence's recordings one below the other, that of the highest margin first.
+    """The lines of the manifest: the recordings of a sentence together, the sentence with the highest margin first.
 
     Args:
-        mined: the pairs, of all languages.
-        recordings: rows of INDEX; those in no pair are left out.
+        mined: the pairs of all languages.
+        recordings: rows of INDEX; those that are in no pair are left out.
     """
     ordered = sorted(mined, key=lambda pair: -pair[2])
     partners: dict[str, list[str]] = {}
@@ -52,7 +52,7 @@ def _rows(names: Iterable[str], recordings: pa.Table) -> dict[str, dict[str, Any
 
 
 def groups(partners: Mapping[str, Iterable[str]]) -> Iterator[list[str]]:
-    """Recordings that are joined by pairs, in the order in which they are met."""
+    """Recordings connected by pairs, in the order in which they occur."""
     seen: set[str] = set()
     for start in partners:
         group, waiting = [], [start]
@@ -67,7 +67,7 @@ def groups(partners: Mapping[str, Iterable[str]]) -> Iterator[list[str]]:
 
 
 def _translations(row: Mapping[str, Any], partners: Iterable[Mapping[str, Any]]) -> str:
-    """As JSON by language; nothing where no partner has a transcript."""
+    """Translations as JSON by language; empty if no partner has a transcript."""
     found: dict[str, str] = {}
     for partner in partners:
         if partner["text"] and partner["language"] != row["language"]:
@@ -76,7 +76,7 @@ def _translations(row: Mapping[str, Any], partners: Iterable[Mapping[str, Any]])
 
 
 def _cell(value: Any) -> str:
-    """On one line: a tab ends a cell and a line feed a row."""
+    """The text on one line, because a tab would end the cell and a line feed the row."""
     return "" if value is None else str(value).translate(_SPACES)
 
 

@@ -1,1 +1,1 @@
-"""Whisper: its files, its front end, its decoder, its exports."""
+"""Whisper models: files, front end, encoder, decoder, exports."""

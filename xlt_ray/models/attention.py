@@ -1,4 +1,4 @@
-"""Attention by kernels that take any shape at once."""
+"""Attention with kernels that need no planning for a new shape."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def attend(
     scale: float | None = None,
     shape_repeats: bool = False,
 ) -> Tensor:
-    """`scaled_dot_product_attention`, on a GPU without cuDNN unless its shape repeats.
+    """`scaled_dot_product_attention`; on a GPU, cuDNN is used only if the shape repeats.
 
-    cuDNN is the fastest, but plans 70 ms for every new shape. Recordings of 1 to 15 s give one new shape after the
-    other: with it a large encoder on an H100 encoded 74 of them a second, without it 400 (benchmarks/gpu.py).
+    cuDNN is the fastest, but needs 70 ms to plan every new shape. Recordings of 1 to 15 s have many different shapes:
+    with cuDNN, a large encoder on an H100 encoded 74 of them per second, without it 400 (benchmarks/gpu.py).
 
     Args:
         query: (batch, heads, length, dim).
         key: (batch, heads, num_keys, dim).
         value: the same.
-        mask: bool, what is seen; broadcast to (batch, heads, length, num_keys).
-        is_causal: whether a place sees only what is before it.
-        scale: of the products; None: 1 over the root of dim.
-        shape_repeats: whether the same shape comes again and again.
+        mask: bool, True for visible keys; broadcast to (batch, heads, length, num_keys).
+        is_causal: whether a position sees only itself and earlier ones.
+        scale: of the products; None: 1 / sqrt(dim).
+        shape_repeats: whether the same shape is used again and again.
     """
     chosen = sdpa_kernel(_KERNELS) if query.is_cuda and not shape_repeats else contextlib.nullcontext()
     with chosen:

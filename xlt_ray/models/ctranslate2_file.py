@@ -1,8 +1,8 @@
-"""`model.bin`, the file of CTranslate2, read without the engine.
+"""Reads `model.bin`, the file of CTranslate2, without CTranslate2.
 
-`model.bin`, little-endian: version of the format, name and revision of the layout, number of variables, then for each
-its name, shape, type and bytes, and last the aliases: names of variables that are stored under another name.
-Quantised weights have a variable `..._scale` beside them, and stand for value / scale.
+`model.bin` is little-endian: version of the format, name and revision of the layout, number of variables, then the
+name, shape, type and bytes of each, and last the aliases, names of variables that are stored under another name. A
+quantised weight has a variable `..._scale` beside it; its value is value / scale.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _DTYPES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")  # by the
 
 
 def read_variables(model_bin: Path) -> dict[str, Tensor]:
-    """Every variable of `model.bin` by name: quantised weights as float32, all others in the type they are stored in.
+    """Every variable of `model.bin` by name: quantised weights as float32, all others in their stored type.
 
-    An alias is the very same tensor as what it names.
+    An alias is the same tensor as the variable that it names.
 
     Raises:
-        UserError: where the file is not a Whisper model of the current format, or is cut short.
+        UserError: if the file is not a Whisper model of the current format, or is cut short.
     """
     if (found := layout(model_bin)) != _LAYOUT:
         raise UserError(
@@ -88,7 +88,7 @@ def _variable(stream: BinaryIO) -> tuple[str, Tensor]:
 
 
 def _dequantised(name: str, stored: dict[str, Tensor]) -> Tensor:
-    """int8 has one scale an output channel, int16 one in all."""
+    """int8 has one scale per output channel, int16 a single one."""
     value, scale = stored[name], stored.get(f"{name}_scale")
     if scale is None:
         return value

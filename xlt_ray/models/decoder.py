@@ -1,6 +1,6 @@
-"""Whisper's decoder without its encoder: it reads frames that were encoded before, and only the real ones.
+"""Whisper's decoder without its encoder. It reads encoded frames, without padding.
 
-Only processes that compute with it import this module: transformers takes seconds and 100 MB.
+Only processes that compute with it import this module, because transformers takes seconds and 100 MB.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def _attend(
     num_frames: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention that sees the first `num_frames[i]` frames of row i, which transformers' Whisper can't.
+    """Attention that sees only the first `num_frames[i]` frames of row i. Whisper in transformers can't do this.
 
-    Tokens need no mask of their own: prompts are equally long, and padding stands behind the text, where causality
-    hides it.
+    Tokens need no mask, because prompts are equally long, and padding is after the text, where the causal mask hides
+    it.
     """
     if module.is_causal:
         context = attend(query, key, value, is_causal=query.shape[2] > 1, scale=scaling)
@@ -58,7 +58,7 @@ AttentionInterface.register(_ATTENTION, _attend)
 
 
 class FrameDecoder(WhisperForCausalLM):  # type: ignore[misc]
-    """transformers' decoder of Whisper, with two more inputs: how many frames are real, and a mixture of languages."""
+    """The Whisper decoder of transformers with two more inputs: the number of real frames, and a mix of languages."""
 
     def forward(
         self,
@@ -73,9 +73,9 @@ class FrameDecoder(WhisperForCausalLM):  # type: ignore[misc]
         Args:
             input_ids: int64 (batch, tokens).
             encoder_outputs: frames (batch, frames, dim).
-            num_frames: int64 (batch,), how many of the frames are real; None: all.
-            language_mix: (batch, dim), what stands in place of the embedding of the prompt's language; None: nothing.
-            inputs: as of `WhisperForCausalLM`.
+            num_frames: int64 (batch,), number of real frames, without padding; None: all.
+            language_mix: (batch, dim), replaces the embedding of the prompt's language; None: keep it.
+            inputs: as for `WhisperForCausalLM`.
         """
         words = {"input_ids": input_ids}
         # One token is a step of generation: the prompt went before it, and lies in the cache.
@@ -89,7 +89,7 @@ class FrameDecoder(WhisperForCausalLM):  # type: ignore[misc]
         return torch.cat([embedded[:, :LANGUAGE], language, embedded[:, LANGUAGE + 1 :]], dim=1)
 
     def hidden_states(self, input_ids: Tensor, frames: Tensor, num_frames: Tensor | None) -> Tensor:
-        """The states (batch, tokens, dim) that `proj_out` turns into logits: a caller may need only some of them."""
+        """The states (batch, tokens, dim) that `proj_out` turns into logits, of which a caller may need only some."""
         states: Tensor = self.model.decoder(
             input_ids=input_ids, encoder_hidden_states=frames, num_frames=num_frames, use_cache=False
         )[0]
@@ -97,7 +97,7 @@ class FrameDecoder(WhisperForCausalLM):  # type: ignore[misc]
 
 
 def empty_decoder(model_dir: str | os.PathLike[str]) -> FrameDecoder:
-    """The decoder of a model without values: shapes and names, no memory."""
+    """The decoder of a model with shapes and names only, without values or memory."""
     with given_to_transformers(Path(model_dir) / "config.json"), torch.device("meta"):
         config = WhisperConfig.from_pretrained(model_dir, attn_implementation=_ATTENTION)
         config.dtype = torch.float32
@@ -105,7 +105,7 @@ def empty_decoder(model_dir: str | os.PathLike[str]) -> FrameDecoder:
 
 
 def load_decoder(model_dir: str | os.PathLike[str], device: str | torch.device = "cpu") -> FrameDecoder:
-    """The decoder of a model in float32 and eval mode; the weights of the encoder are not read."""
+    """The decoder of a model in float32 and eval mode. The weights of the encoder are not read."""
     decoder = empty_decoder(model_dir)
     set_weights(decoder, read_weights(model_dir, device))
     with given_to_transformers(Path(model_dir) / "generation_config.json"):
@@ -115,7 +115,7 @@ def load_decoder(model_dir: str | os.PathLike[str], device: str | torch.device =
 
 
 def set_weights(decoder: FrameDecoder, weights: Mapping[str, Tensor]) -> None:
-    """Give a decoder all of its weights; only an output layer that is the token embedding is not named.
+    """Set all weights of a decoder. A tied output layer is left out.
 
     Raises:
         UserError: if a weight is missing or unknown.
@@ -132,7 +132,7 @@ def set_weights(decoder: FrameDecoder, weights: Mapping[str, Tensor]) -> None:
 def read_weights(model_dir: str | os.PathLike[str], device: str | torch.device = "cpu") -> dict[str, Tensor]:
     """The decoder's weights in float32 by their names in transformers, `model.decoder.layers.0.fc1.weight`.
 
-    The output layer, `proj_out.weight`, is among them only where it is not the token embedding.
+    The output layer, `proj_out.weight`, is included only if it is not tied to the token embedding.
     """
     has_output = not model_shapes.is_tied(read_json(Path(model_dir) / "config.json"))
     state: dict[str, Tensor] = {}
@@ -149,12 +149,12 @@ def read_weights(model_dir: str | os.PathLike[str], device: str | torch.device =
 def language_probabilities(
     decoder: FrameDecoder, frames: Sequence[npt.NDArray[np.float16]], hidden: Collection[int] = ()
 ) -> Tensor:
-    """Which language is spoken, by Whisper's own detection: what it would write after its start token.
+    """The spoken language by Whisper's own detection: the probabilities of the token after the start token.
 
     Args:
         decoder: from `load_decoder`.
         frames: fp16 (num_frames, dim) of each recording.
-        hidden: language tokens that are left out, as if the model did not have them.
+        hidden: language tokens to exclude, as if the model did not have them.
 
     Returns:
         float32 (batch, vocabulary): the softmax over the language tokens that are not hidden, 0 for all other tokens.

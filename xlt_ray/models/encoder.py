@@ -1,4 +1,4 @@
-"""Whisper's encoder as it is loaded, the log-mel that it takes, and its frames as a batch. Pure torch."""
+"""Loads Whisper's encoder, computes its log-mel input, and pads its frames to batches. Pure torch."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def mel_filters(model_dir: str | os.PathLike[str], device: str | torch.device = 
 
 
 def log_mel(waveform: Tensor, num_frames: int, filters: Tensor) -> Tensor:
-    """The log-mel spectrogram of sound padded to 30 s, without computing the padding.
+    """The log-mel spectrogram of audio padded to 30 s, without computing the padding.
 
-    Equal to `WhisperFeatureExtractor` on the same sound. Windows that see nothing but padding all hold one constant,
-    so only the others are transformed: 5 s of sound cost a sixth of 30 s. Runs on the device of its input.
+    Equal to `WhisperFeatureExtractor` on the same audio. Windows that see only padding all have the same constant
+    value, so only the others are transformed: 5 s of audio cost a sixth of 30 s. Runs on the device of its input.
 
     Args:
-        waveform: float32 (..., num_samples) at 16 kHz, 1 to 480,000 samples; zeros behind the sound change nothing, so
-            sounds of different lengths can go together.
-        num_frames: encoder frames wanted, of 1500.
+        waveform: float32 (..., num_samples) at 16 kHz, 1 to 480,000 samples. Zeros after the audio change nothing, so
+            recordings of different lengths can share a batch.
+        num_frames: encoder frames to compute, of 1500.
         filters: (num_mels, 201), from `mel_filters`.
 
     Returns:
@@ -67,7 +67,8 @@ def log_mel(waveform: Tensor, num_frames: int, filters: Tensor) -> Tensor:
 def _whole_windows(sound: Tensor, num_windows: int) -> Tensor:
     """The samples that the first `num_windows` windows see: window t is centred at sample 160 t of the padded 30 s.
 
-    The first window reaches 200 samples before the sound, the last of all 40 behind the 30 s; both see a reflection.
+    The first window starts 200 samples before the audio, and the last ends 40 samples after the 30 s; both see a
+    reflection there.
     """
     end = (num_windows - 1) * HOP_LENGTH + N_FFT // 2
     num_behind = max(0, end - MAX_SAMPLES)
@@ -82,10 +83,10 @@ def pad_frames(frames: Sequence[npt.NDArray[np.float16]], device: str | torch.de
 
     Args:
         frames: fp16 (num_frames, dim) each.
-        device: where the batch goes.
+        device: device of the batch.
 
     Returns:
-        fp32 (batch, longest, dim) with zeros behind the shorter ones, and int64 (batch,) with their lengths.
+        fp32 (batch, longest, dim) with zeros after shorter recordings, and int64 (batch,) with their lengths.
     """
     lengths = torch.tensor([len(recording) for recording in frames])
     padded = pad_sequence([torch.from_numpy(recording) for recording in frames], batch_first=True)
@@ -93,14 +94,14 @@ def pad_frames(frames: Sequence[npt.NDArray[np.float16]], device: str | torch.de
 
 
 def moved(tensor: Tensor, device: str | torch.device) -> Tensor:
-    """A tensor of the CPU on a device. A GPU takes it when it comes to it, and nobody waits."""
+    """Copy a CPU tensor to a device. The copy to a GPU is asynchronous."""
     if torch.device(device).type == "cpu":
         return tensor
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def load_encoder(model_dir: str | os.PathLike[str], device: str | torch.device, dtype: torch.dtype) -> WhisperEncoder:
-    """The `WhisperEncoder` of a model, frozen and in eval mode; nothing but its weights is read."""
+    """The `WhisperEncoder` of a model, frozen and in eval mode. Only its weights are read."""
     # Imported here: it takes 3 s, and whoever only needs the mel should not wait for it.
     from transformers.models.whisper.modeling_whisper import WhisperConfig, WhisperEncoder
 

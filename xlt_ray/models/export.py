@@ -1,6 +1,6 @@
-"""The fine-tuned model as others use it: a Hugging Face directory, its model card, and CTranslate2 for faster-whisper.
+"""Exports a fine-tuned model: Hugging Face directory, model card, and CTranslate2 for faster-whisper.
 
-Training changes the decoder alone, so a tuned model is its decoder beside everything else of the base model.
+Training changes only the decoder, so a tuned model is the base model with another decoder.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ print(processor.decode(tokens[0], skip_special_tokens=True))
 
 
 def save_model(folder: Path, base_dir: Path, decoder: Mapping[str, Tensor]) -> None:
-    """Write a tuned model as a Hugging Face directory, in shards of 5 GB where it is larger.
+    """Write a tuned model as a Hugging Face directory, in shards of at most 5 GB.
 
-    Every weight keeps its own precision: the encoder's bytes are those of the base, often float16, and the decoder is
-    stored as it was trained. Rounding it to float16 loses what was learnt: after an update of 1e-5, 45% of the weights
-    of Whisper base would be the old ones.
+    Every weight keeps its precision: the encoder is stored as in the base, often in float16, and the decoder as it was
+    trained. Rounding the decoder to float16 would lose part of the training: after an update of 1e-5, 45% of the
+    weights of Whisper base would have their old value.
 
-    The base is mapped into memory, not read: nothing is held but what `decoder` holds already.
+    The base is mapped into memory, so only `decoder` takes memory.
 
     Args:
-        folder: made where it is missing; weights that lie there are replaced.
-        base_dir: Hugging Face directory of the model that was tuned. Its JSON and text files are copied, its README
-            is not: it is about another model.
-        decoder: every weight of the decoder, merged (no LoRA beside it), by its name in transformers, such as
-            `model.decoder.layers.0.fc1.weight`. The output layer, `proj_out.weight`, is named only where the base has
-            one of its own; it is the embedding of the tokens otherwise.
+        folder: created if needed; existing weights are replaced.
+        base_dir: Hugging Face directory of the model that was tuned. Its JSON and text files are copied, but not its
+            README, which is about another model.
+        decoder: every weight of the decoder, with LoRA merged, by its name in transformers, such as
+            `model.decoder.layers.0.fc1.weight`. The output layer, `proj_out.weight`, is included only if the base does
+            not tie it to the token embedding.
 
     Raises:
-        ValueError: if `decoder` has not just the names and shapes of the base.
+        ValueError: if names and shapes of `decoder` differ from the base.
     """
     base = read_weights(base_dir)
     own = {OUTPUT} if not is_tied(read_json(base_dir / "config.json")) else set()
@@ -89,21 +89,21 @@ class Metric:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
-    """What a reader of the model card must know; what is not known stays empty, and the card leaves it out."""
+    """The content of the model card. The card leaves out empty values."""
 
     name: str
     base_model: str
-    """As `--model` named it; where that is a Hub id, the Hub links the two models."""
+    """The value of `--model`; if it is a Hub id, the Hub links the two models."""
     directions: tuple[str, ...]
-    """What was learnt: `en-zh`."""
+    """The learned directions: `en-zh`."""
     scheme: Scheme
     frozen: tuple[str, ...]
-    """Parts that training left as they were: `encoder`."""
+    """Parts that training did not change: `encoder`."""
     hyperparameters: Mapping[str, str | int | float | bool]
     corpus: str
     num_examples: int | None = None
     attribution: str | None = None
-    """The line that the licence of the corpus asks for."""
+    """The attribution that the licence of the corpus requires."""
     metrics: tuple[Metric, ...] = ()
     """Scores on the same corpus."""
     limits: tuple[str, ...] = ()
@@ -113,11 +113,11 @@ class Card:
 
 
 def model_card(card: Card, model_dir: Path) -> str:
-    """The text of README.md: metadata that the Hub reads, with the scores as its model-index, and the same for people.
+    """The text of README.md: metadata for the Hub, with the scores as model-index, and the same as text.
 
     Args:
-        card: what is known.
-        model_dir: Hugging Face directory of the tuned model, or of its base: the prompts are written in its tokens.
+        card: content of the card.
+        model_dir: Hugging Face directory of the tuned model or of its base, whose tokens are used in the prompts.
 
     Raises:
         UserError: if a direction has no prompt in the tokens of the model.
@@ -206,18 +206,18 @@ def _list(title: str, items: Iterable[str]) -> str:
 
 
 def to_ctranslate2(model_dir: Path, folder: Path, quantization: str = "float16") -> None:
-    """Write a Hugging Face directory in the CTranslate2 format, as faster-whisper loads it.
+    """Write a Hugging Face directory in the CTranslate2 format, for faster-whisper.
 
-    The default is what published models of faster-whisper have: float16, half the size of float32, which every
-    `compute_type` can start from. Only `float32` keeps all bits of a tuned decoder.
+    The default is that of published faster-whisper models: float16, half the size of float32, which works with every
+    `compute_type`. Only `float32` keeps all bits of a tuned decoder.
 
     Args:
         model_dir: Hugging Face directory.
-        folder: a new directory; it is there as a whole or not at all.
-        quantization: how weights are stored, a type of CTranslate2.
+        folder: a new directory; it appears whole or not at all.
+        quantization: stored type of the weights, a type of CTranslate2.
 
     Raises:
-        UserError: where ctranslate2 is not installed, `folder` is there already, or there is no such quantization.
+        UserError: if ctranslate2 is not installed, `folder` already exists, or there is no such quantization.
     """
     try:
         from ctranslate2 import converters, specs  # type: ignore[import-untyped]

@@ -1,6 +1,6 @@
-"""The files of a Hugging Face model, opened before they are believed: what each one is, and what it holds.
+"""Checks the files of a Hugging Face model before they are used: their format and their content.
 
-Nothing but JSON and the headers of safetensors files is read, so a model of 6 GB is checked in a moment.
+Only JSON files and the headers of safetensors files are read, so a model of 6 GB is checked in a moment.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LONGEST_HEADER = 100_000_000  # bytes, the limit of safetensors
 
 
 class Stored(NamedTuple):
-    """A tensor of a file, by its header: shape, type (`F16`) and file."""
+    """A tensor of a file, from its header: shape, type (`F16`) and file."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -38,7 +38,7 @@ class Stored(NamedTuple):
 
 
 def fault(path: Path) -> str:
-    """What a file is instead of what its name says, with what to do about it; empty where nothing is seen."""
+    """Why a file is not what its name says, with the fix; empty if nothing is wrong."""
     if path.is_symlink() and not path.exists():
         return f"is a link to {os.readlink(path)}, which does not exist; copy the model with `cp -rL` or `rsync -L`"
     try:
@@ -59,7 +59,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        UserError: with the file and the position, where it is something else.
+        UserError: if it is not a JSON object; with the file and the position.
     """
     if problem := fault(path):
         raise UserError(f"{path} {problem}")
@@ -76,16 +76,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def given_to_transformers(path: Path) -> Iterator[None]:
-    """While transformers makes something of a file: what it refuses is a mistake in the file.
+    """While inside, an error of transformers is treated as an error in the file.
 
     Raises:
-        UserError: with the file, and what it says of it.
+        UserError: with the file and the error of transformers.
     """
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # transformers fails in the ways of whatever it is built on
+    except Exception as error:  # transformers raises any error of its dependencies
         if storage.is_at_fault(error):
             raise
         reason = " ".join(str(error).split())[:300]
@@ -93,13 +93,13 @@ def given_to_transformers(path: Path) -> Iterator[None]:
 
 
 def files(model_dir: Path) -> list[Path]:
-    """Every file of a Hugging Face directory that is read, weights first."""
+    """The files of a Hugging Face directory that are read, weights first."""
     small = sorted(name for name in _JSON | {"merges.txt"} if (model_dir / name).is_file())
     return [*weight_files(model_dir), *(model_dir / name for name in small)]
 
 
 def weight_files(model_dir: Path) -> list[Path]:
-    """The safetensors files of a model: one, or those that its index names."""
+    """The safetensors files of a model: a single file, or those named in its index."""
     single, index = (model_dir / name for name in WEIGHTS)
     if single.is_file() or single.is_symlink():
         return [single]
@@ -112,10 +112,10 @@ def weight_files(model_dir: Path) -> list[Path]:
 
 
 def tensors(model_dir: Path) -> dict[str, Stored]:
-    """Every tensor by its name in `WhisperForConditionalGeneration`, out of the headers of all files.
+    """Every tensor by its name in `WhisperForConditionalGeneration`, from the headers of all files.
 
     Raises:
-        UserError: where a file is no whole safetensors file, or two files hold the same tensor.
+        UserError: if a file is not a complete safetensors file, or two files contain the same tensor.
     """
     found: dict[str, Stored] = {}
     for path in weight_files(model_dir):
@@ -136,7 +136,7 @@ def header(path: Path) -> dict[str, Stored]:
     """Every tensor of a safetensors file by its name there.
 
     Raises:
-        UserError: with what the file is instead, or how much of it is there.
+        UserError: if the file has another format, or is cut short.
     """
     if problem := fault(path):
         raise UserError(f"{path} {problem}")
@@ -149,7 +149,7 @@ def header(path: Path) -> dict[str, Stored]:
 
 
 def _unreadable(path: Path) -> str:
-    """Why safetensors does not read a file: another format, or less of it than its header names."""
+    """Why safetensors does not read a file: it has another format, or is shorter than its header says."""
     with path.open("rb") as stream:
         head, size = stream.read(8), path.stat().st_size
         if head.startswith((b"PK\3\4", b"\x80")):
@@ -166,10 +166,10 @@ def _unreadable(path: Path) -> str:
 
 
 def require_files(model_dir: Path, spec: str) -> None:
-    """All files of a Whisper are there, and each JSON file can be read.
+    """Check that all files of a Whisper model exist, and that each JSON file can be read.
 
     Raises:
-        UserError: with the file, what is wrong with it and what to do.
+        UserError: with the file, the problem and the fix.
     """
     present = {path.name for path in model_dir.iterdir()}
     _require_present(present, model_dir, spec)
@@ -200,7 +200,7 @@ def _require_present(present: Set[str], model_dir: Path, spec: str) -> None:
 
 
 def _elsewhere(model_dir: Path) -> str:
-    """Where the model may be meant to be: a level below or above, or nowhere near."""
+    """A hint where the model may be: in a folder below or above, or nowhere near."""
     below = sorted(path.parent for depth in ("*", "*/*") for path in model_dir.glob(f"{depth}/config.json"))
     if below and not (model_dir / "config.json").exists():
         return f"config.json is in {below[0]}: give that directory"

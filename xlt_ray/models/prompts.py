@@ -25,7 +25,7 @@ MAX_POSITIONS = 448
 """Tokens that the decoder can hold, prompt included."""
 
 LANGUAGE = 1
-"""Place of the language in a prompt."""
+"""Position of the language in a prompt."""
 
 
 class Prompter:

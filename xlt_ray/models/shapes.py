@@ -1,4 +1,4 @@
-"""Whether the config, the weights and the log-mel of a Hugging Face model are of one Whisper."""
+"""Checks that config, weights and log-mel of a Hugging Face model belong to the same Whisper model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xlt_ray.errors import UserError
 from xlt_ray.models.files import COPY, FRONT_ENDS, Stored, full_name, read_json, tensors
 
 OUTPUT = "proj_out.weight"
-"""The output layer. It may be missing where it is the embedding of the tokens, as in every published Whisper."""
+"""The output layer. It may be missing if it is tied to the token embedding, as in every published Whisper."""
 
 EMBEDDING = "model.decoder.embed_tokens.weight"
 NUM_FRAMES, NUM_POSITIONS = 1500, 448
@@ -25,10 +25,10 @@ _FLOATS = ("F16", "BF16", "F32", "F64")
 
 
 def require_agreement(model_dir: Path) -> None:
-    """Every weight that the config implies is there in the right shape, and the log-mel is the one that they take.
+    """Check that every weight that the config implies exists in the right shape, and that the log-mel fits the weights.
 
     Raises:
-        UserError: with the file, what is in it and what to do.
+        UserError: with the file, its content and the fix.
     """
     config = read_json(model_dir / "config.json")
     _require_sizes(model_dir / "config.json", config)
@@ -57,7 +57,7 @@ def _require_sizes(path: Path, config: Mapping[str, Any]) -> None:
 def expected_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor that a config implies, by its name in `WhisperForConditionalGeneration`.
 
-    Not from transformers: to import its model takes 7 s, and every job would wait for it.
+    Without transformers: importing its model takes 7 s, and every job would wait for it.
     """
     dim, mels, vocabulary = (config[name] for name in ("d_model", "num_mel_bins", "vocab_size"))
     shapes: dict[str, tuple[int, ...]] = {"model.encoder.conv1.weight": (dim, mels, 3), EMBEDDING: (vocabulary, dim)}
@@ -74,7 +74,7 @@ def expected_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def is_tied(config: Mapping[str, Any]) -> bool:
-    """Whether the output layer is the embedding of the tokens."""
+    """Whether the output layer is tied to the token embedding."""
     return bool(config.get("tie_word_embeddings", True))
 
 
@@ -136,10 +136,10 @@ def _is_same(output: Stored, embedding: Stored) -> bool:
 
 
 def require_front_end(model_dir: Path, num_mel_bins: int) -> bool:
-    """The log-mel that a directory describes is the one that the weights take, with Whisper's own windows.
+    """Check that the log-mel that a directory describes fits the weights, and has Whisper's own windows.
 
     Returns:
-        Whether it describes any.
+        Whether the directory describes a log-mel.
 
     Raises:
         UserError: with both numbers.

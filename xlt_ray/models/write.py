@@ -1,4 +1,4 @@
-"""A model that was made from another: its weights beside all else of the base, as a Hugging Face directory."""
+"""Writes new weights with the other files of a base model, as a Hugging Face directory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def read_weights(model_dir: Path) -> dict[str, Tensor]:
-    """The weights by their names in `WhisperForConditionalGeneration`; the memory is that of the mapped files."""
+    """The weights by their names in `WhisperForConditionalGeneration`, as memory-mapped files."""
     state: dict[str, Tensor] = {}
     for path in weight_files(model_dir):
         with safe_open(path, framework="pt") as weights:
@@ -30,15 +30,15 @@ def read_weights(model_dir: Path) -> dict[str, Tensor]:
 
 
 def write_model(folder: Path, base_dir: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write a Hugging Face directory, in shards of 5 GB where it is larger.
+    """Write a Hugging Face directory, in shards of at most 5 GB.
 
-    `config.json` asks for float32, which holds every precision exactly, so loading gives back the values that were
-    saved. A generation config that is older than the ids of languages and tasks is written with them.
+    `config.json` asks for float32, which represents every precision exactly, so loading returns the saved values. A
+    generation config that is too old to have ids of languages and tasks is completed.
 
     Args:
-        folder: made where it is missing; weights that lie there are replaced.
-        base_dir: its JSON and text files are copied, its README is not: it is about another model.
-        weights: all of them, each in its own precision; with an output layer only where it is not the embedding.
+        folder: created if needed; existing weights are replaced.
+        base_dir: its JSON and text files are copied, but not its README, which is about another model.
+        weights: all weights, each in its own precision; with an output layer only if it is not tied.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for path in base_dir.iterdir():

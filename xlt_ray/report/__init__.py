@@ -1,1 +1,1 @@
-"""The report: artifacts under a root in, one self-contained HTML page out."""
+"""The report: one self-contained HTML page of all artifacts under a root."""

@@ -1,4 +1,4 @@
-"""One finished artifact as the page shows it: settings, provenance, figures, plots, rejected rows."""
+"""Reads one finished artifact for the report: settings, provenance, figures, plots, rejected rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xlt_ray.store import reading, storage
 from xlt_ray.store.stored import StoredArtifact
 
 MAX_REJECTED_ROWS = 200
-"""Rejected rows shown of one artifact; the counts by reason are always complete."""
+"""Maximum number of rejected rows to show per artifact; the counts by reason are always complete."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +34,7 @@ class Artifact:
     Attributes:
         config: settings of the run, nested.
         manifest: provenance: git, versions, hardware, wall time, inputs, files and row counts.
-        metrics: `metrics.json`, {} where the stage writes none.
+        metrics: `metrics.json`, {} if the stage writes none.
         reasons: number of rejected rows by reason, the most frequent first.
         rejected: the first MAX_REJECTED_ROWS rows of `rejected.parquet`.
     """
@@ -55,14 +55,14 @@ class Artifact:
 
     @property
     def embedded(self) -> dict[str, str]:
-        """Name and fingerprint of the embed artifact that it was made from; {} where it names none under its root."""
+        """Name and fingerprint of the embed artifact that it was made from; {} if it names none under its root."""
         found = dict((self.manifest.get("inputs") or {}).get("embed") or {})
         is_plain = isinstance(name := found.get("name"), str) and "/" not in name and name not in (".", "..")
         return found if is_plain and isinstance(found.get("fingerprint"), str) else {}
 
 
 def read_artifact(stored: StoredArtifact) -> Artifact:
-    """Read the files of its folder, except the rows of its result."""
+    """Read the files of the artifact, except the rows of its result."""
     reasons, rejected = _read_rejected(stored)
     return Artifact(
         stage=stored.stage,
@@ -77,7 +77,7 @@ def read_artifact(stored: StoredArtifact) -> Artifact:
 
 
 def _read_json(stored: StoredArtifact, name: str) -> dict[str, Any]:
-    """The object in a JSON file; {} where there is no such file."""
+    """The object in a JSON file; {} if there is no such file."""
     return dict(stored.read_json(name)) if stored.has(name) else {}
 
 

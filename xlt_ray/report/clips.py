@@ -1,7 +1,7 @@
-"""Recordings that the page plays: read again from the corpus, short, compressed, and inside the page up to a limit.
+"""Recordings that the page plays: read from the corpus again, shortened, compressed and embedded, up to a limit.
 
-The index of the embed artifact that a run has read says where a recording is. Where the artifact or the recording is
-gone, or can't be decoded any more, the page says so in place of the player.
+The location of a recording comes from the index of the embed artifact that the run has read. If the artifact or the
+recording no longer exists, or can't be decoded, the page says so instead of showing a player.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ Key = tuple[str, str]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
-    """A recording as the page plays it.
+    """A recording in the page.
 
     Attributes:
-        uri: a `data:` URI with an MP3; None where there is no sound.
+        uri: a `data:` URI with an MP3; None if there is no audio.
         problem: why there is none.
         is_cut: whether it is only the beginning.
     """
@@ -55,12 +55,12 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Clips:
-    """All that the page plays.
+    """All recordings in the page.
 
     Attributes:
-        found: by artifact and utterance.
-        num_wanted: recordings that the page names; those beyond the limits have no clip.
-        num_bytes: of all players, as they stand in the page.
+        found: clips by artifact and utterance.
+        num_wanted: number of recordings that the page names; those beyond the limits have no clip.
+        num_bytes: size of all clips in the page.
     """
 
     found: Mapping[Key, Clip]
@@ -68,12 +68,12 @@ class Clips:
     num_bytes: int
 
     def get(self, embedded: str, utterance_id: str) -> Clip | None:
-        """The clip of a recording; None where it is beyond the limits."""
+        """The clip of a recording; None if it is beyond the limits."""
         return self.found.get((embedded, utterance_id))
 
     @property
     def num_played(self) -> int:
-        """Clips with sound."""
+        """Number of clips with audio."""
         return sum(clip.uri is not None for clip in self.found.values())
 
 
@@ -81,7 +81,7 @@ NO_CLIPS = Clips(found={}, num_wanted=0, num_bytes=0)
 
 
 def read_clips(root: str, wanted: Iterable[tuple[Mapping[str, str], str]]) -> Clips:
-    """Read and compress recordings, the first ones first, up to the limits.
+    """Read and compress recordings, in order, up to the limits.
 
     Args:
         root: directory or URI that holds all artifacts.
@@ -115,7 +115,7 @@ def _read(artifact: Artifact, fingerprint: str, asked: Sequence[str]) -> Iterato
 
 
 def _places(artifact: Artifact, fingerprint: str, asked: Sequence[str]) -> tuple[dict[str, Place], str | None]:
-    """Where recordings are, by utterance, or what is wrong with the index."""
+    """The places of recordings by utterance, or what is wrong with the index."""
     gone = f"the embeddings {artifact.name} no longer exist"
     try:
         if not artifact.is_committed or artifact.fingerprint != fingerprint:

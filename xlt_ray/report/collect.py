@@ -1,7 +1,7 @@
 """Collects the artifacts under a root: finished ones with tables and metrics, unfinished ones by name.
 
-Reads `{root}/{stage}/{name}/` through `storage`, so a root can be in an object store. Only `manifest.json` makes an
-artifact a result, because it is written last. One with a file that is missing or damaged is named, and not shown.
+Reads `{root}/{stage}/{name}/` through `storage`, so a root can be in an object store. An artifact is finished once it
+has `manifest.json`, which is written last. An artifact with a missing or damaged file is named, but not shown.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ from xlt_ray.tune.section import Search, read_search
 
 _FIGURES = {"embed": "speech", "retrieval": "retrieval", "translate": "samples", "mine": "mining"}
 _FIGURES |= {"finetune": "training", "tune": "searches", "study": "studies"}
-"""Field of the results of each stage whose figures are read."""
+"""The field of `Results` for each stage whose figures are read."""
 
 STAGES = ("embed", "retrieval", "mine", "fisher", "finetune", "tune", "translate", "study")
-"""Directories of a root that hold artifacts, in the order of the data flow."""
+"""Folders of a root with artifacts, in the order of the data flow."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Results:
-    """All that the page shows.
+    """The content of the page.
 
     Attributes:
         root: absolute path or URI.
         created: when this was read, ISO time in UTC.
         artifacts: finished ones, by stage in the order of the data flow, then by name.
         unfinished: `{stage}/{name}` of directories without `manifest.json`.
-        damaged: what is wrong with those that were finished, by `{stage}/{name}`, with the command that mends it.
+        damaged: the problems of finished artifacts, by `{stage}/{name}`, with the command that makes them again.
         speech: of each finished `embed` artifact, by name.
         retrieval: of each finished `retrieval` artifact, by name.
         samples: translations of each finished `translate` artifact, by name.
-        clips: what the page plays of the examples.
+        clips: recordings of the examples.
         mining: of each finished `mine` artifact, by name.
         training: of each finished `finetune` artifact, by name.
         searches: of each finished `tune` artifact, by name.
         studies: of each finished `study` artifact, by name.
         keeping: the `translate` artifacts that were compared with a baseline, by that baseline.
-        not_placed: names of those among them that lack a direction into English, or another one, and that no study
-            shows.
+        not_placed: names of those among them that have no direction into English or no other direction, and that no
+            study shows.
     """
 
     root: str
@@ -80,12 +80,12 @@ class Results:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """What was asked for as --model, by all artifacts."""
+        """The values of --model of all artifacts."""
         return self._asked("model")
 
     @property
     def corpora(self) -> tuple[str, ...]:
-        """What was asked for as --corpus, by all artifacts."""
+        """The values of --corpus of all artifacts."""
         return self._asked("corpus")
 
     def _asked(self, name: str) -> tuple[str, ...]:
@@ -93,7 +93,7 @@ class Results:
         return tuple(dict.fromkeys(redacted(str(value)) for value in found if value))
 
     def only(self, labels: Collection[str]) -> Results:
-        """Of finished artifacts only these (`{stage}/{name}`), and nothing that joins several."""
+        """Only these finished artifacts (`{stage}/{name}`), without anything that joins several."""
         shown = tuple(artifact for artifact in self.artifacts if artifact.label in labels)
         kept: dict[str, Any] = {
             field: {name: found for name, found in getattr(self, field).items() if f"{stage}/{name}" in labels}
@@ -114,7 +114,7 @@ def collect(root: str, *, verify: bool = False) -> Results:
         verify: whether to read every byte of every artifact, and compare checksums.
 
     Raises:
-        UserError: if `root` is not there.
+        UserError: if `root` does not exist.
     """
     root = storage.absolute(root)
     if not storage.exists(root):
@@ -129,14 +129,14 @@ def collect(root: str, *, verify: bool = False) -> Results:
 
 
 def not_shown(root: str, label: str, error: Exception) -> str:
-    """What is wrong with an artifact: what its reader says of a damaged file, or that it holds what no job writes."""
+    """What is wrong with an artifact: the error for a damaged file, or content that no job writes."""
     if isinstance(error, Damaged):
         return str(error)
     return str(reading.damaged(storage.join(root, label), f"can't be read ({error!r:.200})"))
 
 
 def _joined(root: str, read: Sequence[tuple[Artifact, Any]]) -> Results:
-    """All of some artifacts but their clips."""
+    """The results of some artifacts, without clips."""
     shown = tuple(artifact for artifact, _ in read)
     keeping, not_placed = group_runs(_runs(shown))
 
@@ -165,7 +165,7 @@ def _joined(root: str, read: Sequence[tuple[Artifact, Any]]) -> Results:
 
 
 def _read_all(finished: Sequence[StoredArtifact], verify: bool) -> tuple[list[tuple[Artifact, Any]], dict[str, str]]:
-    """Artifacts with the figures of their stage, and what is wrong with the others, by `{stage}/{name}`."""
+    """Artifacts with the figures of their stage, and the problems of the others, by `{stage}/{name}`."""
     read, damaged = [], {}
     for stored in finished:
         try:
@@ -182,7 +182,7 @@ def _read_all(finished: Sequence[StoredArtifact], verify: bool) -> tuple[list[tu
 
 
 def _figures(stored: StoredArtifact, artifact: Artifact) -> Any:
-    """What the page shows of an artifact, as its stage reads it; None where metrics.json is shown as it is."""
+    """The figures of an artifact, read by its stage; None if metrics.json is shown unchanged."""
     match artifact.stage:
         case "embed":
             return read_speech(artifact.metrics)
@@ -207,7 +207,7 @@ def _figures(stored: StoredArtifact, artifact: Artifact) -> Any:
 
 
 def _recordings(read: Sequence[tuple[Artifact, Any]]) -> Iterator[tuple[dict[str, str], str]]:
-    """What the page plays, once for each place where it does, by the embed artifact that has it."""
+    """The recordings that the page plays, once for each occurrence, by their embed artifact."""
     for artifact, found in read:
         if not artifact.embedded:
             continue
@@ -222,7 +222,7 @@ def _recordings(read: Sequence[tuple[Artifact, Any]]) -> Iterator[tuple[dict[str
 def _runs(artifacts: Sequence[Artifact]) -> Iterator[Run]:
     """Translate artifacts that were compared with a baseline, each with the settings of its checkpoint.
 
-    An artifact may have been replaced under the same name since the run read it, so fingerprints are compared.
+    An artifact may have been replaced under the same name after the run read it, so fingerprints are compared.
     """
     identities = {artifact.manifest["fingerprint"]: artifact.config.get("identity") for artifact in artifacts}
     for artifact in artifacts:

@@ -1,4 +1,4 @@
-"""Which of several artifacts can't be shown: a file that is whole can still say what no job writes."""
+"""Finds the artifacts that can't be shown: an undamaged file can still have content that no job writes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ Shown = TypeVar("Shown")
 def without_culprits(
     items: Sequence[Item], show: Callable[[Sequence[Item]], Shown]
 ) -> tuple[Shown, list[tuple[Item, Exception]]]:
-    """What `show` makes of items, and those without which alone it can, each with its error.
+    """The result of `show` for as many items as possible, and the items that had to be left out, each with its error.
 
-    Nearly always it can of all. Else they are added one by one, so an item is left out that fails with those before it.
+    Nearly always `show` succeeds for all items. If not, items are added one by one, and an item is left out if `show`
+    fails for it together with the items before it.
 
-    What a disk or a store that fails raises is raised: no item is to blame.
+    An error of a disk or a store is raised, because it is not the fault of an item.
 
     Args:
-        items: in the order in which they are made from one another.
-        show: of some of them; it must be able to of none.
+        items: in the order in which they depend on one another.
+        show: takes some of the items; it must succeed for none.
     """
     try:
         return show(items), []

@@ -1,6 +1,6 @@
-"""Lays results out as one HTML file that needs nothing else: styles, plots and figures are all inside.
+"""Renders the results as one self-contained HTML file, with styles, plots and figures.
 
-`page.html.jinja` includes the section of every stage that has a finished artifact, which lies in the stage's folder.
+`page.html.jinja` includes a section for every stage with a finished artifact, from the stage's folder.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from xlt_ray.translate.samples import MAX_SCORED
 from xlt_ray.tune.section import objective_name, setting_name, setting_value, trial_plane
 
 SECTIONS = {stage: f"{stage}/section.html.jinja" for stage in STAGES} | {"fisher": "finetune/section_fisher.html.jinja"}
-"""The template of each stage's part of the page."""
+"""The template of each stage's section."""
 
 NOT_KNOWN = "–"
 SCORE_NAMES = {"seqsim": "SeqSim", "f1": "F1", "mean_pool": "mean pooling", "max_pool": "max pooling", "dtw": "DTW"}
@@ -51,7 +51,7 @@ def render(results: Results) -> str:
 
 
 def shown(results: Results) -> tuple[Results, str]:
-    """What the page shows, and the page: an artifact whose figures can't be shown is named as damaged instead."""
+    """The results and the page. An artifact whose figures can't be shown is listed as damaged instead."""
     template = _environment().get_template("report/page.html.jinja")
 
     def page(some: Results) -> str:
@@ -89,7 +89,7 @@ def signed(number: float | None, digits: int = 1) -> str:
 
 
 def decimal(number: float | None, digits: int = 1) -> str:
-    """A number with so many digits behind the point."""
+    """A number with this many decimals."""
     return NOT_KNOWN if number is None else f"{number:.{digits}f}".replace("-", "−")
 
 
@@ -99,12 +99,12 @@ def times(factor: float | None) -> str:
 
 
 def count(number: int | None) -> str:
-    """A whole number with thousands apart."""
+    """A whole number with a thousands separator."""
     return NOT_KNOWN if number is None else f"{number:,}"
 
 
 def duration(seconds: float | None) -> str:
-    """Time in the unit that a reader would choose: 8.4 s, 12 min 5 s, 3 h 20 min."""
+    """A duration in suitable units: 8.4 s, 12 min 5 s, 3 h 20 min."""
     if seconds is None:
         return NOT_KNOWN
     if seconds < 59.95:
@@ -119,7 +119,7 @@ def score_name(score: str) -> str:
 
 
 def plot_caption(name: str) -> str:
-    """The stock caption of a figure, by its file name; empty where there is none."""
+    """The default caption of a figure, by its file name; empty if there is none."""
     return next((caption for start, caption in PLOT_CAPTIONS.items() if name.startswith(start)), "")
 
 
@@ -135,7 +135,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def embedded(artifact: Artifact) -> str:
-    """Name of the embed artifact that an artifact was made from; empty where it names none."""
+    """Name of the embed artifact that an artifact was made from; empty if it names none."""
     return str(artifact.embedded.get("name", ""))
 
 
@@ -146,7 +146,7 @@ def data_uri(png: bytes) -> str:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    """Templates of this package. Escaping is always on: transcripts and file names come from anywhere."""
+    """Templates of this package. Escaping is always on, because transcripts and file names are not trusted."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("xlt_ray", "."),
         autoescape=True,

@@ -1,6 +1,6 @@
-"""Logs finished artifacts that have no run in MLflow: the server was down, the store was deleted, there was none.
+"""Logs finished artifacts without an MLflow run, for example because the server was down or the store was deleted.
 
-What an artifact holds is enough: the parameters are in its config.json, the figures in its metrics.json.
+The artifact has everything that is needed: the parameters are in config.json, the figures in metrics.json.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _NAMES = ("corpus", "model")
-"""Settings that runs show beside their identity: what was read, in words."""
+"""Settings that runs show in addition to their identity: the inputs, in words."""
 
 
 def log_missing(root: str) -> None:
-    """Log every finished artifact under a root that has no finished run, and say how many.
+    """Log every finished artifact under a root without a finished run, and print how many.
 
-    An artifact whose figures no version writes is named, and the others are logged.
+    An artifact with unknown figures is reported, and the others are logged.
 
     Raises:
         Unreachable: if MLflow's store or server can't be used.
@@ -65,7 +65,7 @@ def log_missing(root: str) -> None:
 
 
 def _has_run(client: MlflowClient, artifact: Artifact) -> bool:
-    """Whether MLflow has a finished run of its identity and name, at the top or inside another run."""
+    """Whether MLflow has a finished run with its identity and name, at the top or inside another run."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     same = f"attributes.status = 'FINISHED' AND tags.fingerprint = '{artifact.fingerprint}'"
     names = {artifact.name, f"{artifact.stage} {artifact.name}"}
@@ -89,7 +89,7 @@ def _log(root: str, artifact: Artifact) -> None:
 
 
 def _model(root: str, artifact: Artifact, metrics: Mapping[str, Any]) -> Model | None:
-    """The tuned model that an artifact is of; None where it is of none, or its checkpoint is no longer that."""
+    """The tuned model to which an artifact belongs; None if there is none, or if its checkpoint was replaced."""
     if artifact.stage == "finetune":
         return Model(artifact=artifact)
     found = metrics["checkpoint"] if artifact.stage == "translate" else None
@@ -104,7 +104,7 @@ def _model(root: str, artifact: Artifact, metrics: Mapping[str, Any]) -> Model |
 def _figures(
     tracker: Tracker, artifact: Artifact, metrics: Mapping[str, Any], seconds: float, model: Model | None
 ) -> None:
-    """The figures of an artifact under the keys that its stage gives them."""
+    """The figures of an artifact, with the keys of its stage."""
     match artifact.stage:
         case "embed":
             embed.log(tracker, dict(metrics), artifact, seconds)

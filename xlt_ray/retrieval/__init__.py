@@ -1,1 +1,1 @@
-"""Speech finds its spoken translation: SeqSim, its baselines, rankings and R@k."""
+"""The retrieval stage: speech retrieves its spoken translation. SeqSim, baselines, rankings and R@k."""

@@ -1,6 +1,6 @@
-"""Simpler scores of two utterances that SeqSim has to beat. Pure torch, but for `random`.
+"""Simpler scores of two utterances, as baselines for SeqSim. Pure torch, except `random`.
 
-All take the unit frames of N and of M utterances and give a matrix (N, M), higher for more alike.
+All take the unit frames of N and of M utterances and return a matrix (N, M), higher for more similar utterances.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def _cosine(x: Frames, y: Frames, pool: Callable[[torch.Tensor], torch.Tensor]) 
 def dtw(x: Frames, y: Frames) -> torch.Tensor:
     """Minus the cost of the best monotone alignment of frames, on cosine distance.
 
-    The symmetric form of Sakoe and Chiba (1978): a diagonal step counts its distance twice, so that every path weighs
-    m + n, and the cost is divided by m + n. 0 for an utterance and itself, -2 at worst.
+    The symmetric form of Sakoe and Chiba (1978): a diagonal step counts its distance twice, so that every path has the
+    weight m + n, and the cost is divided by m + n. 0 for an utterance with itself, -2 at worst.
     """
     parts = [part for *_, part in y.chunks(_DTW_FRAMES)]
     rows = x.data.float().split(x.lengths)
@@ -70,16 +70,16 @@ def _along(entry: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
 def random(
     rows: Iterable[int], columns: range, num_columns: int, seed: int, pair: tuple[str, str]
 ) -> npt.NDArray[np.float32]:
-    """Part of a matrix drawn at random: always the same for a seed and a pair of languages, others for another pair.
+    """Part of a random matrix, which depends only on the seed and the pair of languages.
 
-    A row begins where the draws of the rows before it end, so that a part is drawn without the rest of the matrix.
+    The draws of a row start where those of the rows before it end, so a part is drawn without the rest of the matrix.
 
     Args:
-        rows: of the part.
-        columns: of the part.
-        num_columns: of the whole matrix.
-        seed: of the draws.
-        pair: of languages, the one that asks first.
+        rows: rows of the part.
+        columns: columns of the part.
+        num_columns: columns of the whole matrix.
+        seed: seed of the draws.
+        pair: the two languages, query language first.
     """
     bits = np.random.PCG64([seed, *map(ord, "-".join(pair))])
     start, generator = bits.state, np.random.Generator(bits)

@@ -1,8 +1,8 @@
-"""The best hit of each query: what a wrong candidate has to reach. Only queries and their hits are scored. No Ray.
+"""The best hit of each query, the score that a wrong candidate has to reach. Scores only queries and hits. No Ray.
 
     for each strip of rows:  its hits in the other language, some at a time -> their scores -> the best of each query
 
-Then the queries of the rows are done. For the queries of the columns only the hits among these rows are known: their
+This completes the queries of the rows. For the queries of the columns, only the hits among these rows are known; their
 best hit is the best over all units.
 """
 
@@ -33,7 +33,7 @@ class Best:
     """The best score of a hit, for the queries of the first language and for those of the second.
 
     Attributes:
-        scores: two of (num_queries, protocols, scores); -inf where there is no hit, or none but with NaN.
+        scores: two of (num_queries, protocols, scores); -inf if there is no hit, or only hits with NaN.
     """
 
     scores: tuple[Scores, Scores]
@@ -46,7 +46,7 @@ class Best:
 
     @classmethod
     def gathered(cls, tables: Iterable[pa.Table], bitext: Bitext, num_scores: int) -> Best:
-        """Over all units: their tables have the schema BEST."""
+        """The best over all units, whose tables have the schema BEST."""
         found = cls.none(bitext.sizes, num_scores)
         for table in tables:
             for best, direction in zip(found.scores, bitext.directions, strict=True):
@@ -68,10 +68,10 @@ def score_hits(
 
     Args:
         bitext: the two languages.
-        rows: recordings of the first.
-        config: which scores, and how many recordings are read at a time.
-        device: that computes.
-        candidates: which hits SeqSim can find; None: all of them. Baselines can find all.
+        rows: recordings of the first language.
+        config: scores, and number of recordings to read at a time.
+        device: the device to compute on.
+        candidates: hits that SeqSim can find; None: all. Baselines can find all.
     """
     names = scores.kept(config)
     best = Best.none(bitext.sizes, len(names))
@@ -90,10 +90,10 @@ class _Hits:
 
     Attributes:
         rows: the strip.
-        by_protocol: two of (strip, M) for each protocol, where the first language asks and where the second does.
-        either: by any of them.
+        by_protocol: two of (strip, M) for each protocol, for queries of the first and of the second language.
+        either: hits by any protocol.
         found: which of these pairs SeqSim ranks.
-        groups: rows of the strip that share a sentence, counted from its first.
+        groups: rows of the strip that share a sentence, counted from the first row.
     """
 
     rows: range
@@ -124,7 +124,7 @@ _Values = dict[str, torch.Tensor]
 def _scored(
     bitext: Bitext, hits: _Hits, config: RetrievalConfig, device: str
 ) -> Iterator[tuple[_Places, tuple[_Values, _Values]]]:
-    """Hits, with their scores where the first language asks and where the second does."""
+    """Hits, with their scores for queries of the first and of the second language."""
     wanted = np.flatnonzero(hits.either.any(axis=0))
     for layer in (None, *config.layers) if len(wanted) else ():
         x = bitext.read(0, layer, hits.rows).to(device).frames
@@ -144,7 +144,7 @@ def _scored(
 def _measured(
     x: Frames, y: Frames, hits: _Hits, columns: Indices, layer: int | None, config: RetrievalConfig
 ) -> tuple[_Places, _Values]:
-    """Those of a sentence are scored together, with all that is right for one of them; places are in x and y."""
+    """Score the recordings of a sentence together, with all hits of any of them; positions are in x and y."""
     rows, others, measured = [], [], []
     for group in hits.groups:
         near = np.flatnonzero(hits.either[np.ix_(group, columns)].any(axis=0))

@@ -1,4 +1,4 @@
-"""Two languages to score: recordings, places of their frames, relevance. No Ray."""
+"""Two languages to score: recordings, positions of their frames, relevance. No Ray."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from xlt_ray.retrieval.relevance import Relevance
 from xlt_ray.retrieval.units import Stored
 
 COLUMNS = ("utterance_id", "sentence_id", "language", "audio", "text", "unit", "row", "num_valid")
-"""What is needed of INDEX."""
+"""The columns of INDEX that are needed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sides:
-    """Recordings of two languages, whether or not any of them are translations.
+    """Recordings of two languages, which need not be translations.
 
     Attributes:
-        uri: of the embed artifact.
-        pair: their codes.
+        uri: URI of the embed artifact.
+        pair: codes of the languages.
         recordings: rows of INDEX of each.
     """
 
@@ -52,8 +52,8 @@ class Bitext(Sides):
     """Recordings of two languages, some of which are translations.
 
     Attributes:
-        relevance: by protocol, for the queries of the first language and for those of the second.
-        seed: of the random baseline.
+        relevance: by protocol, for queries of the first and of the second language.
+        seed: seed of the random baseline.
     """
 
     relevance: tuple[tuple[Relevance, ...], tuple[Relevance, ...]]

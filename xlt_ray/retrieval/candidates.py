@@ -1,13 +1,13 @@
-"""Candidates of each recording among those of another language, by time-pooled frames; exact scores of these alone.
+"""Finds candidates for each recording by frames pooled in time, and scores only the candidates exactly.
 
     pooled:   each 100 ms of speech becomes one frame, so that all pairs cost 25 times less than exact scores
-    find:     the C best of each recording, both ways, block by block
-    scored:   SeqSim of a tile on all frames, for the pairs that are wanted
+    find:     the C best candidates of each recording, in both directions, block by block
+    scored:   SeqSim of a tile on all frames, for wanted pairs
 
-On the demo's speech (Whisper base, 50 sentences, 4 pairs of languages) the nearest recording by all frames is among the
-10 nearest by frames of 200 ms for 98 % of the queries, by single means for 82 %, by 16 k-means centroids, which take 20
-times as long to make, for 98 %. Frames of 100 ms find more of the ten nearest than those of 200 ms: see "Retrieval in
-two stages" in docs/results.md.
+On the demo's speech (Whisper base, 50 sentences, 4 pairs of languages), the nearest recording by all frames is among
+the 10 nearest by frames of 200 ms for 98 % of the queries, by single means for 82 %, and by 16 k-means centroids, which
+take 20 times as long to compute, for 98 %. Frames of 100 ms find more of the ten nearest than frames of 200 ms: see
+"Retrieval in two stages" in docs/results.md.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from xlt_ray.store.schema import NEAREST
 Keys = npt.NDArray[np.int64]
 
 SAMPLED, NEAREST_KEPT = 100, 10
-"""Recordings of each language over which retrieval measures the recall, and how many of the nearest of each."""
+"""Recordings per language for measuring the recall of candidates, and number of nearest recordings to find of each."""
 
 CANDIDATES, ALL = "candidates", "all"
 """Values of the column `among` of NEAREST."""
 
 
 def pooled(stored: Stored, num_frames: int) -> Stored:
-    """The means of each `num_frames` unit frames in a row, and of those that are left at the end of an utterance."""
+    """The mean of every `num_frames` consecutive unit frames; the last mean of an utterance may have fewer."""
     whole = [divmod(length, num_frames) for length in stored.lengths]
     parts = itertools.chain.from_iterable([num_frames] * num + [rest] * (rest > 0) for num, rest in whole)
     sizes = torch.tensor(list(parts), device=stored.data.device)
@@ -52,14 +52,14 @@ def pooled(stored: Stored, num_frames: int) -> Stored:
 def tiles(
     sides: Sides, unit: Unit, strip: int, device: str, prepared: Callable[[Stored], Stored] = lambda stored: stored
 ) -> Iterator[tuple[range, range, Frames, Frames]]:
-    """The pairs of strips of a unit with their frames, column by column: its rows are held, its columns pass by.
+    """The pairs of strips of a unit with their frames, column by column. The rows stay in memory.
 
     Args:
         sides: the two languages.
         unit: the block.
-        strip: recordings of a strip.
-        device: that computes.
-        prepared: what is done to the frames of a strip when they are read.
+        strip: recordings per strip.
+        device: the device to compute on.
+        prepared: function applied to the frames of a strip after reading.
     """
     rows, columns = (units.ranges(*ends, strip) for ends in (unit.rows, unit.columns))
     held = [(row, prepared(sides.read(0, None, row).to(device))) for row in rows]
@@ -69,33 +69,33 @@ def tiles(
 
 
 class Nearest:
-    """Keys of the nearest of some queries of one direction."""
+    """Keys of the nearest candidates of some queries of one direction."""
 
     def __init__(self, queries: Indices, num: int, device: str) -> None:
-        """Nothing is found yet.
+        """Start without candidates.
 
         Args:
-            queries: their places, ascending.
-            num: how many are kept of each.
-            device: of the scores.
+            queries: positions of the queries, ascending.
+            num: number of candidates to keep per query.
+            device: device of the scores.
         """
         self._queries = queries
         self._keys = torch.full((len(queries), num), top.NONE, dtype=torch.int64, device=device)
 
     def add(self, queries: range, keys: torch.Tensor) -> None:
-        """Take keys (queries, candidates) of a tile; only those of the own queries count."""
+        """Add keys (queries, candidates) of a tile; only those of its own queries count."""
         first, last = np.searchsorted(self._queries, [queries.start, queries.stop])
         rows = torch.from_numpy(self._queries[first:last] - queries.start).to(keys.device)
         self._keys[first:last] = top.best(self._keys[first:last], keys[rows])
 
     @property
     def keys(self) -> Keys:
-        """(num_queries, num) of what was found."""
+        """The keys that were found: (num_queries, num)."""
         found: Keys = self._keys.cpu().numpy()
         return found
 
     def table(self, direction: str, among: str) -> pa.Table:
-        """What was found, with the schema NEAREST."""
+        """The candidates that were found, with the schema NEAREST."""
         num = len(self._queries)
         columns = [[direction] * num, [among] * num, self._queries, list(self.keys)]
         return pa.table([pa.array(c, f.type) for c, f in zip(columns, NEAREST, strict=True)], schema=NEAREST)
@@ -108,7 +108,7 @@ def gathered(tables: Iterable[pa.Table], sides: Sides, among: str, num: int) -> 
         tables: with the schema NEAREST.
         sides: the two languages.
         among: CANDIDATES or ALL.
-        num: how many of each query.
+        num: number per query.
     """
     first, second = (np.full((size, num), top.NONE, np.int64) for size in sides.sizes)
     for table in tables:
@@ -127,11 +127,11 @@ def find(sides: Sides, unit: Unit, num: int, pool_frames: int, mode: str, strip:
     Args:
         sides: the two languages.
         unit: the block.
-        num: candidates of each recording.
-        pool_frames: frames that are pooled into one.
-        mode: of SeqSim, on pooled frames.
-        strip: recordings that are read at a time.
-        device: that computes.
+        num: candidates per recording.
+        pool_frames: frames pooled into one.
+        mode: SeqSim mode, on pooled frames.
+        strip: recordings to read at a time.
+        device: the device to compute on.
     """
     there, back = (Nearest(np.arange(*ends), num, device) for ends in (unit.rows, unit.columns))
     for rows, columns, x, y in tiles(sides, unit, strip, device, lambda stored: pooled(stored, pool_frames)):
@@ -144,17 +144,18 @@ def find(sides: Sides, unit: Unit, num: int, pool_frames: int, mode: str, strip:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Candidates:
-    """Which pairs of two languages are candidates: those of which at least one recording has the other as a candidate.
+    """Which pairs of two languages are candidates: at least one recording has the other as a candidate.
 
     Attributes:
-        places: of the candidates of each recording of the first language, and of the second: (num, C), -1 is none.
+        places: positions of the candidates of each recording of the first and of the second language: (num, C); -1 for
+            none.
     """
 
     places: tuple[Indices, Indices]
 
     @classmethod
     def make(cls, keys: tuple[Keys, Keys]) -> Candidates:
-        """From what was gathered."""
+        """From gathered keys."""
         first, second = (top.read(each)[0] for each in keys)
         return cls((first, second))
 
@@ -163,7 +164,7 @@ class Candidates:
         return self.of(0, np.arange(rows.start, rows.stop), columns)
 
     def of(self, side: int, queries: Indices, others: range) -> Mask:
-        """Which pairs of these recordings of one language, ascending, and others are candidates: (queries, others)."""
+        """Which pairs of these recordings of one language, ascending, with others are candidates: (queries, others)."""
         own, theirs = self.places[side], self.places[1 - side]
         marked = np.zeros((len(queries), len(others)), dtype=bool)
         here = own[queries]
@@ -177,13 +178,13 @@ class Candidates:
 
 
 def scored(x: Frames, y: Frames, wanted: Mask, mode: str) -> torch.Tensor:
-    """Exact scores (N, M) of N and M utterances; NaN where a pair is not wanted.
+    """Exact scores (N, M) of N and M utterances; NaN for unwanted pairs.
 
     Args:
         x: N utterances.
         y: M utterances.
-        wanted: (N, M); where all are, whole chunks are multiplied.
-        mode: of SeqSim.
+        wanted: (N, M); if all are wanted, whole chunks are multiplied.
+        mode: SeqSim mode.
     """
     if wanted.all():
         return combine(*seqsim(x, y), mode)
@@ -196,7 +197,7 @@ def scored(x: Frames, y: Frames, wanted: Mask, mode: str) -> torch.Tensor:
 
 
 def drawn(sides: Sides, num: int, seed: int) -> tuple[Indices, Indices]:
-    """At most `num` recordings of each language, drawn by the seed and the pair of languages, ascending."""
+    """At most `num` recordings of each language, drawn with the seed and the pair of languages, ascending."""
     generator = np.random.default_rng([seed, *map(ord, "-".join(sides.pair))])
     first, second = (np.sort(generator.choice(size, min(num, size), replace=False)) for size in sides.sizes)
     return first, second
@@ -209,10 +210,10 @@ def measured_recall(
 
     Args:
         sides: the two languages.
-        candidates: of all of them.
-        seed: of the sample.
-        strip: recordings that are read at a time.
-        device: that computes.
+        candidates: candidates of all recordings.
+        seed: seed of the sample.
+        strip: recordings to read at a time.
+        device: the device to compute on.
     """
     found = {}
     for side, queries in enumerate(drawn(sides, SAMPLED, seed)):
@@ -229,15 +230,16 @@ def measured_recall(
 
 
 def recall(found: Keys, exact: Keys, sampled: Indices) -> dict[str, Any] | None:
-    """How many of the nearest of sampled recordings are among their candidates; None if none is sampled.
+    """The fraction of the nearest recordings that are among the candidates, in a sample; None if it is empty.
 
     Args:
-        found: keys (num, k) of the nearest among the candidates.
-        exact: keys (num, k) of the nearest among all; only those of sampled recordings are there.
-        sampled: places of these.
+        found: keys (num, k) of the nearest candidates.
+        exact: keys (num, k) of the nearest recordings; only for sampled recordings.
+        sampled: positions of the sampled recordings.
 
     Returns:
-        `first`: share of them whose nearest is; `nearest`: share of all their k nearest that are; `num_sampled`.
+        `first`, the fraction of sampled recordings whose nearest recording is a candidate; `nearest`, the fraction of
+        their k nearest recordings that are candidates; `num_sampled`.
     """
     if not len(sampled):
         return None

@@ -1,4 +1,4 @@
-"""What retrieval costs: operations, bytes, and the memory of its workers."""
+"""The cost of retrieval: operations, bytes, and the memory of its workers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TEXT_BYTES = 150  # names and text of a query, assumed
 def retrieval_cost(size: ModelSize, recordings: Sequence[tuple[int, float]], config: RetrievalConfig) -> Cost:
     """The cost of scoring every recording of each language with every one of each other: 2 m n d for m with n frames.
 
-    What is written grows with the number of queries times the candidates kept of each.
+    The bytes written grow with the number of queries times the stored candidates per query.
 
     Args:
         size: of the model.
@@ -47,10 +47,10 @@ def retrieval_cost(size: ModelSize, recordings: Sequence[tuple[int, float]], con
 
 
 def scored_pairs(sizes: tuple[int, int], config: RetrievalConfig) -> float:
-    """Pairs of recordings whose frames are compared: all, or candidates both ways and a sample, and pooled ones.
+    """Pairs of recordings whose frames are compared: all pairs, or candidates, a sample and pooled frames.
 
-    Baselines of one vector an utterance compare all pairs too. They are left out: even for clips of 1 s, two of them
-    take 2 % of what pooled frames take.
+    Baselines with one vector per utterance compare all pairs too. They are left out: even for clips of 1 s, two of them
+    take 2 % of the time for pooled frames.
     """
     everything = sizes[0] * sizes[1]
     if config.candidates is None or config.covers(sizes):
@@ -60,7 +60,7 @@ def scored_pairs(sizes: tuple[int, int], config: RetrievalConfig) -> float:
 
 
 def written(config: RetrievalConfig, first: Extent, second: Extent) -> float:
-    """Bytes of the files of two languages, those that are removed at the end among them.
+    """Bytes of the files of two languages, including those that are removed at the end.
 
     A query is in the files of as many units as the other language has blocks.
     """
@@ -75,10 +75,10 @@ def written(config: RetrievalConfig, first: Extent, second: Extent) -> float:
 
 
 def scoring_memory(config: RetrievalConfig, extents: Collection[Extent]) -> int:
-    """Bytes of memory that a scoring worker takes.
+    """Bytes of memory that a scoring worker needs.
 
-    It holds the strips of the rows and two strips of the columns in fp16 and one strip of each in fp32, the scores of a
-    block's rows with a strip of columns, what is counted of each query, and the best hits of all queries.
+    It holds the strips of the rows and two strips of the columns in fp16, one strip of each in fp32, the scores of a
+    block's rows with a strip of columns, the counts of each query, and the best hits of all queries.
 
     Args:
         config: of the retrieval.

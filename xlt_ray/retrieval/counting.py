@@ -1,7 +1,8 @@
-"""What a unit keeps of its block of the score matrix: counts and best candidates of each query, both ways. No Ray.
+"""Reduces a block of the score matrix to counts and best candidates of each query, in both directions. No Ray.
 
-A query's rank is 1 + the number of wrong candidates that reach its best hit, which is known before (`best`). So a block
-keeps, for each query and score, how many candidates do, and for each query and mode the best candidates, but no score.
+A query's rank is 1 + the number of wrong candidates that reach its best hit, which is known beforehand (`best`). So a
+block keeps the number of such candidates for each query and score, and the best candidates for each query and mode, but
+no scores.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from xlt_ray.store.ahead import ahead
 from xlt_ray.store.schema import COUNTED
 
 Keep = Callable[[range, range, int | None, Mapping[str, torch.Tensor]], None]
-"""Takes a part of the score matrices: its rows, its columns, the layer, what was measured."""
+"""Takes a part of the score matrices: rows, columns, layer, and scores."""
 
 
 class UnitScorer:
@@ -40,16 +41,16 @@ class UnitScorer:
         keep: Keep | None = None,
         candidates: Candidates | None = None,
     ) -> None:
-        """Nothing is read yet.
+        """Set up the scorer. Nothing is read yet.
 
         Args:
             bitext: the two languages of the unit.
-            unit: what to score.
+            unit: the unit to score.
             best: the best hit of every query.
-            config: which scores, how many recordings are read at a time, how many of the best candidates are kept.
-            device: that computes.
+            config: scores, number of recordings to read at a time, and number of candidates to keep.
+            device: the device to compute on.
             keep: called with every part of the matrices; None: they are not kept.
-            candidates: which pairs SeqSim scores, and among which it ranks; None: all. Baselines take all pairs.
+            candidates: pairs that SeqSim scores and ranks; None: all. Baselines use all pairs.
         """
         self._bitext, self._config, self._device, self._keep = bitext, config, device, keep
         self._candidates = candidates
@@ -62,7 +63,7 @@ class UnitScorer:
         )
 
     def run(self) -> Iterator[int]:
-        """Score. Yields, after each strip of the columns, the number of pairs that are done (in one layer)."""
+        """Score. Yields, after each strip of the columns, the number of scored pairs (of one layer)."""
         for layer in (None, *self._config.layers):
             rows = self._held(layer)
             parts = units.ranges(self._columns.start, self._columns.stop, self._config.strip_utterances)
@@ -112,14 +113,14 @@ class Tally:
     def __init__(
         self, relevance: tuple[Relevance, ...], best: np.ndarray, queries: range, config: RetrievalConfig, device: str
     ) -> None:
-        """Nothing is counted yet.
+        """Set up the counts. Nothing is counted yet.
 
         Args:
             relevance: by protocol.
             best: (num_queries, protocols, scores), the best hit of each query.
-            queries: their places.
-            config: which scores, and how many candidates.
-            device: of the scores.
+            queries: positions of the queries.
+            config: scores, and number of candidates to keep.
+            device: device of the scores.
         """
         self._relevance, self._queries, self._device = relevance, queries, device
         self._names = scores.kept(config)
@@ -129,7 +130,7 @@ class Tally:
         self._top = torch.full(shape, top.NONE, dtype=torch.int64, device=device)
 
     def look_at(self, queries: range, candidates: range, wanted: Mask | None = None) -> None:
-        """Set what the next scores are of. SeqSim ranks among the pairs that are wanted, baselines among all."""
+        """Set the pairs of the next scores. SeqSim ranks only wanted pairs, baselines all."""
         rows, columns = slice(queries.start, queries.stop), slice(candidates.start, candidates.stop)
         self._here = slice(queries.start - self._queries.start, queries.stop - self._queries.start)
         self._candidates = candidates
@@ -143,7 +144,7 @@ class Tally:
         return [torch.from_numpy(mask).to(self._device) for mask in masks]
 
     def add(self, name: str, matrix: torch.Tensor) -> None:
-        """Count with a score (queries, candidates)."""
+        """Count a score (queries, candidates)."""
         number = self._names.index(name)
         is_seqsim = number < len(MODES)
         keys = top.keys(matrix, self._candidates) if is_seqsim else None

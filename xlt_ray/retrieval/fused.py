@@ -1,11 +1,11 @@
-"""SeqSim on a GPU in one kernel: products of frames are reduced to their maxima where they are made, and never written.
+"""SeqSim on a GPU in one kernel, which reduces products of frames to maxima at once and never writes the products.
 
-The kernel is a matrix product over all frames of both sides, cut to tiles whatever utterances they belong to, so no
-frame is padded. Behind a tile's product come its maxima: along rows for each utterance of `y` in the tile, along
-columns for each of `x`. They go to memory by atomic maxima, whose result does not depend on their order.
+The kernel is a matrix product over all frames of both sides. Its tiles may span utterances, so no frame is padded.
+After a tile's product, the kernel computes maxima: along rows for each utterance of `y` in the tile, along columns for
+each of `x`. It writes them with atomic maxima, whose result does not depend on their order.
 
-For 64 x 64 utterances of 250 frames the products would be 1 GB in fp32; the maxima are 8 MB.
-`xlt_ray.retrieval.seqsim` on a CPU is what this is tested against.
+For 64 x 64 utterances of 250 frames the products would be 1 GB in fp32; the maxima are 8 MB. The kernel is tested
+against `xlt_ray.retrieval.seqsim` on a CPU.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _maxima(  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _mean(best, offsets, means, num_frames, SUMMED: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: N803
-    """The mean over the frames of one utterance (axis 0) of what is best for one of the others (axis 1)."""
+    """The mean over the frames of one utterance (axis 0) of their best match in one of the others (axis 1)."""
     utterance, other = tl.program_id(0), tl.program_id(1)
     start, end = tl.load(offsets + utterance), tl.load(offsets + utterance + 1)
     total = tl.zeros((SUMMED,), dtype=tl.float32)
@@ -91,15 +91,15 @@ def seqsim(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Recall and precision of every utterance of `x` with every utterance of `y`.
 
-    Products are added in fp32, whatever the frames are. A pair gets the same bits alone and among others. A pair of
-    which a frame holds NaN gets NaN.
+    Products are summed in fp32, whatever the type of the frames. A pair has bitwise the same scores alone and among
+    others. A pair with NaN in a frame gets NaN.
 
     Args:
         x: (sum of lengths, dim) fp16, bf16 or fp8 on a GPU, rows of length 1, contiguous; dim is a multiple of 16.
         x_lengths: frames of each of N utterances.
-        y: the same of the other side.
+        y: the same for the other side.
         y_lengths: frames of each of M utterances.
-        tuning: another shape of tile or launch than the one that was measured best.
+        tuning: tile and launch shape, instead of the one that was measured to be fastest.
 
     Returns:
         recall (N, M) and precision (N, M), fp32.
@@ -122,7 +122,7 @@ def seqsim(
 
 @functools.lru_cache(maxsize=64)  # a strip is multiplied with many others, and waiting for a copy costs as much as that
 def _places(lengths: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where utterances start and the last one ends, and the utterance of each frame; int32."""
+    """The first frame of each utterance and the end of the last one, and the utterance of each frame; int32."""
     sizes = torch.tensor([0, *lengths])
     owners = torch.repeat_interleave(torch.arange(-1, len(lengths), dtype=torch.int32), sizes)
     return sizes.cumsum(0).int().to(device), owners.to(device)

@@ -1,4 +1,4 @@
-"""The figures of a retrieval run as MLflow keeps them."""
+"""The figures of a retrieval run in MLflow."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _OVER_PAIRS = ("r1", "r5", "r10", "mrr", "chance_r1")
 
 
 def log(tracker: Tracker, metrics: Mapping[str, Any]) -> None:
-    """The means, and tables of every pair and every score."""
+    """Log the means, and tables of every pair and every score."""
     tracker.metrics(keys(metrics))
     for file, columns in tables(metrics).items():
         tracker.table(columns, file)
 
 
 def keys(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The means over pairs, beside chance and mean pooling: `retrieval/r1/mean`."""
+    """The means over pairs, with chance and mean pooling: `retrieval/r1/mean`."""
     values = {f"retrieval/{key}/mean": metrics["mean"][key] for key in _OVER_PAIRS}
     if pooled := metrics["baselines"].get("mean_pool"):
         values["retrieval/mean_pool/r1/mean"] = pooled["mean"]["r1"]

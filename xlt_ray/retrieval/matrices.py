@@ -26,7 +26,7 @@ Matrix = npt.NDArray[np.float32]
 
 
 def write_recordings(artifact: Artifact, recordings: Mapping[str, pa.Table]) -> None:
-    """Write down which recordings are the rows and columns of the matrices."""
+    """Write which recordings are the rows and columns of the matrices."""
     parts = [table.select(["language", "utterance_id"]) for _, table in sorted(recordings.items())]
     artifact.write_table("scores/recordings.parquet", pa.concat_tables(parts))
 
@@ -39,7 +39,7 @@ def write(
     layer: int | None,
     measured: Mapping[str, torch.Tensor],
 ) -> None:
-    """Write a part of the matrices of two languages: what `scores.measured` gives."""
+    """Write a part of the matrices of two languages, from `scores.measured`."""
     parts = [
         {
             "score": name,
@@ -68,7 +68,7 @@ def read(uri: str, direction: str, score: str) -> Matrix:
         score: `seqsim-MODE`, `layer-K-MODE`, `mean_pool`, `max_pool` or `dtw`.
 
     Raises:
-        FileNotFoundError: if the matrix is not there.
+        FileNotFoundError: if the matrix does not exist.
     """
     languages = direction.split("-", 1)
     is_flipped = languages != sorted(languages)
@@ -82,7 +82,7 @@ def read(uri: str, direction: str, score: str) -> Matrix:
 
 
 def files(artifact: Artifact) -> list[str]:
-    """The files of the matrices, by their path inside the artifact; not what a killed writer left half-written."""
+    """The files of the matrices, by their path inside the artifact, without half-written files of killed writers."""
     return [f"scores/{name}.parquet" for name in sorted(artifact.done("scores"))]
 
 

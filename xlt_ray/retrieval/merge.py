@@ -28,7 +28,7 @@ def rankings(bitext: Bitext, best: Best, counted: Iterable[pa.Table], config: Re
         bitext: the two languages.
         best: the best hit of every query.
         counted: the tables of all units, COUNTED.
-        config: which scores, and how many candidates are kept.
+        config: scores, and number of candidates to keep.
     """
     num_scores = len(scores.kept(config))
     sums = [_Sum(size, num_scores, config.top_k) for size in bitext.sizes]
@@ -95,7 +95,7 @@ def _result(
     place: npt.NDArray[np.int64],
     config: RetrievalConfig,
 ) -> pa.Array:
-    """One protocol of the queries that are asking, null for those that it leaves out."""
+    """The results of one protocol; null for queries that take no part in it."""
     num_candidates = np.full(len(asking), relevance.candidates.sum(), np.int32)
     candidates, values = top.read(found)
     correct = _correct(relevance, asking, candidates)

@@ -1,13 +1,13 @@
 """The retrieval stage: from shards of frames to rankings and R@k for every ordered pair of languages.
 
-    find_candidates (tasks): which pairs are scored, where --retrieval.candidates says how many; then measure_recall
+    find_candidates (tasks): the pairs to score, with --retrieval.candidates; then measure_recall
     score_hits (tasks):   the best hit of each query
     CountUnit (actors):   how many wrong candidates reach it, and the best candidates, block by block
-    merge_pair (tasks):   ranks, one file each direction
-    summarise (tasks):    R@k in the mode and by the protocol that are asked for
+    merge_pair (tasks):   ranks, one file per direction
+    summarise (tasks):    R@k in the requested mode and protocol
 
-No score matrix is made: what is written and gathered grows with queries x candidates kept. The driver sees names and
-figures, and the frame matches of the one pair of utterances that is plotted.
+No score matrix is stored: the data written and gathered grows with queries x stored candidates. The driver sees only
+names and figures, and the frame matches of the pair of utterances that is plotted.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ def _inputs(plan: RetrievalPlan) -> dict[str, Any]:
 
 
 def by_language(recordings: pa.Table, languages: Sequence[str]) -> dict[str, pa.Table]:
-    """The rows of INDEX of each language, as far as retrieval needs them."""
+    """The rows of INDEX of each language, with the columns that retrieval needs."""
     slim = recordings.select(COLUMNS)
     return {code: slim.filter(pc.equal(slim["language"], code)) for code in languages}
 
 
 def _require_pairs(embeddings: Artifact, recordings: dict[str, pa.Table]) -> None:
-    """Rejected recordings may leave two languages without a sentence in common, which no score can mend."""
+    """Refuse two languages that have no sentence in common after rejections."""
     kept = {code: set(rows["sentence_id"].to_pylist()) for code, rows in recordings.items()}
     for first, second in itertools.combinations(recordings, 2):
         if not kept[first] & kept[second]:
@@ -83,7 +83,7 @@ def _require_pairs(embeddings: Artifact, recordings: dict[str, pa.Table]) -> Non
 
 
 def language_pairs(job: RetrievalJob) -> list[tuple[str, str]]:
-    """Every unordered pair of the job's languages; sorted, so that the order on the command line changes no file."""
+    """Every unordered pair of the job's languages, sorted, so that file names do not depend on their order."""
     return list(itertools.combinations(sorted(job.languages), 2))
 
 
@@ -93,7 +93,7 @@ def directions(pair: tuple[str, str]) -> set[str]:
 
 
 def _scoring(plan: RetrievalPlan, recordings: dict[str, pa.Table]) -> Scoring:
-    """Settings of the run that began the artifact, also when another run resumes it."""
+    """The input of the workers, with the settings of the run that began the artifact."""
     artifact, uri = plan.artifact, plan.embeddings.artifact.uri
     begun = artifact.settings["retrieval"]
     kept = {name: begun[name] for name in ("strip_utterances", "top_k", "keep_scores")}
@@ -131,7 +131,7 @@ def _missing(scoring: Scoring, folder: str, wanted: list[Unit]) -> list[Unit]:
 
 
 def _map(title: str, work_on: Callable[..., dict[str, Any]], scoring: Scoring, rows: Iterable[Any], pool: Pool) -> None:
-    """Tasks that take what an actor takes."""
+    """Run tasks with the resources of an actor."""
     blocks = list(rows)
     if not blocks:
         return

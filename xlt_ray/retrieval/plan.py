@@ -34,10 +34,10 @@ def prepare(job: RetrievalJob) -> RetrievalPlan:
 
 
 def planned(job: RetrievalJob, embeddings: Embeddings) -> RetrievalPlan:
-    """The run on embeddings that were found before.
+    """Plan the run on planned embeddings.
 
     Raises:
-        UserError: if they lack a layer, the name is taken, or the run of that name did not keep what is asked for.
+        UserError: if they lack a layer, the name is taken, or the run of that name did not store the requested results.
     """
     kept = embeddings.artifact.identity["layers"]
     if missing := sorted(set(job.retrieval.layers) - set(kept)):
@@ -56,7 +56,7 @@ def planned(job: RetrievalJob, embeddings: Embeddings) -> RetrievalPlan:
 
 
 def _require_kept(artifact: Artifact, config: RetrievalConfig) -> None:
-    """Refuse to show what the run did not keep: only scoring again would find it."""
+    """Refuse to show results that the run did not store, because they would need scoring again."""
     kept, advice = artifact.settings["retrieval"], "score anew under another --name, or delete it"
     if config.top_k > kept["top_k"]:
         raise UserError(

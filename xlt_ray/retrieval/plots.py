@@ -1,4 +1,4 @@
-"""Plots of a retrieval run; `charts.style.to_png` turns one into bytes that carry their own caption."""
+"""Plots of a retrieval run. `charts.style.to_png` turns a plot into a PNG with its caption."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BASELINES = {
     "max_pool": ("Max pooling", GREEN, "D"),
     "dtw": ("DTW", PURPLE, "s"),
 }
-"""What `r1_bars` compares with: label, colour and marker of each score."""
+"""The baselines of `r1_bars`: label, colour and marker of each score."""
 
 
 def r1_heatmap(pairs: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -131,7 +131,7 @@ def _mean_chance(pairs: Mapping[str, Mapping[str, Any]]) -> float:
 
 
 def _chance_range(pairs: Mapping[str, Mapping[str, Any]]) -> str:
-    """Lowest and highest chance in percent, two digits; one figure where they are the same."""
+    """Lowest and highest chance in percent, two digits; a single figure if they are the same."""
     chance = [100 * figures["chance_r1"] for figures in pairs.values()]
     low, high = f"{min(chance):.2g}", f"{max(chance):.2g}"
     return f"{low}%" if low == high else f"{low} to {high}%"

@@ -1,4 +1,4 @@
-"""From ranks to R@k, with chance and intervals. Pure numpy."""
+"""Computes R@k from ranks, with chance and intervals. Pure numpy."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def summarise(
     """R@1, R@5, R@10 and MRR of one pair of languages by score, with chance and a 95% interval.
 
     Chance is R@1 of candidates in random order: the mean over queries of positives / candidates. The interval is the
-    percentile bootstrap over sentences, whose recordings are drawn together, because they are not independent. All
-    scores see the same draws, so the interval of a difference is that of the differences of each draw: `lead_ci95`, of
-    R@1 of the first score minus this one's, None for the first.
+    percentile bootstrap over sentences. The recordings of a sentence are drawn together, because they are not
+    independent. All scores use the same draws, so the interval of a difference comes from the difference in each draw:
+    `lead_ci95` is the interval of R@1 of the first score minus this one's, None for the first.
 
     Args:
-        ranks: (num_queries,) rank of the best positive, by score; the first one leads.
+        ranks: (num_queries,) rank of the best positive, by score; the first score leads.
         sentence_ids: sentence of each query.
-        num_candidates: how many were ranked for every query.
-        num_positives: (num_queries,) how many of them were hits.
-        seed: of the bootstrap.
+        num_candidates: number of candidates ranked for every query.
+        num_positives: (num_queries,) number of hits among them.
+        seed: seed of the bootstrap.
         num_resamples: draws of the bootstrap.
     """
     hits = np.stack([found == 1 for found in ranks.values()], axis=1)
@@ -56,7 +56,7 @@ def summarise(
 
 
 def _resampled(hits: npt.NDArray[np.bool_], sentence_ids: Sequence[str], seed: int, num_resamples: int) -> Rates:
-    """R@1 (num_resamples, scores) of every draw, of hits (num_queries, scores)."""
+    """R@1 (num_resamples, scores) of every draw, from hits (num_queries, scores)."""
     _, sentence = np.unique(np.array(sentence_ids), return_inverse=True)
     num_queries = np.bincount(sentence).astype(np.float64)
     num_hits = np.stack([np.bincount(sentence, weights=column) for column in hits.T], axis=1)

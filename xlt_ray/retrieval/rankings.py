@@ -1,6 +1,6 @@
-"""Reads the rankings of a run in the mode and by the protocol that the reader chooses, one direction at a time.
+"""Reads the rankings of a run in a chosen mode and protocol, one direction at a time.
 
-A run keeps every mode and both protocols; only what is chosen is read from its files. For example, in a notebook:
+A run stores every mode and both protocols; only the chosen ones are read from its files. For example, in a notebook:
 
     table = rankings.read("runs/retrieval/demo/data/en-fr.parquet", "f1", "multi_positive")
     table = rankings.with_candidates(table, "runs/retrieval/demo/data/en-fr.parquet")
@@ -30,8 +30,8 @@ class Ranks:
 
     Attributes:
         sentence_ids: (num_queries,) sentence of each.
-        num_positives: (num_queries,) right candidates of each.
-        num_candidates: how many were ranked.
+        num_positives: (num_queries,) number of right candidates of each.
+        num_candidates: number of ranked candidates.
         by_score: (num_queries,) rank of the best hit, by score.
     """
 
@@ -42,12 +42,12 @@ class Ranks:
 
 
 def read(uri: str, mode: str, protocol: str) -> pa.Table:
-    """How each query was answered: a row for each that takes part.
+    """The ranking of each query that takes part, one row each.
 
     Args:
-        uri: of the direction's file.
-        mode: of SeqSim.
-        protocol: of PROTOCOLS.
+        uri: URI of the direction's file.
+        mode: SeqSim mode.
+        protocol: one of PROTOCOLS.
 
     Returns:
         pair, utterance_id, sentence_id, text, rank, positive_score, num_positives, num_candidates, and top: candidate
@@ -66,12 +66,12 @@ def read(uri: str, mode: str, protocol: str) -> pa.Table:
 
 
 def with_candidates(table: pa.Table, uri: str, top_k: int | None = None) -> pa.Table:
-    """The same with utterance_id, sentence_id and text of the candidates in `top`, and no more than `top_k` of them.
+    """Add utterance_id, sentence_id and text of the candidates in `top`, for at most `top_k` of them.
 
     Args:
-        table: rows of what `read` gives.
-        uri: of the file that they were read from.
-        top_k: none: all that are kept.
+        table: rows from `read`.
+        uri: URI of the file that they were read from.
+        top_k: maximum number of candidates; None: all that are stored.
     """
     names = list(_NAMES[1:])
     there = table_of(other_way(uri), columns=names)
@@ -95,7 +95,7 @@ def other_way(uri: str) -> str:
 
 
 def ranks(uri: str, protocol: str, scores: Sequence[str]) -> Ranks:
-    """The ranks of a direction by some of the scores that are kept."""
+    """The ranks of a direction by some of the stored scores."""
     chosen = ["num_positives", "num_candidates", *(f"ranks.{score}" for score in scores)]
     table = _read(uri, ["sentence_id", *(f"{protocol}.{name}" for name in chosen)], protocol)
     found = table[protocol].combine_chunks()
@@ -108,10 +108,10 @@ def ranks(uri: str, protocol: str, scores: Sequence[str]) -> Ranks:
 
 
 def best_hit(uri: str, mode: str, protocol: str) -> dict[str, Any] | None:
-    """The highest scoring query that was found first, with its candidate; one of at least four words, if there is any.
+    """The highest scoring query with a hit at rank 1, with its candidate; one of at least four words, if there is any.
 
     Returns:
-        A row of `with_candidates` with `is_long`; None where nothing was found first.
+        A row of `with_candidates` with `is_long`; None if no query has a hit at rank 1.
     """
     hits = read(uri, mode, protocol)
     hits = hits.filter(pc.equal(hits["rank"], 1))
@@ -122,7 +122,7 @@ def best_hit(uri: str, mode: str, protocol: str) -> dict[str, Any] | None:
 
 
 def _read(uri: str, columns: Sequence[str], protocol: str) -> pa.Table:
-    """Columns of a file; rows that take part."""
+    """Some columns of a file, for the rows that take part."""
     filesystem, path = storage.locate(uri)
     # It reads a part of a struct, unlike pq.read_table.
     with reading(uri), pq.ParquetFile(path, filesystem=filesystem, page_checksum_verification=True) as file:

@@ -1,6 +1,6 @@
-"""Queries, candidates and hits: between two languages, in one direction, by one protocol. Pure numpy.
+"""Queries, candidates and hits between two languages, in one direction, by one protocol. Pure numpy.
 
-No matrix of all queries and candidates is made: any part of it is computed from the sentences and texts.
+The matrix of all queries and candidates is never stored: any part of it is computed from sentences and texts.
 """
 
 from __future__ import annotations
@@ -107,13 +107,13 @@ def relevance(queries: pa.Table, candidates: pa.Table, protocol: str, seed: int)
 
 
 def both_ways(first: pa.Table, second: pa.Table, seed: int) -> tuple[tuple[Relevance, ...], tuple[Relevance, ...]]:
-    """By every protocol of PROTOCOLS: for the queries of the first language, and for those of the second."""
+    """The relevance by every protocol of PROTOCOLS, for queries of the first and of the second language."""
     there = tuple(relevance(first, second, protocol, seed) for protocol in PROTOCOLS)
     return there, tuple(relevance(second, first, protocol, seed) for protocol in PROTOCOLS)
 
 
 def reasons(rows: pa.Table, others: pa.Table, protocol: str, seed: int) -> list[str | None]:
-    """Why each row takes no part between these two languages; None where it does."""
+    """Why each row takes no part between these two languages; None if it takes part."""
     shared = set(others["sentence_id"].to_pylist())
     sentences, other = rows["sentence_id"].to_pylist(), others["language"][0].as_py()
     found = [None if sentence in shared else f"no recording of this sentence in {other}" for sentence in sentences]

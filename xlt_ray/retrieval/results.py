@@ -1,4 +1,4 @@
-"""What a retrieval run leaves behind: metrics.json, plots, an MLflow run and the table at the end of the job."""
+"""The results of a retrieval run: metrics.json, plots, an MLflow run and the table at the end of the job."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _MEAN_OF = ("r1", "r5", "r10", "mrr", "chance_r1")
 
 
 def shows(artifact: Artifact, config: RetrievalConfig) -> bool:
-    """Whether the figures of a finished artifact are those that are asked for."""
+    """Whether the figures of a finished artifact match the requested settings."""
     metrics = artifact.read_json("metrics.json")
     return all(metrics[name] == getattr(config, name) for name in RetrievalConfig.SHOWN)
 
 
 def finish(plan: RetrievalPlan, scoring: Scoring, tracker: Tracker, started: float) -> None:
-    """Summarise the rankings, draw, log, and commit the artifact; the rankings are left as they are.
+    """Summarise the rankings, plot, log, and commit the artifact. The rankings are not changed.
 
     Args:
         plan: of the run.
-        scoring: what was scored.
+        scoring: the input of the workers.
         tracker: of the run.
         started: when it started, by the monotonic clock.
     """
@@ -74,7 +74,7 @@ def finish(plan: RetrievalPlan, scoring: Scoring, tracker: Tracker, started: flo
 
 
 def _summaries(scoring: Scoring, units: Sequence[str], config: RetrievalConfig) -> dict[str, Figures]:
-    """What the driver sees of each direction; a task reads its rankings."""
+    """The summary of each direction; a task reads its rankings."""
     needed = cost.merging_memory(scoring.config, scoring.extents.values())
     task = ray.remote(num_cpus=1, memory=pools.memory(needed) or None)(work.summarise)
     known = ray.put(scoring)
@@ -86,9 +86,9 @@ def summarise(summaries: Mapping[str, Figures], config: RetrievalConfig, num_lay
     """The content of metrics.json.
 
     Args:
-        summaries: what `work.summarise` gives, by direction (`en-fr`).
+        summaries: results of `work.summarise`, by direction (`en-fr`).
         config: the settings of the run.
-        num_layers: blocks of the encoder; its output is layer `num_layers` of the curve over layers.
+        num_layers: number of encoder blocks; the output is layer `num_layers` of the curve over layers.
     """
     lead, *others = scores.shown(config)
     by_score = {
@@ -162,7 +162,7 @@ def sentence(metrics: Figures) -> str:
 
 
 def as_table(metrics: Figures) -> Table:
-    """R@1 of every pair, beside chance, its interval and the baselines."""
+    """R@1 of every pair with its interval, chance and the baselines."""
     names = [name for name in metrics["baselines"] if not name.startswith("seqsim")]
     head = f"R@1 in percent, {metrics['score']} {metrics['mode']}, {metrics['protocol']}"
     recall = metrics.get("candidates", {}).get("recall", {})
@@ -203,7 +203,7 @@ def as_table(metrics: Figures) -> Table:
 
 
 def _held(recall: Mapping[str, Any], pair: str | None) -> list[str]:
-    """A cell where not every pair was scored; it is empty for the mean, and all where a language is small."""
+    """The cell for the recall of candidates; empty for the mean, and `all` if a language is small."""
     found = recall.get(pair) if pair else None
     return [] if not recall else [_percent(found["first"]) if found else "all" if pair else ""]
 

@@ -1,6 +1,6 @@
-"""One `retrieval` artifact as the page shows it: figures beside chance and mean pooling, best and worst queries.
+"""The section of a `retrieval` artifact in the report: figures with chance and mean pooling, best and worst queries.
 
-Reads `metrics.json` (already parsed) and the ranking tables `data/{query}-{candidate}.parquet`, in the mode and by the
+Reads `metrics.json` (already parsed) and the ranking tables `data/{query}-{candidate}.parquet`, in the mode and
 protocol of the figures.
 """
 
@@ -19,15 +19,15 @@ from xlt_ray.retrieval import rankings
 from xlt_ray.store import reading
 
 MAX_EXAMPLES = 8
-"""Best and worst queries shown of one run: eight fit a screen."""
+"""Number of best and of worst queries shown per run: eight fit on a screen."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Metrics:
-    """Figures of one pair, or their mean over pairs: fractions in [0, 1], None where `metrics.json` has none.
+    """Figures of one pair, or their mean over pairs: fractions in [0, 1], None if `metrics.json` has none.
 
     Attributes:
-        lead_ci95: of the R@1 of the score that leads minus this one's, on the same sentences (paired bootstrap).
+        lead_ci95: interval of R@1 of the leading score minus this one's, on the same sentences (paired bootstrap).
     """
 
     r1: float
@@ -42,7 +42,7 @@ class Metrics:
 
     @classmethod
     def from_json(cls, figures: Mapping[str, Any]) -> Self:
-        """The figures by name; keys that this page does not show are left out."""
+        """The figures by name; other keys are left out."""
         known = {field.name: figures[field.name] for field in dataclasses.fields(cls) if field.name in figures}
         intervals = {name: tuple(known[name]) if known.get(name) else None for name in ("r1_ci95", "lead_ci95")}
         return cls(**known | intervals)
@@ -83,18 +83,18 @@ class Pair:
 
     @property
     def gain_ci95(self) -> tuple[float, float] | None:
-        """Interval of the gain, paired by sentence; None without a baseline, or if an older run has none."""
+        """Interval of the gain, paired by sentence; None without a baseline, or for an older run without intervals."""
         return self.mean_pool.lead_ci95 if self.mean_pool else None
 
     @property
     def gain_is_clear(self) -> bool:
-        """Whether the interval of the paired difference leaves out 0."""
+        """Whether the interval of the paired difference excludes 0."""
         found = self.gain_ci95
         return found is not None and (found[0] > 0 or found[1] < 0)
 
     @property
     def above_chance(self) -> bool:
-        """Whether chance lies below the whole 95% interval, or below R@1 where there is no interval."""
+        """Whether chance is below the whole 95% interval, or below R@1 if there is no interval."""
         low = self.metrics.r1_ci95[0] if self.metrics.r1_ci95 else self.metrics.r1
         return self.metrics.chance_r1 is not None and low > self.metrics.chance_r1
 
@@ -112,11 +112,11 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """One query with what it retrieved.
+    """One query with its retrieved candidates.
 
     Attributes:
-        rank: of the best-placed recording of the same sentence, 1 = found first.
-        sought: transcript of the sentence in the candidate language, where any ranking of the run has it.
+        rank: rank of the best recording of the same sentence; 1 is the top.
+        sought: transcript of the sentence in the candidate language, if any ranking of the run has it.
         sought_id: a recording of it.
         top: the first candidates, best first.
     """
@@ -135,23 +135,23 @@ class Example:
 
     @property
     def first_wrong(self) -> Candidate | None:
-        """The best-placed recording of another sentence, where the ranking kept one."""
+        """The highest ranked recording of another sentence, if the ranking has one."""
         return next((candidate for candidate in self.top if not candidate.correct), None)
 
     @property
     def recordings(self) -> tuple[str, ...]:
-        """The recordings that the page plays: the query, what was sought, and the best-placed wrong answer."""
+        """The recordings that the page plays: the query, the sought recording, and the highest ranked wrong one."""
         wrong = self.first_wrong.utterance_id if self.first_wrong else None
         return tuple(name for name in (self.utterance_id, self.sought_id, wrong) if name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Retrieval:
-    """One retrieval run, ready to be laid out.
+    """One retrieval run for the report.
 
     Attributes:
-        candidates: how many of each recording were scored; None: all.
-        held: share of the nearest recordings by exact scores that are candidates, over a sample; None: not measured.
+        candidates: number of scored candidates per recording; None: all.
+        held: fraction of the nearest recordings by exact scores that are candidates, in a sample; None: not measured.
     """
 
     score: str
@@ -166,7 +166,7 @@ class Retrieval:
 
     @property
     def mean_pool(self) -> Scored | None:
-        """The baseline that every claim is measured against."""
+        """The figures of mean pooling, the main baseline."""
         return self.baselines.get("mean_pool")
 
     @property
@@ -187,7 +187,7 @@ class Retrieval:
 
     @property
     def languages(self) -> list[str]:
-        """Languages in the order in which the pairs name them."""
+        """Languages, in the order in which they occur in the pairs."""
         return list(dict.fromkeys(language for pair in self.scored.pairs for language in split_pair(pair)))
 
     def mean_r1(self, *, query: str | None = None, candidate: str | None = None) -> float | None:
@@ -203,7 +203,7 @@ def split_pair(pair: str) -> tuple[str, str]:
 
 
 def read_retrieval(metrics: Mapping[str, Any], data: Sequence[str]) -> Retrieval:
-    """The run whose `metrics.json` is `metrics` and whose ranking tables lie at the URIs `data`."""
+    """The run with the `metrics.json` `metrics` and ranking tables at the URIs `data`."""
     best, worst = read_examples(metrics, data)
     chosen = metrics.get("candidates", {})
     recalls = [recall["first"] for recall in chosen.get("recall", {}).values()]
@@ -221,10 +221,10 @@ def read_retrieval(metrics: Mapping[str, Any], data: Sequence[str]) -> Retrieval
 
 
 def read_examples(metrics: Mapping[str, Any], data: Sequence[str]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Best and worst queries over all ranking tables, the same number of each pair, so that no pair hides the others.
+    """Best and worst queries over all ranking tables, the same number from each pair, so that no pair hides the others.
 
-    Best: found first, by the largest margin over the best wrong candidate. Worst: not found first, by rank. Mode and
-    protocol are those of the figures. One table is in memory at a time.
+    The best have rank 1 and the largest margins over the best wrong candidate. The worst have the largest rank numbers.
+    Mode and protocol are those of the figures. One table is in memory at a time.
     """
     best: list[dict[str, Any]] = []
     worst: list[dict[str, Any]] = []
@@ -252,7 +252,7 @@ def _extremes(table: pa.Table, count: int) -> tuple[pa.Table, pa.Table]:
 
 
 def _margins(table: pa.Table) -> npt.NDArray[np.float64]:
-    """Score of the right candidate minus the best wrong one among `top`; -inf where `top` holds no wrong one."""
+    """Score of the right candidate minus the best wrong one in `top`; -inf if `top` has no wrong one."""
     top = table["top"].combine_chunks()
     kept = pa.table({"row": pc.list_parent_indices(top), "score": pc.struct_field(top.flatten(), "score")})
     kept = kept.filter(pc.invert(pc.struct_field(top.flatten(), "correct")))
@@ -264,7 +264,7 @@ def _margins(table: pa.Table) -> npt.NDArray[np.float64]:
 
 
 def _spoken(uri: str, sentences: set[str]) -> dict[str, dict[str, str]]:
-    """A recording of each of some sentences, one with a transcript if there is any, from a ranking table's queries."""
+    """A recording of each of some sentences, if possible with a transcript, from a ranking table's queries."""
     table = reading.table_of(uri, columns=["sentence_id", "utterance_id", "text"])
     table = table.filter(pc.is_in(table["sentence_id"], value_set=pa.array(sorted(sentences), pa.string())))
     rows = sorted(table.to_pylist(), key=lambda row: bool(row["text"]))

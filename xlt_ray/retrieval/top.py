@@ -1,7 +1,7 @@
-"""The best candidates of each query, as whole numbers that sort by score. Pure torch.
+"""The best candidates of each query, as integer keys that sort by score. Pure torch.
 
-A key holds the score in its upper 32 bits and the place of the candidate in its lower ones, so that the highest keys
-are the best candidates. Equal scores are in the order of their places, in whatever pieces they were found.
+A key has the score in its upper 32 bits and the position of the candidate in its lower 32 bits, so the highest keys are
+the best candidates. Candidates with equal scores are ordered by position, whatever the order in which they were found.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PLACES = 2**32 - 1
 
 
 def keys(scores: torch.Tensor, places: range) -> torch.Tensor:
-    """Keys of scores (.., num_candidates) of the candidates at `places`."""
+    """The keys of scores (.., num_candidates) for the candidates at `places`."""
     bits = (scores.float() + 0.0).view(torch.int32)  # + 0.0: minus zero is zero
     ordered = torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF)  # negative numbers sort from the other end
     ordered = ordered.masked_fill(scores.isnan(), _NAN).long()
@@ -33,7 +33,7 @@ def best(found: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
 
 
 def read(found: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Places and scores of keys of any shape; of NONE the place is -1."""
+    """Positions and scores of keys of any shape; the position of NONE is -1."""
     ordered = (found >> 32).astype(np.int32)
     bits = np.where(ordered >= 0, ordered, ordered ^ 0x7FFFFFFF).astype(np.int32)
     scores = np.where(ordered == _NAN, np.float32(np.nan), bits.view(np.float32))

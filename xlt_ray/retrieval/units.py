@@ -1,7 +1,8 @@
-"""How the score matrix of two languages is cut into units of work, and how the frames of a strip are read.
+"""Divides the score matrix of two languages into units of work, and reads the frames of a strip.
 
-A unit is a block of K x K strips. It holds the strips of its rows and lets those of its columns pass by, so it reads 2K
-strips to score K x K tiles. With K near the square root of the number of strips a shard is read as many times as that.
+A unit is a block of K x K strips. It keeps the strips of its rows in memory and reads those of its columns one after
+another, so it reads 2K strips to score K x K tiles. K is about the square root of the number of strips, and so is the
+number of times that a shard is read.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from xlt_ray.store import reading, shards
 from xlt_ray.store.schema import layer_column
 
 HELD_BYTES = 2_000_000_000
-"""Most bytes of frames that a unit holds for its rows."""
+"""Maximum bytes of frames that a unit keeps for its rows."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,9 +29,9 @@ class Unit:
     """A block of the score matrix of two languages.
 
     Attributes:
-        pair: the language of the rows, and that of the columns.
-        rows: first and last (exclusive) recording of the one, counted from 0.
-        columns: the same of the other.
+        pair: language of the rows, and language of the columns.
+        rows: first and last (exclusive) recording of the first language, counted from 0.
+        columns: the same for the second language.
     """
 
     pair: tuple[str, str]
@@ -44,7 +45,7 @@ class Unit:
 
     @property
     def num_pairs(self) -> int:
-        """How many pairs of recordings it scores."""
+        """The number of pairs of recordings that it scores."""
         return len(range(*self.rows)) * len(range(*self.columns))
 
     @classmethod
@@ -54,12 +55,12 @@ class Unit:
 
 
 class Extent(NamedTuple):
-    """How much of a language there is.
+    """The size of a language.
 
     Attributes:
-        num: recordings.
-        block: most of them on a side of a unit.
-        bytes_each: mean bytes of a recording's frames in one layer, as they are held.
+        num: number of recordings.
+        block: maximum number of recordings on a side of a unit.
+        bytes_each: mean bytes of a recording's frames in one layer in memory.
     """
 
     num: int
@@ -68,11 +69,11 @@ class Extent(NamedTuple):
 
 
 def extent(num: int, strip: int, bytes_each: float) -> Extent:
-    """With blocks of as many strips as the square root of all of them, if they can be held.
+    """The extent with blocks of √n strips, where n is the number of strips, or fewer if memory requires it.
 
     Args:
-        num: recordings.
-        strip: recordings of a strip.
+        num: number of recordings.
+        strip: recordings per strip.
         bytes_each: mean bytes of a recording's frames.
     """
     num_strips = math.ceil(num / strip)
@@ -86,9 +87,9 @@ def cut(pair: tuple[str, str], sizes: tuple[int, int], blocks: tuple[int, int]) 
     """The units of two languages, row by row.
 
     Args:
-        pair: of languages.
-        sizes: recordings of each.
-        blocks: most recordings of each in a unit.
+        pair: two languages.
+        sizes: number of recordings of each.
+        blocks: maximum number of recordings of each in a unit.
     """
     rows, columns = (ranges(0, size, block) for size, block in zip(sizes, blocks, strict=True))
     return [Unit(pair, (x.start, x.stop), (y.start, y.stop)) for x, y in itertools.product(rows, columns)]
@@ -101,7 +102,7 @@ def ranges(start: int, stop: int, size: int) -> list[range]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stored:
-    """The frames of several utterances as a shard has them, without the silence kept behind the speech.
+    """The frames of several utterances as stored in a shard, without the silence after the speech.
 
     Attributes:
         data: (sum of lengths, dim) fp16.
@@ -122,7 +123,7 @@ class Stored:
 
 
 def read_strip(uri: str, recordings: pa.Table, layer: int | None) -> Stored:
-    """The frames that hold speech, of all the recordings given.
+    """The frames of speech of the given recordings.
 
     Args:
         uri: of the embed artifact.
@@ -136,6 +137,6 @@ def read_strip(uri: str, recordings: pa.Table, layer: int | None) -> Stored:
 
 
 def bytes_each(uri: str, recordings: pa.Table) -> float:
-    """Mean bytes of a recording's frames in one layer, as they are held; the first shard tells their width."""
+    """Mean bytes of a recording's frames in one layer in memory; the dimension comes from the first shard."""
     dim = reading.table_of(f"{uri}/data/{recordings['unit'][0]}.parquet", columns=["dim"])["dim"][0].as_py()
     return float(2 * dim * pc.sum(recordings["num_valid"]).as_py() / recordings.num_rows)

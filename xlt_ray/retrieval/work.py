@@ -1,7 +1,7 @@
-"""The kinds of work of a run: each reads files, and writes a file whose name is known before. No Ray.
+"""The kinds of work of a run. Each reads files, and writes a file whose name is known beforehand. No Ray.
 
-found/{unit}.parquet          candidates of the recordings of a block, where not every pair is scored
-recall/{pair}.json            how many of the nearest are candidates, over a sample
+found/{unit}.parquet          candidates of the recordings of a block, if not every pair is scored
+recall/{pair}.json            how many of the nearest recordings are candidates, in a sample
 best/{rows}.parquet           the best hit of each query
 counted/{unit}.parquet        counts and best candidates of a block of the score matrix
 data/{direction}.parquet      the rankings
@@ -33,15 +33,15 @@ from xlt_ray.store.schema import REJECTED
 
 @dataclasses.dataclass(frozen=True)
 class Scoring:
-    """What every worker knows of a run.
+    """The input of every worker of a run.
 
     Attributes:
         artifact: the retrieval artifact.
-        uri: of the embed artifact.
+        uri: URI of the embed artifact.
         recordings: rows of INDEX by language, with the columns `bitext.COLUMNS`.
-        extents: how much there is of each language.
-        config: of the run that began the artifact.
-        device: that computes.
+        extents: size of each language.
+        config: settings of the run that began the artifact.
+        device: the device to compute on.
     """
 
     artifact: Artifact
@@ -56,7 +56,7 @@ class Scoring:
         return Bitext.make(self.uri, self.recordings, pair, self.config)
 
     def strips_of_hits(self, pair: tuple[str, str]) -> list[Unit]:
-        """The units in which the hits of two languages are scored: all columns at a time."""
+        """The units in which the hits of two languages are scored, each with all columns."""
         rows, columns = (self.extents[code] for code in pair)
         return units.cut(pair, (rows.num, columns.num), (rows.block, columns.num))
 
@@ -70,7 +70,7 @@ class Scoring:
         return self.config.covers((self.extents[pair[0]].num, self.extents[pair[1]].num))
 
     def candidates(self, pair: tuple[str, str]) -> Candidates | None:
-        """Which pairs are scored, once they are found; None: every one."""
+        """The pairs to score, after the candidate search; None: every pair."""
         if self.covers(pair):
             return None
         num = self.config.candidates
@@ -80,7 +80,7 @@ class Scoring:
         return Candidates.make(candidates.gathered(map(reading.table_of, files), sides, CANDIDATES, num))
 
     def best(self, bitext: Bitext) -> Best:
-        """The best hit of every query; all hits must be scored."""
+        """The best hit of every query. All hits must be scored."""
         files = [self.artifact.path("best", f"{unit.name}.parquet") for unit in self.strips_of_hits(bitext.pair)]
         return Best.gathered(map(reading.table_of, files), bitext, len(scores.kept(self.config)))
 
@@ -104,10 +104,10 @@ def score_hits(scoring: Scoring, unit: Unit) -> None:
 
 
 class CountUnit:
-    """An actor that counts in one block of a score matrix after the other."""
+    """An actor that counts in the blocks of a score matrix, one after another."""
 
     def __init__(self, scoring: Scoring) -> None:
-        """Take what is known of the run."""
+        """Set the input of the run."""
         torch.set_num_threads(1)
         workers.note(scoring.artifact.uri, scoring.device)
         self._scoring = scoring
@@ -115,7 +115,7 @@ class CountUnit:
         self._known = functools.lru_cache(maxsize=1)(self._read)
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
-        """Write what is counted in each unit; a row with the number of pairs of recordings as they are scored."""
+        """Write the counts of each unit. Yields rows with the number of pairs, as they are scored."""
         for row in rows.to_pylist():
             unit = Unit.from_row(row)
             bitext, found, wanted = self._known(unit.pair)
@@ -132,7 +132,7 @@ class CountUnit:
 
 
 def measure_recall(scoring: Scoring, pair: tuple[str, str]) -> None:
-    """Write how many of the nearest of some recordings are candidates; these recordings are scored with all others."""
+    """Write how many of the nearest recordings are candidates, for a sample that is scored with all others."""
     torch.set_num_threads(1)
     sides = Sides(scoring.uri, pair, (scoring.recordings[pair[0]], scoring.recordings[pair[1]]))
     wanted, config = scoring.candidates(pair), scoring.config
@@ -142,7 +142,7 @@ def measure_recall(scoring: Scoring, pair: tuple[str, str]) -> None:
 
 
 def merge_pair(scoring: Scoring, pair: tuple[str, str]) -> None:
-    """Write the rankings of both directions of two languages; all their units must be there."""
+    """Write the rankings of both directions of two languages. All their units must exist."""
     bitext = scoring.bitext(pair)
     files = [scoring.artifact.path("counted", f"{unit.name}.parquet") for unit in scoring.units(pair)]
     tables = merge.rankings(bitext, scoring.best(bitext), map(reading.table_of, files), scoring.config)
@@ -151,15 +151,15 @@ def merge_pair(scoring: Scoring, pair: tuple[str, str]) -> None:
 
 
 def summarise(scoring: Scoring, direction: str, config: RetrievalConfig) -> dict[str, Any]:
-    """What is shown of the rankings of a direction; writes which of its queries take no part, and why.
+    """Summarise the rankings of a direction, and write which of its queries take no part, and why.
 
     Args:
-        scoring: of the run; the rankings are there.
+        scoring: of the run, whose rankings must exist.
         direction: `en-fr`.
-        config: with the mode and the protocol that are asked for.
+        config: with the mode and protocol to show.
 
     Returns:
-        `figures` of each score that is shown, `num_queries`, and `best_hit` for the plot, None where there is no hit.
+        `figures` of each shown score, `num_queries`, and `best_hit` for the plot, None if there is no hit.
     """
     uri = scoring.artifact.path("data", f"{direction}.parquet")
     names = scores.shown(config)

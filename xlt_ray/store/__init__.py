@@ -1,1 +1,1 @@
-"""How results are kept: places, artifacts, tables, shards."""
+"""Stores results: paths, artifacts, tables, shards."""

@@ -1,4 +1,4 @@
-"""Makes the next item, in a thread, while the caller works on this one."""
+"""Prepares the next item in a thread while the caller works on the current one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _END = object()
 
 
 def ahead(items: Iterable[_Item]) -> Iterator[_Item]:
-    """The same items; at most one is made ahead. An error in making an item is raised when that item is taken."""
+    """Yield the same items, with at most one prepared ahead. Its error is raised when the item is taken."""
     iterator = iter(items)
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         following = thread.submit(next, iterator, _END)

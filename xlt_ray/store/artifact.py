@@ -1,20 +1,20 @@
-"""An artifact: a directory through which stages meet. The only module that writes them.
+"""Writes artifacts, the directories through which stages communicate. No other module writes them.
 
-    {root}/{stage}/{name}/config.json       what was asked, and its identity
-                          data/*.parquet    the result, one file a unit of work
-                          rejected.parquet  rows that are not in it, and why
-                          metrics.json      the figures
-                          manifest.json     written last: no manifest, it did not happen
+    {root}/{stage}/{name}/config.json       settings and identity
+                          data/*.parquet    the result, one file per unit of work
+                          rejected.parquet  rejected rows with reasons
+                          metrics.json      metrics
+                          manifest.json     written last; without it the artifact is incomplete
                           writer/           the job that writes it now (`lease`)
-                          sums/             checksums of what is written, until the manifest has them (`sums`)
+                          sums/             checksums of written files, until the manifest has them (`sums`)
                           workers/          machines that computed, until the manifest has them (`workers`)
 
 A unit of work is one file, named before the work starts. A file appears under its name only when it is complete, so an
-existing file is a finished unit. A killed run resumes from the files it finds, a unit that is computed twice has the
-same content, and no log of finished units is needed.
+existing file is a finished unit. A killed run resumes from existing files, a unit that is computed twice has the same
+content, and no log of finished units is needed.
 
-The manifest has size and checksum of every file. An artifact with a missing file, or one of another size, is not
-finished either: its job makes that file again, and a reader gets an error that names the file and the command.
+The manifest has size and checksum of every file. An artifact with a missing file, or a file of another size, is not
+finished: its job makes the file again, and a reader gets an error that names the file and the command.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from xlt_ray.store.stored import StoredArtifact
 
 
 class Overtaken(UserError):  # noqa: N818 - as the state is called
-    """Another job has finished the artifact, or added to it, since this one planned its work."""
+    """Another job has finished or extended the artifact since this job planned its work."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Artifact(StoredArtifact):
-    """One artifact directory, for reading and writing. Small enough to travel to every worker."""
+    """One artifact directory, for reading and writing. Small enough to be sent to every worker."""
 
     seen: str | None = dataclasses.field(default=None, compare=False, repr=False)
-    """Which manifest was there when it was planned."""
+    """The manifest at the time of planning."""
 
     def planned(self, asked: dict[str, Any]) -> Artifact:
-        """The same artifact, to be made or resumed; which manifest is there now is noted.
+        """The same artifact, to be made or resumed. Remembers the current manifest.
 
         Args:
             asked: content of config.json.
@@ -61,13 +61,14 @@ class Artifact(StoredArtifact):
         return dataclasses.replace(self, asked=asked, seen=mark)
 
     def begin(self) -> None:
-        """Become the only writer, delete damaged files, and write config.json if it is not there.
+        """Become the only writer, delete damaged files, and write config.json if it does not exist.
 
-        From here on the name is taken. `commit` lets others write again, and so does the end of the process.
+        From now on the name is taken. `commit` and the end of the process let others write again.
 
         Raises:
-            Overtaken: if another job has finished it since it was planned; it is not taken then.
-            UserError: if another job works on it, or has begun it with other settings; if the root can't be written.
+            Overtaken: if another job has finished it since it was planned; then it is not taken.
+            UserError: if another job is writing it, or has begun it with other settings, or if the root can't be
+                written.
         """
         try:
             lease.take(self.uri)
@@ -79,14 +80,14 @@ class Artifact(StoredArtifact):
             raise UserError(f"{self.uri} can't be written ({error}); choose another --root") from error
 
     def _mark(self) -> str | None:
-        """What tells one manifest from another."""
+        """What distinguishes one manifest from another."""
         try:
             return sums.of_file(self.path(manifest.NAME)).sha256
         except FileNotFoundError:
             return None
 
     def _require_as_planned(self) -> None:
-        """Refuse to go by a plan that another job has overtaken."""
+        """Refuse a plan that is outdated because of another job."""
         mark = self._mark()
         if self.asked and mark not in (None, self.seen, _written.get(self.uri)):
             lease.give_back(self.uri)
@@ -99,11 +100,11 @@ class Artifact(StoredArtifact):
                 raise
 
     def require_same(self, identity: dict[str, Any]) -> None:
-        """Refuse to go on with an artifact that was begun with another identity.
+        """Refuse to continue an artifact that was begun with another identity.
 
         Raises:
             UserError: with the fields that differ.
-            Damaged: if config.json is damaged, and the manifest does not show the same identity.
+            Damaged: if config.json is damaged, and the manifest does not have the same identity.
         """
         if drift := differences(self._identity_there(identity), identity):
             raise UserError(
@@ -111,7 +112,7 @@ class Artifact(StoredArtifact):
             )
 
     def _identity_there(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """The identity of what is there; where config.json is damaged, by the fingerprint in the manifest."""
+        """The stored identity; if config.json is damaged, checked by the fingerprint in the manifest."""
         try:
             return dataclasses.replace(self, asked=None).identity
         except Damaged as error:
@@ -120,7 +121,7 @@ class Artifact(StoredArtifact):
             raise Damaged(f"{error}, after deleting {self.uri}") from error
 
     def _clear_damaged(self) -> None:
-        """Delete files that are not what was written, so that they are made again; says so."""
+        """Delete damaged files, so that they are made again, and print a warning."""
         if self.is_committed:
             problems = self.damage()
         else:
@@ -129,10 +130,10 @@ class Artifact(StoredArtifact):
         self.discard(problems)
 
     def discard(self, problems: Mapping[str, str]) -> None:
-        """Delete damaged files, so that they are made again, and say so.
+        """Delete damaged files, so that they are made again, and print a warning.
 
         Args:
-            problems: what is wrong, by path inside.
+            problems: the problem of each file, by path inside.
         """
         for path, problem in problems.items():
             print(f"warning: {self.path(path)} {problem}; it is made again", flush=True)
@@ -169,22 +170,22 @@ class Artifact(StoredArtifact):
         storage.copy_file(source, self.path(relative))
 
     def remove(self, folder: str) -> None:
-        """Delete a folder of intermediate files, if it is there; "" stands for the whole artifact."""
+        """Delete a folder of intermediate files, if it exists; "" is the whole artifact."""
         if not folder:
             lease.give_back(self.uri)
         storage.remove_folder(self.path(folder))
 
     def remove_file(self, relative: str) -> None:
-        """Delete a file, if it is there."""
+        """Delete a file, if it exists."""
         storage.remove_file(self.path(relative))
 
     def reopen(self) -> None:
-        """Undo a commit before its results are updated; the record of machines that computed is kept."""
+        """Undo a commit before its results are updated. The record of machines that computed is kept."""
         workers.carry(self.uri, self.read_json(manifest.NAME).get("workers", []))
         self.remove_file(manifest.NAME)
 
     def merge_rejected(self, rejected: Iterable[pa.Table] = ()) -> int:
-        """Gather `rejected` and the lists of units (`rejected/*.parquet`) in `rejected.parquet`; the number of rows."""
+        """Merge `rejected` and the units' lists (`rejected/*.parquet`) to `rejected.parquet`. Returns the row count."""
         own = map(reading.table_of, self.unit_files("rejected"))
         table = pa.concat_tables([REJECTED.empty_table(), *rejected, *own])
         self.write_table("rejected.parquet", table.sort_by("utterance_id"))
@@ -200,20 +201,20 @@ class Artifact(StoredArtifact):
         others: Iterable[str] = (),
         working: Iterable[str] = (),
     ) -> None:
-        """Account for every row and write the manifest. From then on the artifact exists, and others may write it.
+        """Check that every row is accounted for, and write the manifest. Then the artifact is complete, and unlocked.
 
         Args:
-            units: number of rows of every unit of the work, done or not; None: as many as its file has.
-            num_rows_in: rows that went in.
-            inputs: identities of what was read (fingerprints, hashes).
+            units: number of rows of every unit of the work, done or not; None: the number of rows of its file.
+            num_rows_in: number of input rows.
+            inputs: identities of the inputs (fingerprints, hashes).
             seconds: wall time of this run.
-            others: files of the result that hold no rows, such as weights, by their path inside; plots and files that
-                every artifact has need not be named.
-            working: files and folders that only the work needed; they are deleted.
+            others: files of the result without rows, such as weights, by path inside; plots and files that every
+                artifact has need not be named.
+            working: files and folders that only the work needed, which are deleted.
 
         Raises:
-            RuntimeError: if a file is missing or not what was written, if rows in differ from rows out plus rows
-                rejected, or if another job has taken the artifact over.
+            RuntimeError: if a file is missing or damaged, if the number of input rows is not that of output rows plus
+                rejected rows, or if another job has taken over the artifact.
         """
         lease.require(self.uri)
         sizes = storage.sizes(self.uri)  # one listing, because an artifact may have thousands of files
@@ -250,21 +251,21 @@ class Artifact(StoredArtifact):
         lease.give_back(self.uri)
 
     def amend(self, name: str, value: Any) -> None:
-        """Replace a JSON file of a committed artifact; needs `begin`, and lets others write again."""
+        """Replace a JSON file of a committed artifact. Needs `begin`, and lets others write again."""
         content = self.read_json(manifest.NAME)
         self.remove_file(manifest.NAME)  # until the new one is there, the file and the manifest don't agree
         self.write_json(name, value)
         self._account_for(content, [name])
 
     def add(self, files: Mapping[str, Path]) -> None:
-        """Copy files into a committed artifact, by their names in it; needs `begin`, and lets others write again."""
+        """Copy files into a committed artifact, by their names in it. Needs `begin`, and lets others write again."""
         content = self.read_json(manifest.NAME)
         for name, path in files.items():
             self.copy_file(name, path)
         self._account_for(content, list(files))
 
     def _account_for(self, content: Mapping[str, Any], names: Sequence[str]) -> None:
-        """Write a manifest again, with other files than before under these names."""
+        """Write a manifest again, with changed files under these names."""
         entries = [entry for entry in content["others"] if entry["path"] not in names]
         known = sums.noted(self.uri)
         entries += manifest.entries(self.uri, dict.fromkeys(names), storage.sizes(self.uri), known)
@@ -272,7 +273,7 @@ class Artifact(StoredArtifact):
         lease.give_back(self.uri)
 
     def _committed(self) -> dict[str, Any]:
-        """The manifest of an earlier commit; {} where there is none that can be read."""
+        """The manifest of an earlier commit; {} if there is none, or if it can't be read."""
         try:
             return manifest.read(self.uri)
         except Damaged:
@@ -286,10 +287,10 @@ class Artifact(StoredArtifact):
 
 
 to_be_made: set[str] = set()
-"""Artifacts that this process has planned, and that were not there."""
+"""Artifacts that this process has planned and that did not exist."""
 
 _written: dict[str, str] = {}
-"""Manifests that this process has written, by artifact: no other job has."""
+"""Manifests that this process, and not another job, has written, by artifact."""
 
 
 def _json(value: Any) -> bytes:

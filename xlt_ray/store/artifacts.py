@@ -1,4 +1,4 @@
-"""The artifacts under a root: plans a new one, finds those that are there."""
+"""The artifacts under a root: plans new ones, and finds existing ones."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from xlt_ray.store.schema import versions_of
 
 
 def plan(root: str, stage: str, name: str, identity: Mapping[str, Any], settings: Mapping[str, Any]) -> Artifact:
-    """An artifact that is to be made or resumed. Nothing is written before `Artifact.begin`.
+    """Plan an artifact to make or resume. Nothing is written before `Artifact.begin`.
 
     Args:
-        root: directory or URI that holds all artifacts.
+        root: directory or URI with all artifacts.
         stage: name of the stage.
         name: name of the run.
-        identity: nested settings and hashes that decide what comes out.
-        settings: everything that was asked, for the reader of `config.json`.
+        identity: nested settings and hashes that determine the result.
+        settings: all settings, for the reader of `config.json`.
 
     Raises:
         UserError: if the name is taken by another identity (with the fields that differ), or the root can't be written.
-        Damaged: if config.json is damaged, and the manifest does not show the same identity.
+        Damaged: if config.json is damaged, and the manifest does not have the same identity.
     """
     artifact = Artifact.at(root, stage, name)
     asked = json.loads(json.dumps({"identity": {"schema": versions_of(stage), **identity}, "settings": settings}))
@@ -67,8 +67,8 @@ def find(root: str, stage: str, name: str) -> Artifact:
     """A finished artifact.
 
     Raises:
-        UserError: if there is none of that name; the message lists those that are there.
-        Damaged: if a file of it is missing or damaged.
+        UserError: if there is none of this name; the message lists those that exist.
+        Damaged: if one of its files is missing or damaged.
     """
     artifact = Artifact.at(root, stage, name)
     if artifact.is_committed:

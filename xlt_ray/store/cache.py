@@ -1,4 +1,4 @@
-"""The user's cache: files that are fetched or made once on a machine, and can be fetched or made again."""
+"""The user's cache: files that are downloaded or made once per machine, and can be downloaded or made again."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from xlt_ray.errors import UserError
 
 
 def home() -> Path:
-    """The directory of this package in the user's cache, whether it is there or not."""
+    """The directory of this package in the user's cache, which may not exist."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xlt_ray"
 
 
 def folder(kind: str) -> Path:
-    """The directory of one kind of files in the user's cache; it is made if it is not there.
+    """The directory of one kind of files in the user's cache, which is created if needed.
 
     Raises:
-        UserError: if it can't be written; the message names the variable that puts the cache elsewhere.
+        UserError: if it can't be written; the message names the variable that moves the cache.
     """
     place = home() / kind
     try:
@@ -39,7 +39,7 @@ def folder(kind: str) -> Path:
 def made_once(kind: str, key: str, write: Callable[[Path], None]) -> Path:
     """The directory of `key` in the user's cache, filled by `write`. It appears whole or not at all.
 
-    One process writes, the others wait for it. Files that a killed run left are replaced, those of a failed one are
+    One process writes, and the others wait for it. Files of a killed run are replaced, those of a failed run are
     removed.
 
     Raises:
@@ -53,7 +53,7 @@ def made_once(kind: str, key: str, write: Callable[[Path], None]) -> Path:
 
 
 def whole_or_nothing(target: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a directory beside `target`, which is renamed to `target` when that is done."""
+    """Let `write` fill a directory beside `target`, and rename it to `target` afterwards."""
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The identity of an artifact, which decides what comes out: its hash, and the differences of two identities."""
+"""The identity of an artifact, the settings that determine its result: hash, and differences of two identities."""
 
 from __future__ import annotations
 

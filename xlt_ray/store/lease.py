@@ -1,12 +1,12 @@
-"""One writer per artifact: the job that writes it keeps a file there, and renews that file while the job lives.
+"""One writer per artifact: the job that writes it keeps a file there, and renews the file while it runs.
 
     {artifact}/writer/{token}.json    host, process, since when; rewritten every few seconds
 
-This works the same on disks and in object stores, which have no locks. A writer first writes its own file and then
-looks for others. Of two writers that start together at least one sees the other, because each looks after it has
-written. A writer that sees another one asking removes its own file and asks again a little later. A writer that sees
-another one working is refused with the name of that one. A file that is no longer renewed belongs to a dead writer, and
-is removed.
+This works the same on disks and in object stores, which have no locks. A writer first writes its own file, then looks
+for others. If two writers start at the same time, at least one sees the other, because each looks after it has written.
+If it sees another writer that is also asking, it removes its own file and asks again a little later. If it sees another
+writer that is working, it is refused with the name of that writer. A file that is no longer renewed belongs to a dead
+writer, and is removed.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _ATTEMPTS = 5
 
 
 class Taken(UserError):  # noqa: N818 - as the state is called
-    """Another job writes the artifact."""
+    """Another job is writing the artifact."""
 
 
 @dataclasses.dataclass(slots=True)
 class _Claim:
-    """A file of a writer: its place, its content, and when it was written by the clock of the store."""
+    """A file of a writer: its path, its content, and when it was written, by the clock of the store."""
 
     uri: str
     content: dict[str, Any]
@@ -59,22 +59,22 @@ _lock = threading.RLock()
 
 
 def held() -> list[str]:
-    """The artifacts that this process writes, the last one taken last."""
+    """The artifacts that this process is writing, in the order in which they were taken."""
     return list(_held)
 
 
 def take(artifact: str) -> None:
-    """Become the writer of an artifact; does nothing if this process already is.
+    """Become the writer of an artifact. Does nothing if this process already is.
 
-    If the file of another writer is there and it is not known whether that one lives, this waits until the file is
-    renewed, for at most `STALE_S` seconds.
+    If there is a file of another writer, and it is not known whether that writer is alive, this waits for the file to
+    be renewed, for at most `STALE_S` seconds.
 
     Args:
         artifact: its path or URI.
 
     Raises:
-        Taken: naming the writer that works: host, process and since when.
-        OSError: if the place can't be written.
+        Taken: naming the current writer: host, process and since when.
+        OSError: if the artifact can't be written.
     """
     with _lock:
         if artifact in _held:
@@ -95,10 +95,10 @@ def take(artifact: str) -> None:
 
 
 def _is_first(artifact: str, claim: _Claim) -> bool:
-    """Whether no other writer asks; files of dead writers are removed.
+    """Whether no other writer is asking. Files of dead writers are removed.
 
     Raises:
-        Taken: if another writer works.
+        Taken: if another writer is working.
     """
     others = _others(claim)
     for other in others:
@@ -113,10 +113,10 @@ def _is_first(artifact: str, claim: _Claim) -> bool:
 
 
 def require_free(artifact: str) -> None:
-    """Refuse an artifact that another process of this machine writes. An early check; only `take` decides.
+    """Refuse an artifact that another process of this machine is writing. This is an early check; `take` decides.
 
     Raises:
-        Taken: naming the writer that works: host, process and since when.
+        Taken: naming the current writer: host, process and since when.
     """
     if artifact in _held:
         return
@@ -135,7 +135,7 @@ def give_back(artifact: str) -> None:
 
 
 def give_all_back() -> None:
-    """Let others write all artifacts of this process; called at its end."""
+    """Let others write all artifacts of this process. Called when it ends."""
     for artifact in held():
         give_back(artifact)
 
@@ -144,7 +144,7 @@ def require(artifact: str) -> None:
     """Refuse to continue if another writer has taken over the artifact, because this process was suspended too long.
 
     Raises:
-        RuntimeError: if one has.
+        RuntimeError: if another writer has taken over.
     """
     with _lock:
         claim = _held.get(artifact)
@@ -161,7 +161,7 @@ def _about_us() -> dict[str, Any]:
 
 
 def _kernel() -> str:
-    """What tells whether a process number is one of ours: the boot of the machine, and the space of its numbers."""
+    """The boot of this machine and its process namespace, which show whether a process number is one of ours."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -170,7 +170,7 @@ def _kernel() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process began, in the units of its machine; None where no such process lives."""
+    """When a process started, in the units of its machine; None if there is no such process."""
     if not Path("/proc/self/stat").exists():
         try:
             os.kill(pid, 0)
@@ -187,7 +187,7 @@ def _started(pid: int) -> str | None:
 
 
 def _may_live(other: _Claim, own: _Claim) -> bool:
-    """False where the writer of a file is known to be dead: a process of this machine, or silent for long."""
+    """False if the writer of a file is known to be dead: a process of this machine, or silent for too long."""
     content = other.content
     if content.get("kernel") == own.content["kernel"]:
         return _is_alive(other)
@@ -201,7 +201,7 @@ def _is_alive(other: _Claim) -> bool:
 
 
 def _is_renewed(other: _Claim, own: _Claim) -> bool:
-    """Whether a writer renews its file; a process of another machine is watched for that."""
+    """Whether a writer renews its file, if it is a process of another machine."""
     if other.content.get("kernel") == own.content["kernel"]:
         return True
     deadline = time.monotonic() + STALE_S
@@ -234,7 +234,7 @@ def _claims(artifact: str) -> list[_Claim]:
 
 
 def _read(uri: str) -> _Claim | None:
-    """A claim; None if it is gone. A file that is no JSON is a claim without content."""
+    """A claim; None if it is gone. A file that is not JSON is a claim without content."""
     filesystem, path = storage.locate(uri)
     try:
         info = filesystem.get_file_info(path)
@@ -296,7 +296,7 @@ def _renew_for_ever() -> None:
 
 
 def _renew(artifact: str) -> None:
-    """Rewrite the file, unless it is gone: then another writer has taken over, which `require` finds."""
+    """Rewrite the file, unless it is gone: then another writer has taken over, which `require` reports."""
     claim = _held.get(artifact)
     if claim and storage.exists(claim.uri):
         _held[artifact] = _rewritten(claim, renewed=claim.content["renewed"] + 1)

@@ -1,4 +1,4 @@
-"""manifest.json: what an artifact is made of, with size and checksum of every file, and its own."""
+"""manifest.json: the files of an artifact, each with size and checksum, and a checksum of the manifest itself."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _several(value: Any) -> list[Any]:
 
 
 def _is_entry(entry: Any) -> bool:
-    """Whether an entry is of a file inside the artifact: files that are damaged are deleted, by these paths."""
+    """Whether an entry names a file inside the artifact, because damaged files are deleted by these paths."""
     if not isinstance(entry, dict) or not isinstance(path := entry.get("path"), str):
         return False
     is_inside = not path.startswith("/") and ".." not in path.split("/") and "://" not in path and path.isprintable()
@@ -54,12 +54,12 @@ def _checksum(content: Any) -> str:
 
 
 def listed(content: Mapping[str, Any]) -> dict[str, sums.Sum]:
-    """Sums of all files of an artifact, by path."""
+    """Checksums of all files of an artifact, by path."""
     return sums.in_entries([*content["files"], *content.get("others", ())])
 
 
 def names(others: Iterable[str], sizes: Mapping[str, int]) -> list[str]:
-    """Files of a result that hold no rows: those that a stage names, plots, and those that every stage writes."""
+    """Files of a result without rows: those that a stage names, plots, and those that every stage writes."""
     plots = [path for path in sizes if path.startswith("plots/")]
     return sorted({*others, *plots, *(name for name in _ALWAYS if name in sizes)})
 
@@ -71,12 +71,12 @@ def entries(
 
     Args:
         artifact: its path or URI.
-        files: rows of each file, by path inside; None: as many as it has.
-        sizes: bytes of the files that are there.
-        known: checksums that are known; files without one are read.
+        files: number of rows of each file, by path inside; None: read it from the file.
+        sizes: bytes of existing files.
+        known: known checksums; files without one are read.
 
     Raises:
-        RuntimeError: if a file is missing, or not what was written.
+        RuntimeError: if a file is missing or damaged.
     """
     described = []
     for path, rows in sorted(files.items()):
@@ -94,9 +94,9 @@ def entries(
 
 
 def damage(artifact: str, content: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with the files of an artifact, by path. Sizes come from one listing; only small files are read.
+    """The problems of an artifact's files, by path. Sizes come from one listing, and only small files are read.
 
-    Files of rows are checked when they are read: page by page, or as a whole.
+    Files with rows are checked when they are read: page by page, or as a whole.
     """
     expected = listed(content)
     problems = sums.wrong_sizes(expected, storage.sizes(artifact))

@@ -1,4 +1,4 @@
-"""Object stores that fail for a while: requests are repeated, and the user is told what the job waits for."""
+"""Repeats requests to an object store that fails for a while, and prints what the job waits for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ R = TypeVar("R")
 LONGEST_S = 180.0
 TELL_S = 20.0
 FIRST_S, MOST_S = 0.25, 20.0
-"""Seconds between two tries double from the first to the most, as S3 asks of its clients; each is drawn at random."""
+"""Seconds between two tries, which double from the first to the maximum, with random jitter, as S3 recommends."""
 
 # Arrow and the SDK try ten times within half a minute, or six seconds where no connection can be made. They give up at
 # once where the text of an error is longer than the object that was asked for ("Failed to flush response stream"), and
@@ -37,7 +37,7 @@ _in_thread = _Thread()
 
 @contextlib.contextmanager
 def at_once() -> Iterator[None]:
-    """Inside, this thread asks only once: for work that is repeated anyway, and that others wait for."""
+    """While inside, this thread asks only once, for work that is repeated anyway and that others wait for."""
     _in_thread.has_patience = False
     try:
         yield
@@ -46,7 +46,7 @@ def at_once() -> Iterator[None]:
 
 
 def patient(ask: Callable[P, R]) -> Callable[P, R]:
-    """Repeat a function that asks an object store while the store is at fault, for at most `LONGEST_S` seconds."""
+    """Repeat a function that accesses an object store while the store fails, for at most `LONGEST_S` seconds."""
 
     @functools.wraps(ask)
     def asks_again(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,7 +1,7 @@
-"""What made a result: command, git revision, package versions, hardware.
+"""The provenance of a result: command, git revision, package versions, hardware.
 
-A checkout travels to a cluster without its `.git`. The revision then comes from XLT_RAY_COMMIT, which `make submit` and
-the image set. The hash of the source always comes from the files: `git rev-parse COMMIT:xlt_ray` gives the same one.
+A checkout is uploaded to a cluster without `.git`. The revision then comes from XLT_RAY_COMMIT, which `make submit` and
+the image set. The hash of the source always comes from the files; `git rev-parse COMMIT:xlt_ray` prints the same hash.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _git() -> dict[str, Any]:
 
 
 def _revision(package: Path) -> dict[str, Any]:
-    """Commit, and whether files have changed since; None where nothing tells."""
+    """Commit, and whether files have changed since; None if unknown."""
     # An installed package may lie in the repository of somebody else, which does not track it.
     if _output("git", "-C", str(package), "ls-files", "--error-unmatch", "__init__.py") is None:
         sha, _, dirty = os.environ.get("XLT_RAY_COMMIT", "").partition("-")
@@ -76,7 +76,7 @@ def _revision(package: Path) -> dict[str, Any]:
 
 
 def tree_hash(folder: Path) -> str | None:
-    """What git calls the tree of a folder: SHA-1 over names, modes and contents; None for a folder without files."""
+    """The tree hash of git for a folder: SHA-1 over names, modes and contents; None for a folder without files."""
     # git sorts folders as if their names ended in a slash.
     entries = sorted(folder.iterdir(), key=lambda path: path.name + "/" * path.is_dir())
     lines = [_tree_entry(path) for path in entries if path.name != "__pycache__"]
@@ -84,7 +84,7 @@ def tree_hash(folder: Path) -> str | None:
 
 
 def _tree_entry(path: Path) -> bytes:
-    """A line of a tree; none for a folder without files, which git does not know."""
+    """A line of a tree; none for a folder without files, which git ignores."""
     if path.is_dir():
         mode, found = b"40000", tree_hash(path)
     else:

@@ -22,7 +22,7 @@ def json_of(uri: str) -> Any:
     """The content of a JSON file.
 
     Raises:
-        Damaged: if it is missing, or no JSON.
+        Damaged: if it is missing, or not JSON.
     """
     with reading(uri):
         return json.loads(storage.read_bytes(uri))
@@ -36,7 +36,7 @@ def bytes_of(uri: str, expected: sums.Sum | None) -> bytes:
         expected: its checksum, if known.
 
     Raises:
-        Damaged: if it is missing, or not what was written.
+        Damaged: if it is missing or has changed.
     """
     with reading(uri):
         data = storage.read_bytes(uri)
@@ -55,7 +55,7 @@ def table_of(uri: str, expected: sums.Sum | None = None, **options: Any) -> pa.T
         options: of pyarrow's `read_table`.
 
     Raises:
-        Damaged: if it is missing, or not what was written.
+        Damaged: if it is missing or has changed.
     """
     filesystem, path = storage.locate(uri)
     options = {"partitioning": None, "page_checksum_verification": True, **options}
@@ -67,7 +67,7 @@ def table_of(uri: str, expected: sums.Sum | None = None, **options: Any) -> pa.T
 
 @patient
 def num_rows(uri: str) -> int:
-    """How many rows a Parquet file has, by its footer.
+    """The number of rows of a Parquet file, from its footer.
 
     Raises:
         Damaged: if it is missing, or damaged.
@@ -79,7 +79,7 @@ def num_rows(uri: str) -> int:
 
 @contextlib.contextmanager
 def reading(uri: str) -> Iterator[None]:
-    """While a file of an artifact is read: turn its errors into `Damaged`.
+    """While inside, turn errors from reading a file of an artifact into `Damaged`.
 
     Raises:
         Damaged: naming the file, and the command that makes it again.
@@ -102,7 +102,7 @@ def damaged(uri: str, problem: str) -> Damaged:
 
 
 def _again(uri: str) -> str:
-    """How a file is made again: by the command that made its artifact, which is kept in it."""
+    """How to make a file again: with the command of its artifact, which the artifact stores."""
     folder = uri
     for _ in range(_DEEPEST):
         for name in _KEEP_COMMAND:

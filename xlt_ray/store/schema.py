@@ -1,7 +1,7 @@
 """Arrow schemas of every table that xlt_ray writes, and the row type of a corpus.
 
-A change that readers of older files can't take raises the version of that table in VERSIONS. The versions of a stage's
-tables are part of the identity of its artifacts, so a new column of one table leaves the artifacts of others valid.
+An incompatible change increases the version of its table in VERSIONS. The versions of a stage's tables are part of the
+identity of its artifacts, so a new column in one table does not invalidate the artifacts of other stages.
 """
 
 from __future__ import annotations
@@ -50,9 +50,8 @@ class Utterance:
         sentence_id: shared by recordings and translations of the same sentence; these are parallel.
         language: Whisper's code if it has one, otherwise another (`zh`, `kea`); see `xlt_ray.languages`.
         audio: absolute path or URI of the file that holds the recording.
-        member: "" when `audio` is a sound file; the row number when it is a Parquet or Arrow file, with the name of
-            the column behind it where that is not `audio` (`17:speech`);
-            the member's name when it is a tar archive.
+        member: "" if `audio` is a sound file; the row number if it is a Parquet or Arrow file, followed by the column
+            if that is not `audio` (`17:speech`); the member's name if it is a tar archive.
         start: start of the utterance in the recording, in seconds; None: its beginning.
         duration: length in seconds; None: to the end of the recording.
         text: transcript, if there is one.
@@ -89,7 +88,7 @@ UTTERANCE = pa.schema(
         pa.field("split", pa.string()),
     ]
 )
-"""One row per recording: the index of a corpus. No sound in it. No table has a column of Arrow's type map, because the
+"""One row per recording: the index of a corpus, without audio. No table has a column of Arrow's type map, because the
 `datasets` library can't read it."""
 
 INDEX = pa.schema(
@@ -105,9 +104,9 @@ INDEX = pa.schema(
         pa.field("generation", pa.int32(), nullable=False),
     ]
 )
-"""One row per recording of an embed artifact: the corpus row, the shard (`unit`) and the row in it where its frames are
-(null for a rejected recording), its lengths, the size and date of its file when it was read, and how often it was
-encoded again (`generation`)."""
+"""One row per recording of an embed artifact: the corpus row, the shard (`unit`) and row with its frames (null for a
+rejected recording), its lengths, the size and date of its file when it was read, and how often it was encoded again
+(`generation`)."""
 
 REJECTED = pa.schema(
     [
@@ -117,7 +116,7 @@ REJECTED = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
     ]
 )
-"""Rows that are not in the output, and why."""
+"""Rejected rows, with reasons."""
 
 
 def utterance_table(utterances: Iterable[Utterance]) -> pa.Table:
@@ -127,26 +126,26 @@ def utterance_table(utterances: Iterable[Utterance]) -> pa.Table:
 
 
 def as_list(translations: Mapping[str, str]) -> list[dict[str, str]]:
-    """Texts by language as the column `translations` holds them."""
+    """Texts by language, in the form of the column `translations`."""
     return [{"language": language, "text": text} for language, text in translations.items()]
 
 
 def as_values(numbers: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Numbers by name as a column of a table holds them."""
+    """Numbers by name, in the form of a table column."""
     return [{"name": name, "value": value} for name, value in numbers.items()]
 
 
 def by_name(values: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """The numbers that `as_values` made a column of."""
+    """The inverse of `as_values`."""
     return {entry["name"]: entry["value"] for entry in values}
 
 
 def embedding_schema(layers: Iterable[int] = ()) -> pa.Schema:
     """One row per recording, with its frames: a shard of the embed stage.
 
-    `frames` are the encoder's output as fp16, row-major (num_frames, dim), in one binary value: 10 to 100 times faster
-    to write and read than a nested list, and readable without Ray. `num_valid` frames hold the speech, the rest is
-    silence behind it. `frames_layer_k` holds the same frames before block k, for each k of `layers`.
+    `frames` is the encoder's output as fp16, row-major (num_frames, dim), in one binary value: 10 to 100 times faster
+    to write and read than a nested list, and readable without Ray. The first `num_valid` frames are speech, the rest is
+    silence after it. `frames_layer_k` has the same frames before block k, for each k of `layers`.
     """
     counts = [pa.field(name, pa.int32(), nullable=False) for name in ("num_samples", "num_valid", "num_frames", "dim")]
     columns = ["frames", *(layer_column(layer) for layer in layers)]
@@ -155,7 +154,7 @@ def embedding_schema(layers: Iterable[int] = ()) -> pa.Schema:
 
 
 def layer_column(layer: int | None) -> str:
-    """Name of the column that holds a layer's frames; None is the encoder's output."""
+    """Name of the column with a layer's frames; None is the encoder's output."""
     return "frames" if layer is None else f"frames_layer_{layer}"
 
 
@@ -166,8 +165,8 @@ BEST = pa.schema(
         pa.field("scores", pa.list_(pa.float32()), nullable=False),
     ]
 )
-"""One row per query of either direction of two languages: the best score of a hit, for each protocol and score. A file
-of one run that is not finished."""
+"""One row per query of either direction of two languages: the best score of a hit, for each protocol and score. An
+intermediate file."""
 
 COUNTED = pa.schema(
     [
@@ -178,16 +177,15 @@ COUNTED = pa.schema(
     ]
 )
 """One row per query of either direction of a block of the score matrix: how many wrong candidates reach the best hit,
-for each protocol and score, and keys of the best candidates, for each protocol and mode. A file of one run that is not
-finished."""
+for each protocol and score, and keys of the best candidates, for each protocol and mode. An intermediate file."""
 
 
 def ranking_schema(protocols: Iterable[str], modes: Iterable[str], scores: Iterable[str]) -> pa.Schema:
-    """One row per query: how its translation was ranked, by every protocol, in every mode.
+    """One row per query: the rank of its translation, by every protocol, in every mode.
 
-    A protocol is null where another recording was drawn to ask for the sentence. `ranks` are of the best hit, by score;
-    `hit_scores` are its scores, by mode; `top` holds the best candidates, by mode. A candidate is a row of the other
-    direction's table (`fr-en` for `en-fr`), where its names and its text are.
+    A protocol is null if another recording was drawn as query for the sentence. `ranks` has the ranks of the best hit,
+    by score; `hit_scores` its scores, by mode; `top` the best candidates, by mode. A candidate is a row of the other
+    direction's table (`fr-en` for `en-fr`), which has its ids and its text.
     """
     found = {"candidate": pa.int32(), "score": pa.float32(), "correct": pa.bool_()}
     of_mode, each = list(modes), pa.list_(pa.struct(list(found.items())))
@@ -211,8 +209,8 @@ NEAREST = pa.schema(
         pa.field("top", pa.list_(pa.int64()), nullable=False),
     ]
 )
-"""One row per query of either direction of a block of the score matrix: keys of the nearest of the other language,
-among its candidates or among all. A file of one run that is not finished."""
+"""One row per query of either direction of a block of the score matrix: keys of the nearest recordings of the other
+language, among its candidates or among all. An intermediate file."""
 
 PAIR = pa.schema(
     [
@@ -224,9 +222,9 @@ PAIR = pa.schema(
         pa.field("found_by", pa.string(), nullable=False),
     ]
 )
-"""One row two recordings (utterance_id) of which one is among the nearest of the other: their exact score and what it
-is over (`ratio`) and above (`distance`) the mean of their nearest, and which of them found the other: forward (the
-first), backward or both. `ratio` is null where that mean is not above 0."""
+"""One row per pair of recordings (utterance_id) of which one is among the nearest neighbours of the other: exact score,
+the score divided by (`ratio`) and minus (`distance`) the mean score of their neighbours, and which of them found the
+other: forward (the first), backward or both. `ratio` is null if that mean is not above 0."""
 
 TILE = pa.schema(
     [
@@ -250,7 +248,7 @@ EXAMPLE = pa.schema(
         pa.field("target", pa.list_(pa.int32()), nullable=False),
     ]
 )
-"""One row per example of training: a recording and what the decoder should write. `role` is learn, keep or dev."""
+"""One row per training example: a recording and the text that the decoder learns. `role` is learn, keep or dev."""
 
 _NUMBERS = pa.list_(pa.struct({"name": pa.string(), "value": pa.float64()}))
 
@@ -280,8 +278,8 @@ TRIAL = pa.schema(
         ),
     ]
 )
-"""One row per trial of a search: settings, and dev BLEU of its best weights. `new_bleu` is the mean over the directions
-learned, `old_bleu` over those to preserve, `bleu` by direction; `status` is finished, or stopped at a rung."""
+"""One row per trial of a search: settings, and dev BLEU of its best weights. `new_bleu` is the mean over the learned
+directions, `old_bleu` over those to preserve, `bleu` by direction; `status` is finished, or stopped at a rung."""
 
 CELL = pa.schema(
     [
@@ -316,7 +314,7 @@ DETECTED = b"detected"
 
 
 def to_ipc(table: pa.Table) -> bytes:
-    """A table as one value: a row of Ray Data is then a whole unit, which no operator can cut or join."""
+    """A table as one value, so that a row of Ray Data is a whole unit, which no operator can split or join."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)

@@ -1,6 +1,6 @@
-"""Reads embedding shards, which is the only way by which frames reach training and translation; packs frames for them.
+"""Reads and packs the frames of embedding shards. Training and translation get their frames only from here.
 
-A shard holds one recording a row group, so a recording is read without the others of its file.
+A shard has one recording per row group, so a recording is read without the others in its file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TASK = pa.schema(
         pa.field("num_frames", pa.int32(), nullable=False),
     ]
 )
-"""One row a recording and a direction: what should be written (null where nobody knows), and where the frames are."""
+"""One row per recording and direction: the reference (null if unknown), and the location of the frames."""
 
 
 _ROWS_READ = 16  # at a time: where only the speech is kept, the silence behind it is in memory for so many recordings
@@ -44,9 +44,9 @@ def require_references(rows: pa.Table, directions: Iterable[Direction], split: s
     """Refuse directions without a recording or a reference, before any work.
 
     Args:
-        rows: with the columns of UTTERANCE, all of the split.
-        directions: what is asked for.
-        split: its name, for the message.
+        rows: all rows of the split, with the columns of UTTERANCE.
+        directions: the requested directions.
+        split: name of the split, for the message.
 
     Raises:
         UserError: if a direction has no recording, or none with a text in its target language.
@@ -83,9 +83,9 @@ def tasks(uri: str, recordings: pa.Table, directions: Iterable[Direction]) -> pa
     """Every recording in every direction from its language, with the schema TASK.
 
     Args:
-        uri: of the embed artifact.
-        recordings: its rows of INDEX that are encoded.
-        directions: what to write for which source.
+        uri: URI of the embed artifact.
+        recordings: its encoded rows of INDEX.
+        directions: source and target languages.
     """
     parts = [TASK.empty_table()]
     for direction in directions:
@@ -118,14 +118,14 @@ def read_frames(
 
     Args:
         places: (shard, row in it) of each recording.
-        column: of the encoder's output, or of a hidden layer (`schema.layer_column`).
-        num_kept: how many frames of each recording are kept in memory, from its first on; none: all.
+        column: column of the encoder's output, or of a hidden layer (`schema.layer_column`).
+        num_kept: number of frames of each recording to keep in memory, from the first on; none: all.
 
     Returns:
         fp16 (num_frames, dim) of each, in the order of `places`.
 
     Raises:
-        Damaged: if a file is missing, or the pages that are read are not what was written.
+        Damaged: if a file is missing, or the pages that are read are damaged.
     """
     kept = dict(zip(places, num_kept, strict=True)) if num_kept is not None else {}
     frames: dict[tuple[str, int], npt.NDArray[np.float16]] = {}
@@ -143,7 +143,7 @@ def read_frames(
 
 
 def _references(recordings: pa.Table, language: str) -> list[str | None]:
-    """What each recording says in a language; None where nobody knows, also where only blanks are given."""
+    """The text of each recording in a language; None if unknown or blank."""
     found = []
     for batch in recordings.select(["language", "text", "translations"]).to_batches(max_chunksize=10_000):
         for own, text, translations in zip(*(batch.column(i).to_pylist() for i in range(3)), strict=True):
@@ -155,9 +155,9 @@ def _references(recordings: pa.Table, language: str) -> list[str | None]:
 
 
 def as_bytes(recordings: Sequence[npt.NDArray[np.float16]]) -> pa.LargeBinaryArray:
-    """The frames of each recording as a shard holds them, in one copy.
+    """The frames of each recording in the form of a shard, with one copy.
 
-    The copy is made without the interpreter's lock, because another thread may be feeding a GPU.
+    The copy is made without the interpreter lock, because another thread may be feeding a GPU.
     """
     data = np.concatenate([np.empty(0, np.float16), *(frames.reshape(-1) for frames in recordings)])
     ends = np.cumsum([0, *(frames.nbytes for frames in recordings)], dtype=np.int64)

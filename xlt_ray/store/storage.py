@@ -1,7 +1,7 @@
-"""Paths and URIs: one way to name a file, whether it is local or in an object store.
+"""Paths and URIs: access to files, whether local or in an object store.
 
-Local paths are made absolute before Ray sees them, because a submitted job runs in a throw-away directory.
-`s3://`, `gs://` and `hf://` go to the file systems of pyarrow and of huggingface_hub.
+Local paths are made absolute before Ray sees them, because a submitted job runs in a temporary directory. `s3://`,
+`gs://` and `hf://` use the file systems of pyarrow and huggingface_hub.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def is_remote(uri: str) -> bool:
 
 
 def absolute(uri: str | os.PathLike[str]) -> str:
-    """The same place, named independently of the working directory; `~` is expanded, URIs are kept."""
+    """The same place as an absolute path; `~` is expanded, and URIs are unchanged."""
     text = os.fspath(uri)
     if is_remote(text):
         return text.rstrip("/")
@@ -61,14 +61,14 @@ def local(text: str) -> Path:
 
 
 def join(base: str, *parts: str) -> str:
-    """Append path parts; a part that is absolute or a URI replaces what stands before it."""
+    """Append path parts; a part that is absolute or a URI replaces the parts before it."""
     for part in parts:
         base = part if is_remote(part) else posixpath.join(base, part.removeprefix("file://"))
     return base
 
 
 def is_at_fault(error: BaseException) -> bool:
-    """Whether a disk or a store failed. Then the file may be intact, although it could not be read."""
+    """Whether a disk or a store failed. Then the file may be intact, even though it could not be read."""
     if isinstance(error, OSError):
         return bool(error.errno or any(word in str(error) for word in _STORE_ERRORS))
     return isinstance(error, Unreachable | Unwritable)
@@ -86,7 +86,7 @@ def _remote_filesystem(scheme: str, authority: str) -> pafs.FileSystem:
 def locate(uri: str) -> tuple[pafs.FileSystem, str]:
     """The pyarrow file system of `uri` and the path inside it.
 
-    `AWS_ENDPOINT_URL` in the environment reaches an S3-compatible server other than Amazon's.
+    `AWS_ENDPOINT_URL` in the environment selects an S3-compatible server other than Amazon's.
     """
     if not is_remote(uri):
         return pafs.LocalFileSystem(), absolute(uri)
@@ -96,7 +96,7 @@ def locate(uri: str) -> tuple[pafs.FileSystem, str]:
 
 @patient
 def exists(uri: str) -> bool:
-    """Whether a file or directory is there."""
+    """Whether a file or directory exists."""
     filesystem, path = locate(uri)
     return bool(filesystem.get_file_info(path).type != pafs.FileType.NotFound)
 
@@ -106,7 +106,7 @@ def read_bytes(uri: str) -> bytes:
     """The whole content of one file.
 
     Raises:
-        FileNotFoundError: where there is no such file.
+        FileNotFoundError: if there is no such file.
     """
     filesystem, path = locate(uri)
     with filesystem.open_input_stream(path, compression=None) as stream:
@@ -115,10 +115,10 @@ def read_bytes(uri: str) -> bytes:
 
 @patient
 def list_files(uri: str, *, recursive: bool = False) -> list[str]:
-    """Paths of the files in a directory, sorted, each in the form that `uri` has; [] if it is not there.
+    """Paths of the files in a directory, sorted, each in the form of `uri`; [] if it does not exist.
 
     Raises:
-        UserError: where the Hub does not answer.
+        UserError: if the Hub does not answer.
     """
     filesystem, path = locate(uri)
     selector = pafs.FileSelector(path, allow_not_found=True, recursive=recursive)
@@ -128,7 +128,7 @@ def list_files(uri: str, *, recursive: bool = False) -> list[str]:
     except Exception as error:
         if not uri.startswith("hf://"):
             raise
-        # The Hub's client fails in the ways of whatever it is built on.
+        # The Hub client raises any error of its dependencies.
         raise UserError(
             f"{uri} can't be read ({type(error).__name__}); check that the Hub is reachable, or give a copy of your own"
         ) from error
@@ -137,7 +137,7 @@ def list_files(uri: str, *, recursive: bool = False) -> list[str]:
 
 @patient
 def list_folders(uri: str) -> list[str]:
-    """Names of the directories in a directory, sorted; none if it is not there."""
+    """Names of the directories in a directory, sorted; none if it does not exist."""
     filesystem, path = locate(uri)
     found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
     return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
@@ -145,7 +145,7 @@ def list_folders(uri: str) -> list[str]:
 
 @patient
 def sizes(uri: str) -> dict[str, int]:
-    """Bytes of every file in a directory and below it, by its path inside; {} if it is not there."""
+    """Bytes of every file in a directory and below it, by path inside; {} if it does not exist."""
     filesystem, path = locate(uri)
     found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True, recursive=True))
     prefix = path.rstrip("/") + "/"
@@ -171,7 +171,7 @@ def write_bytes(uri: str, data: bytes | memoryview) -> None:
 
 @patient
 def remove_file(uri: str) -> None:
-    """Delete a file, if it is there."""
+    """Delete a file, if it exists."""
     filesystem, path = locate(uri)
     if filesystem.get_file_info(path).type == pafs.FileType.File:
         filesystem.delete_file(path)
@@ -179,16 +179,16 @@ def remove_file(uri: str) -> None:
 
 @patient
 def remove_folder(uri: str) -> None:
-    """Delete a folder with all that is in it, if it is there."""
+    """Delete a folder with its content, if it exists."""
     filesystem, path = locate(uri)
     if filesystem.get_file_info(path).type == pafs.FileType.Directory:
         filesystem.delete_dir(path)
 
 
 def remove_half_written(folder: str) -> None:
-    """Delete files that killed writers left half-written in a folder; no reader ever saw them.
+    """Delete half-written files of killed writers in a folder. Readers never see them.
 
-    Only files older than ten minutes, because a younger one may belong to a writer that lives.
+    Only files older than ten minutes, because a newer one may belong to a running writer.
     """
     for uri in list_files(folder):
         if not Path(uri).name.startswith("."):
@@ -215,7 +215,7 @@ def copy_file(source: Path, uri: str) -> None:
 
 @contextlib.contextmanager
 def _placed(filesystem: pafs.FileSystem, path: str) -> Iterator[str]:
-    """A path to write to, which becomes `path` at the end; nothing stays of what can't be written."""
+    """A path to write to, which is renamed to `path` at the end. After an error nothing remains."""
     if not isinstance(filesystem, pafs.LocalFileSystem):
         yield path
         return

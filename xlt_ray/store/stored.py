@@ -1,4 +1,4 @@
-"""An artifact as its readers see it: what its folder holds, each file checked when it is read."""
+"""Reads an artifact, and checks each file when it is read."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class StoredArtifact:
     stage: str
     name: str
     asked: dict[str, Any] | None = dataclasses.field(default=None, compare=False, repr=False)
-    """Content of config.json of an artifact that is planned, and may not be there yet."""
+    """Content of config.json of a planned artifact, which may not exist yet."""
 
     @classmethod
     def at(cls, root: str, stage: str, name: str) -> Self:
-        """The artifact of that name, whether it is there or not."""
+        """The artifact of this name, which may not exist."""
         return cls(storage.join(storage.absolute(root), stage, name), stage, name)
 
     def path(self, *parts: str) -> str:
-        """The path or URI of something inside."""
+        """The path or URI of a file or folder inside."""
         return storage.join(self.uri, *parts)
 
     @property
@@ -44,29 +44,29 @@ class StoredArtifact:
         return self.uri.removesuffix(f"/{self.stage}/{self.name}")
 
     def has(self, relative: str) -> bool:
-        """Whether a file or folder is there."""
+        """Whether a file or folder exists."""
         return storage.exists(self.path(relative))
 
     @property
     def is_complete(self) -> bool:
-        """Whether the manifest is there, and every file that it lists."""
+        """Whether the manifest exists, and every file that it lists."""
         return self.is_committed and not self.damage()
 
     @property
     def is_committed(self) -> bool:
-        """Whether the manifest is there, whatever became of the files since."""
+        """Whether the manifest exists, even if files were lost or damaged later."""
         return storage.exists(self.path(manifest.NAME))
 
     @property
     def is_begun(self) -> bool:
-        """Whether config.json is there."""
+        """Whether config.json exists."""
         return storage.exists(self.path(manifest.CONFIG))
 
     def damage(self, *, verify: bool = False) -> dict[str, str]:
-        """What is wrong with files of a committed artifact, by their path inside; {} if nothing is.
+        """The problems of files of a committed artifact, by path inside; {} if there are none.
 
         Args:
-            verify: whether to read every byte; else files of rows are only listed.
+            verify: whether to read every byte; otherwise files with rows are only listed.
         """
         try:
             content = manifest.read(self.uri)
@@ -75,10 +75,10 @@ class StoredArtifact:
             return {manifest.NAME: "is damaged"}
 
     def require_whole(self, *, verify: bool = False) -> None:
-        """Refuse a committed artifact of which a file is missing or damaged.
+        """Refuse a committed artifact with a missing or damaged file.
 
         Args:
-            verify: whether to read every byte; else files of rows are only listed.
+            verify: whether to read every byte; otherwise files with rows are only listed.
 
         Raises:
             Damaged: naming the first such file, and the command that makes it again.
@@ -88,20 +88,20 @@ class StoredArtifact:
 
     @property
     def named(self) -> dict[str, str]:
-        """Name and fingerprint, as other artifacts record what they read."""
+        """Name and fingerprint, by which other artifacts record their inputs."""
         return {"name": self.name, "fingerprint": self.fingerprint}
 
     def read_json(self, name: str) -> Any:
         """The content of a JSON file inside.
 
         Raises:
-            Damaged: if it is missing, or no JSON.
+            Damaged: if it is missing, or not JSON.
         """
         return manifest.read(self.uri) if name == manifest.NAME else reading.json_of(self.path(name))
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The settings and hashes of this artifact that decide what comes out."""
+        """The settings and hashes that determine the result of this artifact."""
         return self._recorded("identity", self.asked or self.read_json(manifest.CONFIG))
 
     @property
@@ -111,7 +111,7 @@ class StoredArtifact:
         return self._recorded("settings", self.read_json(manifest.CONFIG) if is_there else self.asked)
 
     def _recorded(self, part: str, config: Any) -> dict[str, Any]:
-        """A part of config.json; a file that has none is not what was written."""
+        """A part of config.json; a file without it is damaged."""
         found = config.get(part) if isinstance(config, dict) else None
         if not isinstance(found, dict):
             raise reading.damaged(self.path(manifest.CONFIG), f"has no {part}")
@@ -130,7 +130,7 @@ class StoredArtifact:
         """The content of a file that the manifest lists; it is checked.
 
         Raises:
-            Damaged: if it is missing, or not what was written.
+            Damaged: if it is missing or has changed.
         """
         expected = manifest.listed(self.read_json(manifest.NAME)).get(relative)
         return reading.bytes_of(self.path(relative), expected)
@@ -139,7 +139,7 @@ class StoredArtifact:
         """The content of the data files that the manifest lists, in order; each is checked.
 
         Raises:
-            Damaged: naming the first that is missing, or not what was written.
+            Damaged: naming the first that is missing or has changed.
         """
         for path, expected in sums.in_entries(self.read_json(manifest.NAME)["files"]).items():
             yield reading.table_of(self.path(path), expected)
@@ -148,15 +148,15 @@ class StoredArtifact:
         """The content of one Parquet file that the manifest lists; it is checked.
 
         Raises:
-            Damaged: if it is missing, or not what was written.
+            Damaged: if it is missing or has changed.
         """
         return reading.table_of(self.path(relative), manifest.listed(self.read_json(manifest.NAME)).get(relative))
 
     def done(self, folder: str = "data") -> set[str]:
-        """Names of the units whose file is in `folder`."""
+        """Names of the units with a file in `folder`."""
         return {Path(uri).stem for uri in self.unit_files(folder)}
 
     def unit_files(self, folder: str) -> list[str]:
-        """The Parquet files in `folder`, sorted; those that a killed writer left half-written are left out."""
+        """The Parquet files in `folder`, sorted, without half-written files of killed writers."""
         listed = storage.list_files(self.path(folder))
         return [uri for uri in listed if uri.endswith(".parquet") and not Path(uri).name.startswith(".")]

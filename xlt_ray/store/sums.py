@@ -1,4 +1,4 @@
-"""Checksums of the files of an artifact: taken by the process that writes a file, while it has the bytes.
+"""Checksums of the files of an artifact, computed by the process that writes a file, while it has the bytes.
 
     {artifact}/sums/{path}.json    {"bytes", "sha256"} of {artifact}/{path}; until they are in manifest.json
 
@@ -41,7 +41,7 @@ def of_file(uri: str) -> Sum:
     """Checksum and size of a file, read in pieces.
 
     Raises:
-        FileNotFoundError: where there is no such file.
+        FileNotFoundError: if there is no such file.
     """
     filesystem, path = storage.locate(uri)
     digest, size = hashlib.sha256(), 0
@@ -53,12 +53,12 @@ def of_file(uri: str) -> Sum:
 
 
 def note(artifact: str, relative: str, found: Sum) -> None:
-    """Keep the sum of a file that is about to be written: a file without one was written by somebody else."""
+    """Store the checksum of a file before it is written, so that a file without one comes from somebody else."""
     storage.write_bytes(storage.join(artifact, FOLDER, f"{relative}.json"), json.dumps(found._asdict()).encode())
 
 
 def noted(artifact: str) -> dict[str, Sum]:
-    """All sums that are kept, by the path of their file inside the artifact; those that can't be read are left out."""
+    """All stored checksums, by path inside the artifact; unreadable ones are left out."""
     prefix = storage.join(artifact, FOLDER) + "/"
     files = [uri for uri in storage.list_files(prefix.rstrip("/"), recursive=True) if _is_whole(uri)]
     with ThreadPoolExecutor(_THREADS) as threads:
@@ -67,19 +67,19 @@ def noted(artifact: str) -> dict[str, Sum]:
 
 
 def differing(artifact: str, expected: Mapping[str, Sum]) -> dict[str, str]:
-    """What is wrong with files, by their path, found by reading all of them; only those with a problem."""
+    """The problems of files, by path, found by reading all files; files without a problem are left out."""
     with ThreadPoolExecutor(_THREADS // 4) as threads:
         problems = threads.map(lambda item: _difference(storage.join(artifact, item[0]), item[1]), expected.items())
         return {path: problem for path, problem in zip(expected, problems, strict=True) if problem}
 
 
 def wrong_sizes(expected: Mapping[str, Sum], sizes: Mapping[str, int]) -> dict[str, str]:
-    """What is wrong with files, by their path, found by the sizes of a listing; only those with a problem."""
+    """The problems of files, by path, found by the sizes in a listing; files without a problem are left out."""
     return {path: problem for path, found in expected.items() if (problem := _wrong_size(found, sizes.get(path)))}
 
 
 def in_entries(entries: Iterable[Mapping[str, object]]) -> dict[str, Sum]:
-    """Sums in the entries of a manifest, by path; those of older manifests lack the hash."""
+    """Checksums in the entries of a manifest, by path; older manifests have no hashes."""
     return {str(entry["path"]): Sum(int(str(entry["bytes"])), str(entry.get("sha256", ""))) for entry in entries}
 
 

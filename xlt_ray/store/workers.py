@@ -1,4 +1,4 @@
-"""Which machines computed: every worker notes its own in the artifact that it works on, and the manifest counts them.
+"""Records which machines computed: every worker notes its machine in the artifact, and the manifest counts them.
 
 The driver often runs on a small head that computes nothing, so its hardware says little about a result.
 """
@@ -22,14 +22,14 @@ _EARLIER = "earlier.json"
 
 @functools.cache
 def note(uri: str, device: str) -> None:
-    """Write down that this machine computes for the artifact at `uri`; a second time costs nothing.
+    """Record that this machine computes for the artifact at `uri`. Repeated calls cost nothing.
 
     Args:
-        uri: of the artifact that is being made.
-        device: `cpu` or `cuda`: GPUs that a worker has not booked are not noted.
+        uri: URI of the artifact.
+        device: `cpu` or `cuda`; GPUs that a worker has not requested are not recorded.
 
     Raises:
-        UserError: if this machine does not see the artifact: it came after the job had looked, and has other disks.
+        UserError: if this machine does not see the artifact: it joined after the check, and has other disks.
     """
     if not storage.exists(storage.join(uri, manifest.CONFIG)):
         raise UserError(f"{platform.node()} does not see {uri}; give a --root that all nodes share, such as s3://...")
@@ -47,9 +47,9 @@ def carry(uri: str, workers: list[dict[str, Any]]) -> None:
 
 
 def noted(uri: str) -> list[dict[str, Any]]:
-    """Hardware that computed, in this run and in earlier ones, with `nodes`, the number of such machines; most first.
+    """Hardware that computed, in this and earlier runs, with `nodes`, the number of such machines; most first.
 
-    Machines of an earlier commit may be the same as now, so of equal hardware the larger number counts.
+    Machines of an earlier commit may be the same as now, so for equal hardware the larger number counts.
     """
     counts: Counter[str] = Counter()
     earlier: list[dict[str, Any]] = []

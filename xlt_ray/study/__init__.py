@@ -1,1 +1,1 @@
-"""Study: which source language is best to fine-tune on, and whether that can be known before."""
+"""The study stage: which source language is best to fine-tune on, and whether this can be predicted."""

@@ -36,7 +36,7 @@ class StudyConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class StudyJob(FinetuneJob):
-    """Settings of jobs/study.py. --finetune holds what all runs share except their direction."""
+    """Settings of jobs/study.py. --finetune has the settings that all runs share, except the direction."""
 
     study: StudyConfig = field(default_factory=StudyConfig)
 
@@ -60,7 +60,7 @@ class StudyJob(FinetuneJob):
 
     @property
     def learned(self) -> tuple[str, ...]:
-        """That of each run, whatever --finetune.directions says."""
+        """The direction of each run; --finetune.directions is ignored."""
         return tuple(f"{source}-{self.study.target}" for source in self.sources)
 
     @property

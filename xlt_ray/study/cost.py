@@ -1,4 +1,4 @@
-"""What a study costs."""
+"""The cost of a study."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xlt_ray.translate.cost import translate_cost
 
 
 def study_cost(job: StudyJob, size: ModelSize, speech: Speech) -> Cost:
-    """A run on each source, its Fisher, and the translations of the test split; retrieval is not counted."""
+    """The cost of a run on each source, its Fisher, and the translations of the test split, without retrieval."""
     found = Cost()
     for source in job.sources:
         config = dataclasses.replace(job.finetune, directions=(f"{source}-{job.study.target}",))
@@ -32,10 +32,10 @@ def study_cost(job: StudyJob, size: ModelSize, speech: Speech) -> Cost:
 
 
 def distance_memory(size: ModelSize, config: FinetuneConfig) -> int:
-    """Bytes of memory that a task takes which computes the distance of two Fishers.
+    """Bytes of memory that a task needs to compute the distance of two Fishers.
 
-    It holds what trains of the first while it reads the second, whole and twice; then what trains of both, and the
-    largest weight three times in fp64.
+    It holds the trained weights of the first while it reads the second completely, twice; then the trained weights of
+    both, and the largest weight three times in fp64.
     """
     embeddings = size.vocab_size * size.d_model
     trained = size.decoder_parameters - (0 if config.train_embeddings else embeddings)

@@ -96,9 +96,10 @@ def correlation(
 ) -> dict[str, float | int | list[float] | None]:
     """Rank correlation of a predictor with the gains, over the cells off the diagonal.
 
-    Cells share languages, so they are not independent: p is the fraction of permutations of the language labels,
-    of rows and columns alike, under which the predictor does as well (a Mantel test; all ways for up to 7 languages,
-    else as many as 7 have, drawn by the seed). The interval is of the sentences alone, not of the choice of languages.
+    Cells share languages, so they are not independent. p is the fraction of permutations of the language labels, the
+    same for rows and columns, for which the correlation is at least as strong (a Mantel test; all permutations for up
+    to 7 languages, otherwise as many as for 7, drawn with the seed). The interval covers only the choice of sentences,
+    not the choice of languages.
 
     Args:
         predictor: a value for each cell off the diagonal.
@@ -107,8 +108,8 @@ def correlation(
         seed: for the permutations.
 
     Returns:
-        `spearman`, its `ci95`, `p_permutation` (two-sided), `num_cells`, `num_permutations`; null where one side is
-        constant, or nothing is known of the predictor.
+        `spearman`, its `ci95`, `p_permutation` (two-sided), `num_cells`, `num_permutations`; null if one side is
+        constant, or the predictor is unknown.
     """
     cells = [pair for pair in found if pair[0] != pair[1]]
     unknown = dict.fromkeys(("spearman", "ci95", "p_permutation"))

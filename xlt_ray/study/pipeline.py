@@ -41,7 +41,7 @@ _Figures = dict[str, Any]
 
 
 def study(plan: StudyPlan) -> Artifact:
-    """Run what is missing, compare, and commit. Needs a running Ray and finished embeddings."""
+    """Run missing stages, compare, and commit. Needs a running Ray and finished embeddings."""
     artifact, job = plan.artifact, plan.job
     if artifact.is_complete:
         print(f"study: {artifact.uri} is complete, nothing to compare")
@@ -66,7 +66,7 @@ def study(plan: StudyPlan) -> Artifact:
 
 
 def _run(plan: StudyPlan, source: str) -> Artifact:
-    """Everything that one source needs; its translations."""
+    """Run all stages of one source. Returns its translations."""
     print(f"study: {plans.run_name(plan.job, source)}", flush=True)
     run = plan.runs[source]
     fisher.estimate(run.job, plan.embeddings, plan.fishers[source])
@@ -75,7 +75,7 @@ def _run(plan: StudyPlan, source: str) -> Artifact:
 
 
 def _retrieval(plan: StudyPlan) -> Artifact | None:
-    """The finished retrieval artifact whose R@1 is compared with the transfer; None if there can be none."""
+    """The finished retrieval artifact whose R@1 is compared with the transfer; None if retrieval is not possible."""
     found = plan.retrieval
     return retrieve(found) if isinstance(found, RetrievalPlan) else found
 
@@ -83,8 +83,8 @@ def _retrieval(plan: StudyPlan) -> Artifact | None:
 def _predictors(plan: StudyPlan, retrieval: Artifact | None) -> dict[str, dict[Cell, float]]:
     """The predictors of each ordered pair of languages, known before training.
 
-    R@1 is that of the language tested on looking for its translation in the one that is trained on: the way that the
-    decoder goes, from speech that is new to it to speech that it knows.
+    R@1 is for queries in the test language and candidates in the training language. This matches what the decoder does:
+    it maps speech that is new to it to speech that it knows.
     """
     pairs = retrieval.read_json("metrics.json")["pairs"] if retrieval else {}
     ordered = list(itertools.permutations(plan.job.sources, 2)) if retrieval else []
@@ -95,7 +95,7 @@ def _predictors(plan: StudyPlan, retrieval: Artifact | None) -> dict[str, dict[C
 
 
 def _distances(plan: StudyPlan) -> dict[Cell, float]:
-    """Fisher distances of the tasks of every two sources; symmetric."""
+    """Fisher distances between the tasks of every two sources; symmetric."""
     pairs = list(itertools.combinations(plan.job.sources, 2))
     needed = cost.distance_memory(model_size(plan.job.model), plan.job.finetune)
     pool = pools.pool("fisher distances", 0, None, len(pairs), lambda _: needed)

@@ -30,11 +30,11 @@ class StudyPlan:
     """A study that has been checked and can start.
 
     Attributes:
-        embeddings: of the splits that training and test read.
-        runs: the fine-tuning on each source.
-        fishers: the Fisher of what each source's run learns, of the untouched model.
-        before: how the untouched model translates.
-        retrieval: the run whose R@1 is held against the transfer, finished or planned; None where two of the languages
+        embeddings: of the splits for training and test.
+        runs: the fine-tuning run on each source.
+        fishers: the Fisher of each source's task, for the untouched model.
+        before: the translation run of the untouched model.
+        retrieval: the run whose R@1 is compared with the transfer, finished or planned; None if two of the languages
             share no sentence, so that nothing can be retrieved.
     """
 
@@ -48,7 +48,7 @@ class StudyPlan:
 
 
 TEST = "test"
-"""The split that every run is scored on."""
+"""The split on which every run is scored."""
 
 
 def splits_of(job: StudyJob) -> tuple[str, ...]:
@@ -92,7 +92,7 @@ def _retrieval(job: StudyJob, embeddings: Embeddings) -> Artifact | RetrievalPla
     """The finished retrieval artifact that `--study.retrieval` names, else a run of the job's own.
 
     Raises:
-        UserError: if the named one is not there; if it is of another model or encoding, or lacks a pair.
+        UserError: if the named artifact does not exist, has another model or encoding, or lacks a pair.
     """
     if job.study.retrieval:
         return _named_retrieval(job, job.study.retrieval, embeddings)
@@ -106,10 +106,10 @@ def _retrieval(job: StudyJob, embeddings: Embeddings) -> Artifact | RetrievalPla
 
 
 def retrieval_job(job: StudyJob) -> RetrievalJob:
-    """The run of retrieval whose R@1 is held against the transfer, where none is named.
+    """The retrieval run whose R@1 is compared with the transfer, if none is named.
 
-    It is of the test split alone, so it can't have the name of the study: of a corpus without splits, jobs/retrieval.py
-    makes one of all rows under that name.
+    It has only the test split, so it can't have the name of the study: for a corpus without splits, jobs/retrieval.py
+    uses all rows under that name.
     """
     return RetrievalJob(**_shared(job, f"{job.name}-{TEST}"), embed=job.embed, retrieval=RetrievalConfig(split=TEST))
 
@@ -125,7 +125,7 @@ def _named_retrieval(job: StudyJob, name: str, embeddings: Embeddings) -> Artifa
 
 
 def translation(plan: StudyPlan, source: str) -> TranslatePlan:
-    """How the weights of a finished run translate, against the untouched model."""
+    """The translation run with the weights of a finished run, compared with the untouched model."""
     name = run_name(plan.job, source)
     return translate.planned(_translate_job(plan.job, name, name, plan.before.artifact.name), plan.embeddings)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def transfer(figures: Mapping[str, Any]) -> Figure:
-    """Gains in BLEU: a row per language trained on, a column per language tested on; italics if 0 is in the interval.
+    """Gains in BLEU: a row per training language, a column per test language; italics if the interval includes 0.
 
     Args:
         figures: metrics.json of a study.

@@ -37,7 +37,7 @@ def _cell(scores: Figures, direction: str) -> dict[str, Any]:
 
 
 def nested(values: Mapping[Cell, float]) -> dict[str, dict[str, float]]:
-    """Values by language trained on, then by language tested on."""
+    """Values by training language, then by test language."""
     found: dict[str, dict[str, float]] = {}
     for (trained, tested), value in values.items():
         found.setdefault(trained, {})[tested] = value
@@ -59,7 +59,7 @@ def rows(figures: Figures) -> list[dict[str, Any]]:
 
 
 def log(tracker: Tracker, figures: Figures, uri: str) -> None:
-    """The figures as an MLflow run shows them: means, and cells and sources as tables."""
+    """Log the figures to MLflow: means as metrics, cells and sources as tables."""
     cells, ranking = rows(figures), figures["ranking"]
     tracker.metrics(dict(keys(figures)))
     tracker.table({name: [row[name] for row in cells] for name in cells[0]}, "cells.json")
@@ -68,7 +68,7 @@ def log(tracker: Tracker, figures: Figures, uri: str) -> None:
 
 
 def keys(figures: Figures) -> Iterator[tuple[str, float]]:
-    """Numbers for MLflow: mean gains on the trained language and on the others, the best source's, correlations."""
+    """Numbers for MLflow: mean gains on the training language and on others, that of the best source, correlations."""
     cells = rows(figures)
     yield "gain/trained", fmean(row["gain"] for row in cells if row["trained"] == row["heard"])
     yield "gain/others", fmean(row["gain"] for row in cells if row["trained"] != row["heard"])

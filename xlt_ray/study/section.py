@@ -1,4 +1,4 @@
-"""One `study` artifact as the page shows it: the transfer matrix, the ranking of sources, and what predicts a gain."""
+"""The section of a `study` artifact in the report: transfer matrix, ranking of sources, and predictors of the gain."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SCALES = {"r1": 100.0}
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """The effect of training on one language, tested on another or on itself.
+    """The effect of training on one language, tested on another or on the same.
 
     Attributes:
         figures: `bleu`, `gain` over the untouched model, their 95% intervals, `p_value` and `num`.
@@ -41,7 +41,7 @@ class Cell:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval of the gain leaves 0 out."""
+        """Whether the interval of the gain excludes 0."""
         low, high = self.figures["gain_ci95"]
         return bool(low > 0 or high < 0)
 
@@ -58,7 +58,7 @@ class Study:
 
     Attributes:
         figures: metrics.json.
-        cells: the transfer matrix, row by row, by language trained on and tested on; a cell may be missing.
+        cells: the transfer matrix, row by row, by training and test language; a cell may be missing.
     """
 
     figures: Figures
@@ -66,16 +66,16 @@ class Study:
 
     @property
     def others(self) -> list[Cell]:
-        """Cells tested on a language that was not trained on."""
+        """Cells whose test language is not the training language."""
         return [cell for cell in self.cells.values() if not cell.is_own]
 
     @property
     def largest(self) -> float:
-        """The largest gain; 0 where nothing was gained."""
+        """The largest gain; 0 if there is none."""
         return max([0.0, *(float(cell.figures["gain"]) for cell in self.cells.values())])
 
     def shade(self, cell: Cell) -> float:
-        """The gain as a share of the largest, 0 to 1."""
+        """The gain as a fraction of the largest, 0 to 1."""
         return max(0.0, cell.figures["gain"]) / self.largest if self.largest > 0 else 0.0
 
     @property
@@ -86,9 +86,9 @@ class Study:
 
     @property
     def rivals(self) -> list[str]:
-        """Sources that may gain as much as the best one: the paired interval of the difference is not all above 0.
+        """Sources that may gain as much as the best one: the paired interval of the difference is not entirely above 0.
 
-        Where an older study kept no such interval, those whose own interval meets that of the best.
+        For an older study without this interval, sources whose own interval overlaps that of the best.
         """
         return [row["source"] for row in self.ranked[1:] if self._is_rival(row)]
 
@@ -98,7 +98,7 @@ class Study:
         return bool(row["mean_gain_ci95"][1] >= self.ranked[0]["mean_gain_ci95"][0])
 
     def mean_before(self, source: str) -> float | None:
-        """Mean BLEU of the untouched model over the languages that the mean gain of `source` is over."""
+        """Mean BLEU of the untouched model, over the same languages as the mean gain of `source`."""
         tested = [cell.tested for cell in self.others if cell.trained == source]
         scores = [self.figures["before"][language]["bleu"] for language in tested if language in self.figures["before"]]
         return fmean(scores) if scores else None
@@ -112,7 +112,7 @@ class Study:
         return low, high if high > low else low + 1.0
 
     def along(self, value: float) -> float:
-        """Where on that axis a value is, if it is 200 units long."""
+        """The position of a value on that axis, which is 200 units long."""
         low, high = self.ends
         return 200 * (value - low) / (high - low)
 
@@ -138,7 +138,7 @@ def _cells(figures: Figures) -> Iterator[Cell]:
 
 
 def predictor_scatter(study: Study, predictor: str) -> Figure | None:
-    """Gain (y) of the cells of other languages against the predictor (x); None where none has a value."""
+    """Gain (y) of the cells of other languages against the predictor (x); None if no cell has a value."""
     values = study.figures["predictors"][predictor]
     known = [(cell, values.get(cell.trained, {}).get(cell.tested)) for cell in study.others]
     dots = [_dot(cell, value, predictor) for cell, value in known if value is not None]

@@ -1,1 +1,1 @@
-"""Stage translate: kept encoder frames in, translations and their scores out."""
+"""The translate stage: translates stored encoder frames, and scores the hypotheses."""

@@ -1,14 +1,14 @@
-"""COMET scores (Rei et al. 2020), by unbabel-comet itself, in an environment of its own.
+"""COMET scores (Rei et al. 2020), computed by unbabel-comet in an environment of its own.
 
-unbabel-comet needs numpy<2, transformers<5, protobuf<5 and huggingface-hub<1, so it cannot live beside this package.
-Its environment is made on first use, on the machine of the caller and in the user's cache (1.4 GB with the CPU build of
-torch, two minutes), by pip as the user has set it up: index, proxy and mirror are the user's.
+unbabel-comet needs numpy<2, transformers<5, protobuf<5 and huggingface-hub<1, so it cannot be installed with this
+package. Its environment is created on first use, on the machine of the caller, in the user's cache (1.4 GB with the CPU
+build of torch, two minutes), with the user's own pip settings: index, proxy and mirror.
 
 Scores are computed in float32, by the Python interface; `comet-score` of the same version computes in float16.
 
-**Checkpoints** of COMET are pickles. They are loaded with `weights_only=True`, which builds tensors and plain values
-and runs no code of the file: COMET 2.2.7 leaves the choice to torch, and TORCH_FORCE_WEIGHTS_ONLY_LOAD takes it away
-from everybody. A checkpoint that holds anything else is refused, with the reason.
+**Checkpoints** of COMET are pickles. They are loaded with `weights_only=True`, which creates only tensors and plain
+values and runs no code of the file. COMET 2.2.7 leaves the choice to torch, and TORCH_FORCE_WEIGHTS_ONLY_LOAD enforces
+it. A checkpoint that contains anything else is refused, with the reason.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _REQUIREMENTS = (
     "torchmetrics==0.10.3",
     "transformers==4.57.6",
 )
-"""The set that is tested; Python 3.11 or 3.12, for which numpy 1 has wheels."""
+"""The tested versions; for Python 3.11 or 3.12, for which numpy 1 has wheels."""
 
 _SCRIPT = Path(__file__).with_name("comet_scoring.py")
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -65,7 +65,7 @@ class CometScores:
 
 
 class _CometError(Exception):
-    """COMET cannot score; the message is the reason, on one line."""
+    """COMET cannot score. The message is the reason, on one line."""
 
 
 def score(
@@ -79,8 +79,8 @@ def score(
 ) -> CometScores:
     """Score translations with a COMET model.
 
-    The model is loaded at every call (2.3 GB for wmt22-comet-da), so give the rows of all directions at once. Empty
-    hypotheses are scored like any other, though their scores have no meaning.
+    Every call loads the model (2.3 GB for wmt22-comet-da), so pass the rows of all directions at once. Empty hypotheses
+    are scored like others, although their scores have no meaning.
 
     Args:
         model: Hub id such as `Unbabel/wmt22-comet-da`, or a local `.ckpt` file with COMET's `hparams.yaml` in the
@@ -88,7 +88,7 @@ def score(
             or from its cache: HF_HUB_OFFLINE, HF_HOME and HF_ENDPOINT mean what they mean elsewhere.
         sources: (num,) transcripts in the source language.
         hypotheses: (num,) its translations.
-        references: (num,) what they should say.
+        references: (num,) correct translations.
         batch_size: rows a step; 16 is COMET's own default.
         num_gpus: 1 to compute on a GPU, 0 on the CPU, whatever the machine has.
 
@@ -109,7 +109,7 @@ def score(
 
 
 def _rows(sources: Sequence[str], hypotheses: Sequence[str], references: Sequence[str]) -> list[dict[str, str]]:
-    """The rows as COMET names them; it would score a missing text as the word `None`."""
+    """The rows with COMET's field names. COMET would score a missing text as the word `None`."""
     lengths = len(sources), len(hypotheses), len(references)
     if not hypotheses or len(set(lengths)) != 1:
         raise ValueError(
@@ -123,19 +123,19 @@ def _rows(sources: Sequence[str], hypotheses: Sequence[str], references: Sequenc
 
 
 def absolute(model: str) -> str:
-    """A checkpoint's path, the same in every working directory; a Hub id as it is. Whether it is there is not asked."""
+    """A checkpoint's path as an absolute path; a Hub id unchanged. The file need not exist."""
     return os.path.abspath(os.path.expanduser(model)) if model.endswith(".ckpt") else model
 
 
 def misnamed(model: str) -> str | None:
-    """Why no model can be called that; None where one can, whether it is there or not."""
+    """Why this cannot be the name of a model, or None if it can. Whether the model exists is not checked."""
     if model.endswith(".ckpt") or _HUB_ID.fullmatch(model):
         return None
     return f"{model!r} is neither a .ckpt file nor a Hub id such as Unbabel/wmt22-comet-da"
 
 
 def _located(model: str) -> str:
-    """The model as the script takes it: checked as far as that needs no environment."""
+    """The model in the form of the script, checked as far as possible without the environment."""
     if problem := misnamed(model):
         raise _CometError(problem)
     if not model.endswith(".ckpt"):
@@ -148,7 +148,7 @@ def _located(model: str) -> str:
 
 
 def _predict(model: str, rows: list[dict[str, str]], batch_size: int, num_gpus: int) -> dict[str, Any]:
-    """What the script answers: `system` and `segments`."""
+    """The output of the script: `system` and `segments`."""
     python = _environment()
     environment = os.environ | {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
     environment.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # torch takes only one of the two
@@ -183,7 +183,7 @@ def _make_environment(folder: Path) -> None:
 
 
 def _call(command: Sequence[str], environment: Mapping[str, str], problem: str, num_lines: int) -> None:
-    """Run a command in silence; where it fails, its last lines are the reason."""
+    """Run a command without output. If it fails, its last lines are the reason."""
     done = subprocess.run(
         command, env=environment, check=False, capture_output=True, encoding="utf-8", errors="replace"
     )

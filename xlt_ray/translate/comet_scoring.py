@@ -1,8 +1,8 @@
-"""Rows in, COMET scores out, as JSON files: what the Python of COMET's own environment runs, for `comet.py`.
+"""The script that `comet.py` runs in COMET's own environment: reads rows and writes COMET scores, as JSON files.
 
     python -I comet_scoring.py MODEL ROWS SCORES BATCH_SIZE NUM_GPUS
 
-Imports nothing of xlt_ray, which is not installed there. A failure is one line on stderr, the last one.
+Imports nothing from xlt_ray, which is not installed there. After a failure, the last line on stderr is the reason.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from huggingface_hub import snapshot_download
 def checkpoint(model: str) -> Path:
     """The checkpoint that a path or a Hub id names.
 
-    Not by `comet.download_model`, which says of every failure that the model is not supported.
+    `comet.download_model` is not used, because it reports every failure as an unsupported model.
     """
     return Path(model) if model.endswith(".ckpt") else Path(snapshot_download(model)) / "checkpoints" / "model.ckpt"
 

@@ -1,4 +1,4 @@
-"""What translation costs."""
+"""The cost of translation."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from xlt_ray.translate.config import TranslateConfig, TranslateJob
 from xlt_ray.translate.plan import directions_of
 
 BYTES_PER_TEXT = 500
-"""Assumed bytes of a row of hypotheses: ids, source, reference, hypothesis."""
+"""Bytes of a row of hypotheses (ids, source, reference, hypothesis); assumed."""
 
 
 def translate_cost(
     size: ModelSize, num_texts: int, mean_seconds: float, embed: EmbedConfig, config: TranslateConfig
 ) -> Cost:
-    """Writing so many texts, token by token; every beam costs as much as a text."""
+    """The cost of generating this many texts, token by token; every beam costs as much as a text."""
     flops = num_texts * config.num_beams * text_flops(size, mean_seconds, embed)
     return cost.estimate("write", flops, num_texts, num_texts * mean_seconds, num_texts * BYTES_PER_TEXT)
 
 
 def writing_memory(size: ModelSize, num_frames: int, config: TranslateConfig, device: str) -> int:
-    """Bytes of memory that an actor takes, for a batch of the longest recordings.
+    """Bytes of memory that an actor needs for a batch of the longest recordings.
 
-    It holds the weights of the decoder in fp32, the frames of the batch in fp16 and fp32, and for every beam keys and
-    values of each frame and token in each layer. 60 MB and the factors are measured: what is copied where a text grows,
-    and where beams change places. On a GPU keys and values lie there; no GPU has confirmed it.
+    It holds the weights of the decoder in fp32, the frames of the batch in fp16 and fp32, and, for every beam, keys and
+    values of each frame and token in each layer. 60 MB and the factors for copies (when a text grows, and when beams
+    are reordered) are measured. On a GPU, keys and values are in GPU memory; this was not measured.
 
     Args:
         size: of the model.
-        num_frames: of the longest recording.
+        num_frames: frames of the longest recording.
         config: of the translation.
         device: `cpu` or `cuda`.
     """

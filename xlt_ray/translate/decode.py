@@ -1,4 +1,4 @@
-"""Writes hypotheses from frames: whose weights, in which batches. Pure torch, no Ray."""
+"""Generates hypotheses from frames: loads the weights and forms the batches. Pure torch, no Ray."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from xlt_ray.translate.config import TranslateConfig
 
 
 def load(model_dir: Path, checkpoint_dir: Path | None, alpha: float, device: str) -> FrameDecoder:
-    """The decoder on the line from a model to a checkpoint, in float32.
+    """The decoder of a model, a checkpoint, or an interpolation of both, in float32.
 
     Args:
         model_dir: Hugging Face directory of the model.
-        checkpoint_dir: that of the model tuned from it; None: the model itself.
+        checkpoint_dir: directory of the model tuned from it; None: the model itself.
         alpha: 0 is the model, 1 the checkpoint.
         device: `cpu` or `cuda`.
     """
@@ -52,8 +52,8 @@ class Written:
     """The hypotheses of a batch.
 
     Attributes:
-        tokens: tokens of each row, by its number.
-        detected: direction and language of each row of Whisper's own directions, where languages are detected.
+        tokens: tokens of each row, by row number.
+        detected: direction and language of each row of Whisper's own directions, if languages are detected.
     """
 
     tokens: dict[int, list[int]]
@@ -66,13 +66,13 @@ class Translator:
 
     Attributes:
         decoder: from `load`.
-        prompter: of the same model.
-        scheme: prompt of directions that Whisper was not trained on.
+        prompter: for the same model.
+        scheme: prompt for directions that Whisper was not trained on.
         source_prompt: as `--translate.source-prompt`, for directions that Whisper was trained on.
         hidden: language tokens that must not be detected.
         num_beams: beam size; 1 is greedy.
         max_tokens: maximum number of tokens per hypothesis.
-        batch_size: texts written at a time.
+        batch_size: texts to generate at a time.
     """
 
     decoder: FrameDecoder
@@ -87,13 +87,13 @@ class Translator:
     def translate(self, rows: pa.Table) -> pa.Table:
         """Translate rows of TASK that have a reference into rows of HYPOTHESIS, in the same order.
 
-        Where languages are detected, the metadata of the table counts them (DETECTED): it goes with the rows into
-        their file, so a resumed run has the counts of finished units.
+        If languages are detected, the metadata of the table counts them (DETECTED). It is stored with the rows, so a
+        resumed run has the counts of finished units.
         """
         return self.joined(rows, [self.write(rows, batch) for batch in self.batches(rows)])
 
     def batches(self, rows: pa.Table) -> list[list[int]]:
-        """Numbers of the rows that are written at a time: recordings of similar length, so little of it is padding."""
+        """Row numbers of each batch: recordings of similar length, to reduce padding."""
         lengths = rows["num_frames"].to_pylist()
         order = sorted(range(rows.num_rows), key=lengths.__getitem__)
         return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
@@ -127,7 +127,7 @@ class Translator:
     def _naming(
         self, directions: Sequence[Direction], frames: Sequence[npt.NDArray[np.float16]]
     ) -> tuple[list[list[int]], list[tuple[Direction, str]]]:
-        """Write with prompts that say beforehand what is spoken; nothing is detected."""
+        """Generate with prompts that name the spoken language; nothing is detected."""
         named = [(direction, unseen.spoken(direction.source, self.source_prompt)) for direction in directions]
         prompts = [self.prompter.prompt(direction, self.scheme, language) for direction, language in named]
         return self._generate(frames, prompts, None), []
@@ -135,9 +135,9 @@ class Translator:
     def _detecting(
         self, directions: Sequence[Direction], frames: Sequence[npt.NDArray[np.float16]]
     ) -> tuple[list[list[int]], list[tuple[Direction, str]]]:
-        """Write with prompts that follow what is detected: the likeliest language, or a mixture of all.
+        """Generate with prompts from language detection: the most probable language, or a mix of all.
 
-        Directions that Whisper was not trained on keep the language of their scheme in either case.
+        Directions that Whisper was not trained on keep the language of their scheme in both cases.
         """
         probabilities = language_probabilities(self.decoder, frames, self.hidden)
         found = [self.prompter.language(token) for token in probabilities.argmax(dim=-1).tolist()]

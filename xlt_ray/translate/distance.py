@@ -1,6 +1,6 @@
-"""What becomes of languages that Whisper has no token for, by their distance to the nearest one that has: BLEU into en.
+"""BLEU into en of languages without a Whisper token, by distance to the nearest language with one.
 
-The distances are those of `xlt_ray.languages`, by features of grammar and sound.
+The distances are those of `xlt_ray.languages`, from features of grammar and sound.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Unseen:
     """A language without a token in some runs.
 
     Attributes:
-        nearest: the one with a token that is nearest by its features.
-        bleu: into en in each run, None where the run does not have it.
+        nearest: the typologically nearest language with a token.
+        bleu: BLEU into en in each run; None if the run does not have it.
     """
 
     language: Language
@@ -35,7 +35,7 @@ class Unseen:
 
 
 def unseen_languages(runs: Sequence[Figures]) -> list[Unseen]:
-    """The languages without a token of some runs, the nearest to a language with one first.
+    """The languages without a token in some runs, sorted by distance to a language with one.
 
     Args:
         runs: content of metrics.json of translate runs.
@@ -71,10 +71,10 @@ def distance_correlation(figures: Figures) -> float | None:
 
 
 def distance_scatter(figures: Figures) -> Figure:
-    """BLEU into en (y) of a run against the distance (x): a dot a language, its line the 95% interval.
+    """BLEU into en (y) of a run against the distance (x): a dot per language, with its 95% interval as a line.
 
     Args:
-        figures: of a run that has such a language.
+        figures: of a run with such a language.
     """
     found = by_distance(_translated(figures))
     dots = [_dot(name, distance.distance, figures["directions"][name]) for name, distance in found.items()]

@@ -1,4 +1,4 @@
-"""The figures of a translate run as MLflow keeps them."""
+"""The figures of a translate run in MLflow."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _COMPARED = ("gain", "backward_transfer")
 
 
 def keys(figures: Mapping[str, Any]) -> dict[str, float]:
-    """Means over the directions, under keys that line up before and after tuning.
+    """Means over the directions, with the same keys before and after tuning.
 
-    BLEU into English and elsewhere, chrF and COMET of all translations, the error rate of transcription (of words,
-    where any language has them), the share of empty texts, and what was gained and lost against a baseline.
+    BLEU into English and elsewhere, chrF and COMET of all translations, the error rate of transcription (WER if any
+    language has it), the fraction of empty texts, and gain and loss compared with a baseline.
     """
     scored = figures["directions"]
     texts = {name: found for name, found in scored.items() if "measure" not in found}
@@ -34,12 +34,12 @@ def keys(figures: Mapping[str, Any]) -> dict[str, float]:
 
 
 def model_keys(figures: Mapping[str, Any], split: str, learned: Sequence[str]) -> dict[str, float]:
-    """What models are compared by: BLEU of what it learned, into English, and of the other directions (transfer).
+    """The metrics by which models are compared: BLEU of learned directions, into English, and of others (transfer).
 
     Args:
         figures: content of metrics.json.
-        split: that was translated; `test/bleu_learned`.
-        learned: directions that it was trained on.
+        split: the translated split, as in `test/bleu_learned`.
+        learned: directions that the model was trained on.
     """
     texts = {name: found for name, found in figures["directions"].items() if "measure" not in found}
     kinds = {name: _kind(name, learned) for name in texts}
@@ -61,13 +61,13 @@ def _is_native(name: str) -> bool:
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    """Over what is known; None where nothing is."""
+    """The mean of known values; None if there are none."""
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
 
 
 def columns(figures: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The scores of every direction, and what came of them against the baseline, as columns; null where not known."""
+    """The scores of every direction, and the comparison with the baseline, as columns; null if unknown."""
     compared = (figures["kept"] or {"directions": {}})["directions"]
     rows = [_row(name, found, compared.get(name, {})) for name, found in figures["directions"].items()]
     return {key: [row[key] for row in rows] for key in rows[0]}

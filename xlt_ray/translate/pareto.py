@@ -43,7 +43,7 @@ def _place(point: Point) -> plane.Place:
 
 
 def _bars(axes: Axes, point: Point, colour: str) -> None:
-    """The lowest and the highest of the seeds, across and up."""
+    """The lowest and the highest value of the seeds, in x and y."""
     x, y = _place(point)
     for ends in (([100 * kept for kept in point.kept_range], [y, y]), ([x, x], point.gain_range)):
         tag(axes.plot(*ends, color=colour, linewidth=1.6, alpha=0.75, zorder=3)[0], "spread")

@@ -1,8 +1,8 @@
 """The translate stage: from shards of frames to hypotheses and their scores.
 
-    rows of TASK -> TranslateUnit (actors, on GPUs where there are any) -> a file of HYPOTHESIS a unit -> metrics.json
+    rows of TASK -> TranslateUnit (actors, on GPUs if there are any) -> a file of HYPOTHESIS per unit -> metrics.json
 
-One row of Ray Data is one unit of work. Its actor reads the frames from the shards itself, and writes the file.
+One row of Ray Data is one unit of work. The actor reads the frames from the shards itself, and writes the file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from xlt_ray.translate.plan import TranslatePlan
 
 
 def translate(plan: TranslatePlan) -> Artifact:
-    """Translate what is missing, score and commit; finished work is not repeated. Needs a running Ray."""
+    """Translate missing units, score and commit; finished work is not repeated. Needs a running Ray."""
     artifact, config = plan.artifact, plan.job.translate
     if artifact.is_complete:
         print(f"translate: {artifact.uri} is complete, nothing to translate")
@@ -64,7 +64,7 @@ def translate(plan: TranslatePlan) -> Artifact:
 
 
 def _track(plan: TranslatePlan) -> AbstractContextManager[Tracker]:
-    """The run in MLflow; its parameters name what is read."""
+    """The run in MLflow, whose parameters name its inputs."""
     job, stages = (
         plan.job,
         {"embeddings": plan.embeddings.artifact, "checkpoint": plan.checkpoint, "baseline": plan.baseline},
@@ -76,7 +76,7 @@ def _track(plan: TranslatePlan) -> AbstractContextManager[Tracker]:
 
 
 def _model(plan: TranslatePlan) -> Model | None:
-    """The tuned model that translates; None where it is the untouched model."""
+    """The tuned model that translates; None for the untouched model."""
     return Model(artifact=plan.checkpoint, alpha=plan.job.translate.alpha) if plan.checkpoint else None
 
 
@@ -85,7 +85,7 @@ def _named(artifact: Artifact | None) -> dict[str, str] | None:
 
 
 def cut(rows: pa.Table, rows_per_unit: int) -> dict[str, pa.Table]:
-    """The rows of each unit of work, by its name: consecutive rows of one direction."""
+    """The rows of each unit of work, by name: consecutive rows of one direction."""
     units: dict[str, pa.Table] = {}
     start = 0
     for direction, group in itertools.groupby(rows["direction"].to_pylist()):
@@ -98,7 +98,7 @@ def cut(rows: pa.Table, rows_per_unit: int) -> dict[str, pa.Table]:
 
 
 def _translate_missing(plan: TranslatePlan, units: Mapping[str, pa.Table]) -> None:
-    """Write the file of every unit that has none."""
+    """Write the file of every unit without one."""
     done = plan.artifact.done()
     missing = {unit: rows for unit, rows in units.items() if unit not in done}
     total = sum(rows.num_rows for rows in units.values())
@@ -121,7 +121,7 @@ def _translate_missing(plan: TranslatePlan, units: Mapping[str, pa.Table]) -> No
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Setup:
-    """What an actor is told; small, because every actor gets it."""
+    """The input of an actor; small, because every actor gets a copy."""
 
     artifact: Artifact
     checkpoint: Artifact | None
@@ -143,7 +143,7 @@ def _setup(plan: TranslatePlan) -> Setup:
 
 
 class TranslateUnit:
-    """An actor that holds the decoder: units of TASK rows in, a file of HYPOTHESIS of each, rows of counts out."""
+    """An actor with the decoder that writes a file of HYPOTHESIS for each unit of TASK rows, and yields counts."""
 
     def __init__(self, setup: Setup, device: str) -> None:
         # Imported here: it imports transformers, and the driver need not wait for it.
@@ -168,7 +168,7 @@ class TranslateUnit:
         )
 
     def __call__(self, units: pa.Table) -> Iterator[pa.Table]:
-        """Translate the unit in a batch of one, and tell of each batch of texts; its file says that it is done."""
+        """Translate the unit in a batch of one, and yield a count after each batch of texts; its file comes last."""
         (unit,) = units["unit"].to_pylist()
         rows = from_ipc(units["rows"][0].as_buffer())
         written = []
@@ -195,7 +195,7 @@ def _score(plan: TranslatePlan, units: Iterable[str], tracker: Tracker) -> None:
 
 
 def _score_again(plan: TranslatePlan) -> None:
-    """Add the COMET scores and the comparison that this run asks for and metrics.json does not have."""
+    """Add the COMET scores and the comparison that are requested but missing in metrics.json."""
     figures = plan.artifact.read_json("metrics.json")
     if not any(_missing(plan, figures)):
         return
@@ -216,7 +216,7 @@ def _missing(plan: TranslatePlan, figures: scores.Figures) -> tuple[bool, bool]:
 def _complete(
     plan: TranslatePlan, figures: scores.Figures, hypotheses: Mapping[str, pa.Table], tracker: Tracker
 ) -> None:
-    """Add what is asked for beside the scores of the texts, and log it all."""
+    """Add COMET and the comparison if requested, and log everything."""
     needs_comet, needs_comparison = _missing(plan, figures)
     if needs_comet:
         _add_comet(plan.job.translate, figures, hypotheses)
@@ -241,7 +241,7 @@ def _add_comet(config: TranslateConfig, figures: scores.Figures, hypotheses: Map
 
 
 def _comet_scores(config: TranslateConfig, model: str, rows: pa.Table) -> CometScores:
-    """COMET where the cluster has room for it: all rows at once, because each call loads the model."""
+    """COMET scores, from a task on the cluster, with all rows at once, because each call loads the model."""
     if not rows.num_rows:
         reason = "no translation has the text of its source"
         return CometScores(model=model, version=comet.VERSION, system=None, segments=None, reason=reason)

@@ -63,7 +63,7 @@ def prepare(job: TranslateJob) -> list[TranslatePlan]:
 
 
 def planned(job: TranslateJob, embeddings: Embeddings) -> TranslatePlan:
-    """A run on embeddings that are found; they may have more splits than it reads.
+    """Plan a run on planned embeddings, which may have more splits than it reads.
 
     Raises:
         UserError: names the mistake and what to do.
@@ -96,10 +96,10 @@ def planned(job: TranslateJob, embeddings: Embeddings) -> TranslatePlan:
 
 
 def _known(directions: Sequence[Direction], embeddings: Embeddings, split: str) -> list[Direction]:
-    """The directions with references: where a corpus has some pairs of languages only, the others are left out.
+    """The directions with references. If a corpus has only some pairs of languages, the others are left out.
 
     Raises:
-        UserError: if none has any, or a target none.
+        UserError: if no direction has references, or none into a target.
     """
     rows = embeddings.rows(split)
     known = shards.with_references(rows, directions)
@@ -141,7 +141,7 @@ def _hidden(prompter: Prompter, codes: Sequence[str]) -> tuple[int, ...]:
 def _require_tokens(
     prompter: Prompter, directions: Sequence[Direction], scheme: Scheme, source_prompt: str | None
 ) -> None:
-    """Refuse prompts that the model has no token for, and a source prompt that no direction would use."""
+    """Refuse prompts without a token in the model, and a source prompt that no direction uses."""
     named = source_prompt not in (None, "related", *TranslateConfig.DETECTED)
     if named and prompter.language_id(str(source_prompt)) is None:
         raise UserError(
@@ -170,11 +170,11 @@ def _require_token(prompter: Prompter, direction: Direction, scheme: Scheme, sou
 
 
 def directions_of(job: TranslateJob, learned: Sequence[str]) -> list[Direction]:
-    """Every language of the job into each target, then each into itself where the job transcribes.
+    """Every language of the job into each target, then each language into itself if the job transcribes.
 
     Args:
-        job: its languages count in sorted order, so that the order on the command line changes nothing.
-        learned: directions of the checkpoint; their targets are added to `en` where the job names none.
+        job: the job; its languages are sorted, so the order on the command line does not matter.
+        learned: directions of the checkpoint; their targets are added to `en` if the job names none.
     """
     new = [direction.target for direction in map(Direction.parse, learned) if direction.source != direction.target]
     targets = dict.fromkeys(job.translate.targets or ["en", *new])

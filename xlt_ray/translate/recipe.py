@@ -1,4 +1,4 @@
-"""How the decoder behind a translate run came about: its method, its dials, and all else that decides it."""
+"""Describes the decoder of a translate run: its method, its dials, and all other settings that determine it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PLAIN, NOT_TUNED, UNKNOWN = "plain", "not tuned", "unknown"
 
 
 def general(number: float, digits: int = 6) -> str:
-    """A number as short as it can be: 10000, 0.5, 1e6, 3e-5."""
+    """A number in its shortest form: 10000, 0.5, 1e6, 3e-5."""
     return re.sub(r"e\+?(-?)0*", r"e\1", f"{number:.{digits}g}")
 
 
@@ -21,10 +21,10 @@ class Dial:
     """One method to preserve old directions, and its strength.
 
     Attributes:
-        key: its place among the settings.
-        method: what a run is called that uses it.
+        key: its key among the settings.
+        method: name of a run that uses it.
         show: its value as text.
-        off: the value at which it does nothing; None where no value does, only its absence.
+        off: the value without effect; None if only its absence has no effect.
     """
 
     key: str
@@ -46,23 +46,23 @@ _ELSEWHERE = ("translate.targets", "translate.transcribe", "translate.prompt")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Recipe:
-    """The settings that decide a decoder and how it writes, apart from the seed: `finetune.*` and `translate.*`."""
+    """The settings that determine a decoder and its output, except the seed: `finetune.*` and `translate.*`."""
 
     settings: Mapping[str, Any]
 
     @property
     def key(self) -> str:
-        """Equal for two runs that differ in nothing but their seed, or in settings without effect."""
+        """Equal for two runs that differ only in their seed, or in settings without effect."""
         return _canonical(self._effective())
 
     @property
     def dials(self) -> tuple[Dial, ...]:
-        """Those that are on."""
+        """The dials that are on."""
         return tuple(dial for dial in DIALS if self.settings.get(dial.key) not in (None, dial.off))
 
     @property
     def method(self) -> str:
-        """Names of what is on, such as `EWC + replay`; else whether anything was tuned at all."""
+        """Names of the methods that are on, such as `EWC + replay`; otherwise whether anything was tuned at all."""
         if "checkpoint" in self.settings:
             return UNKNOWN
         if "finetune.directions" not in self.settings:
@@ -75,15 +75,15 @@ class Recipe:
         return ", ".join(dial.show(self.settings[dial.key]) for dial in self.dials)
 
     def beside(self, dial: Dial) -> str:
-        """As `key`, of all but one dial: equal for the points of one sweep."""
+        """Like `key`, but without one dial: equal for the points of one sweep."""
         return _canonical({name: value for name, value in self._effective().items() if name != dial.key})
 
     def without(self, dial: Dial) -> Recipe | None:
-        """The recipe where this dial does nothing: the end of its sweep. None where it has no such value."""
+        """The recipe with this dial off, the end of its sweep. None if the dial has no such value."""
         return None if dial.off is None else Recipe({**self.settings, dial.key: dial.off})
 
     def _effective(self) -> dict[str, Any]:
-        """Settings that have an effect: what is kept counts only where something keeps it."""
+        """Settings that have an effect: directions to preserve count only if a method preserves them."""
         idle: list[str] = []
         if not self.settings.get("finetune.ewc_lambda"):
             idle += _OF_FISHER

@@ -1,4 +1,4 @@
-"""How the figures of a translate run are shown: the tables at the end of the job, and its run in MLflow."""
+"""Shows the figures of a translate run: the tables at the end of the job, and the MLflow run."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _LOGGED_ROWS = 200
 def log(
     tracker: Tracker, figures: Figures, hypotheses: Mapping[str, pa.Table], split: str, learned: Sequence[str]
 ) -> None:
-    """Means under keys that line up before and after tuning, every direction, and the first hypotheses of each.
+    """Log means with the same keys before and after tuning, every direction, and the first hypotheses of each.
 
     Args:
         tracker: of the run.
         figures: content of metrics.json.
         hypotheses: rows of HYPOTHESIS by direction.
-        split: that was translated.
-        learned: directions that the checkpoint was trained on; none without one.
+        split: the translated split.
+        learned: directions that the checkpoint was trained on; none without a checkpoint.
     """
     tracker.metrics(keys(figures))
     tracker.of_model(model_keys(figures, split, learned))
@@ -90,18 +90,18 @@ def _cells(score: Figures, has_comet: bool) -> list[str]:
 
 
 def _interval(score: Figures) -> str:
-    """That of BLEU, where it says something."""
+    """The interval of BLEU, if it is meaningful."""
     low, high = score["bleu_ci95"]
     return f"{low:.1f} to {high:.1f}" if _can_vary(score) else ""
 
 
 def _can_vary(score: Figures) -> bool:
-    """Whether a bootstrap says anything: every draw from one text is that text, so its interval has no width."""
+    """Whether a bootstrap is meaningful: every draw from one text is the same, so its interval has zero width."""
     return bool(score["num"] > 1)
 
 
 def kept_table(figures: Figures) -> Table:
-    """Every direction before and after: BLEU, and how sure the difference is; error rates in percent."""
+    """Every direction before and after: BLEU with interval and p value of the difference; error rates in percent."""
     kept, means = figures["kept"], []
     if kept["backward_transfer"] is not None:
         means.append(f"backward transfer {kept['backward_transfer']:+.2f} BLEU into en")

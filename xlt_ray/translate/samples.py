@@ -1,6 +1,6 @@
-"""The best and the worst translations of a run, as the page shows them.
+"""The best and worst translations of a run, for the report.
 
-By chrF of each sentence (Popovic 2015): BLEU of one sentence is mostly 0.
+Sorted by chrF of each sentence (Popovic 2015), because BLEU of one sentence is mostly 0.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from sacrebleu.metrics.chrf import CHRF
 from xlt_ray.languages import Direction
 
 MAX_SAMPLES = 4
-"""Best and worst translations shown of one run."""
+"""Number of best and of worst translations shown per run."""
 MAX_SCORED = 300
-"""Texts of a direction that are looked at: its first ones."""
+"""Maximum number of texts considered per direction, from the first on."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +55,7 @@ def read_samples(hypotheses: Mapping[str, pa.Table]) -> Samples:
     """The translations to show of a run.
 
     Args:
-        hypotheses: rows of HYPOTHESIS by direction; transcriptions are left aside.
+        hypotheses: rows of HYPOTHESIS by direction; transcriptions are ignored.
     """
     scored = [_scored(table) for name, table in hypotheses.items() if _is_translation(name)]
     each = -(-MAX_SAMPLES // len(scored)) if scored else 0
@@ -74,7 +74,7 @@ def _is_translation(name: str) -> bool:
 
 
 def _scored(table: pa.Table) -> list[Sample]:
-    """The first texts of a direction, the best first; of equal ones the longer first."""
+    """The first texts of a direction, best first; with equal scores, longer texts first."""
     metric = CHRF()
     samples = [_sample(row, metric) for row in table.slice(0, MAX_SCORED).to_pylist()]
     return sorted(samples, key=lambda sample: (-sample.score, -len(sample.reference), sample.utterance_id))

@@ -23,14 +23,14 @@ Figures = dict[str, Any]
 
 
 def by_direction(hypotheses: Iterable[pa.Table]) -> dict[str, pa.Table]:
-    """Rows of HYPOTHESIS out of many files, by direction."""
+    """Rows of HYPOTHESIS from many files, by direction."""
     rows = pa.concat_tables([HYPOTHESIS.empty_table(), *hypotheses])
     names = rows["direction"].unique().to_pylist()
     return {name: rows.filter(pc.equal(rows["direction"], name)) for name in names}
 
 
 def bleu(hypotheses: Mapping[str, pa.Table]) -> dict[str, float]:
-    """BLEU of every direction. Transcription has it too, as it has during training, so that both can be compared.
+    """BLEU of every direction, including transcription, so that it can be compared with dev BLEU during training.
 
     Args:
         hypotheses: rows of HYPOTHESIS by direction.
@@ -42,10 +42,10 @@ def bleu(hypotheses: Mapping[str, pa.Table]) -> dict[str, float]:
 
 
 def detected(hypotheses: Iterable[pa.Table]) -> dict[str, dict[str, float]] | None:
-    """The share of each language among those that were detected, by direction, the most frequent first.
+    """The fraction of each detected language, by direction, most frequent first.
 
     Args:
-        hypotheses: rows of HYPOTHESIS, the metadata of each file as `Translator.translate` left them.
+        hypotheses: rows of HYPOTHESIS, with the metadata of each file from `Translator.translate`.
 
     Returns:
         None if prompts named the source language, so nothing was detected.
@@ -63,7 +63,7 @@ def _shares(counts: Counter[str]) -> dict[str, float]:
 
 
 def summarise(hypotheses: Mapping[str, pa.Table], spellings: Mapping[str, str]) -> Figures:
-    """Scores of every direction, and their unweighted means by target; `comet` and `kept` are still to come.
+    """Scores of every direction, and their unweighted means by target. `comet` and `kept` are added later.
 
     Args:
         hypotheses: rows of HYPOTHESIS by direction (`fr-zh`).
@@ -113,7 +113,7 @@ def _means(directions: Mapping[str, Figures]) -> Figures:
 
 
 def comet_rows(hypotheses: Mapping[str, pa.Table]) -> tuple[pa.Table, int]:
-    """Translations of which COMET can see the source, its text; and the number of those without one."""
+    """Translations with a source text for COMET, and the number of those without."""
     rows = [table for name, table in hypotheses.items() if _is_translation(Direction.parse(name))]
     table = pa.concat_tables([HYPOTHESIS.empty_table(), *rows])
     known = table.filter(pc.is_valid(table["text"]))
@@ -121,15 +121,15 @@ def comet_rows(hypotheses: Mapping[str, pa.Table]) -> tuple[pa.Table, int]:
 
 
 def add_comet(figures: Figures, directions: Sequence[str], scores: CometScores, num_without_text: int) -> None:
-    """Enter COMET's mean of every direction; null, and the reason, where it could not score.
+    """Add COMET's mean of every direction; null and the reason if it could not score.
 
     Scores that are there, of another model, outlive one that could not score.
 
     Args:
-        figures: from `summarise`; changed.
-        directions: (num,) the direction of each row that was scored.
-        scores: of those rows.
-        num_without_text: translations that could not be scored because the source has no text.
+        figures: from `summarise`; modified in place.
+        directions: (num,) direction of each scored row.
+        scores: scores of these rows.
+        num_without_text: number of translations that could not be scored because the source has no text.
     """
     if scores.reason and figures["comet"] and figures["comet"]["reason"] is None:
         return
@@ -144,15 +144,15 @@ def add_comet(figures: Figures, directions: Sequence[str], scores: CometScores, 
 
 
 def compare(after: Mapping[str, pa.Table], before: Mapping[str, pa.Table], spellings: Mapping[str, str]) -> Figures:
-    """What a run keeps and gains against an earlier one, on the utterances that both have.
+    """Retention and gain of a run compared with an earlier one, on the utterances that both have.
 
-    `retained` is the share of the BLEU that is left in a direction into English, which Whisper was trained on. The mean
-    of the differences there is backward transfer (Lopez-Paz and Ranzato 2017), below 0 where something was forgotten;
-    `gain` is the mean over the other directions.
+    `retained` is the fraction of BLEU that is left in a direction into English, which Whisper was trained on. The mean
+    difference in these directions is backward transfer (Lopez-Paz and Ranzato 2017), negative if the model forgot;
+    `gain` is the mean difference in the other directions.
 
     Args:
         after: rows of HYPOTHESIS by direction.
-        before: those of the earlier run.
+        before: rows of the earlier run.
         spellings: as in `summarise`.
     """
     directions: Figures = {}
@@ -171,7 +171,7 @@ def compare(after: Mapping[str, pa.Table], before: Mapping[str, pa.Table], spell
 
 
 def _shared(after: pa.Table, before: pa.Table) -> pa.Table:
-    """Rows of `after` that `before` has too, with its hypothesis as the column `before`."""
+    """Rows of `after` that are also in `before`, with the earlier hypothesis as column `before`."""
     earlier = dict(zip(before["utterance_id"].to_pylist(), before["hypothesis"].to_pylist(), strict=True))
     ids = after["utterance_id"].to_pylist()
     rows = after.filter(pa.array([name in earlier for name in ids], pa.bool_()))

@@ -1,9 +1,9 @@
-"""What fine-tuned decoders gain and what they keep, against one baseline: the points of a Pareto plot.
+"""Gain and retention of fine-tuned decoders, compared with one baseline: the points of a Pareto plot.
 
     kept = mean over X-en of BLEU after / mean over X-en of BLEU before        (X-en: what Whisper was trained on)
     gain = mean BLEU after - mean BLEU before, over the directions into other languages
 
-Kept is a ratio of means: a mean of ratios would be ruled by the directions whose BLEU was near 0 to begin with.
+Kept is a ratio of means, because a mean of ratios would be dominated by directions whose BLEU was near 0 before.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from xlt_ray.languages import Direction
 from xlt_ray.translate.recipe import DIALS, PLAIN, Dial, Recipe
 
 KEPT_GOAL, GAIN_GOAL = 0.8, 0.8
-"""The goal region: this share of X-en is kept, and this share of what plain fine-tuning gains at best is gained."""
+"""The goal region: this fraction of X-en is kept, and this fraction of plain fine-tuning's best gain is reached."""
 
 Rates = dict[str, tuple[float, float]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What one run kept and gained.
+    """Retention and gain of one run.
 
     Attributes:
-        kept: of X-en, a fraction.
-        gain: on the new targets, BLEU.
+        kept: retention of X-en, a fraction.
+        gain: gain into the new targets, BLEU.
         rates: mean error rate of transcription (before, after), fractions, by measure (`wer`, `cer`).
     """
 
@@ -46,7 +46,7 @@ class Run:
     Attributes:
         baseline: name and fingerprint of the translate artifact before tuning.
         compared: `kept.directions` of metrics.json: `before` and `after` by direction.
-        seed: of its fine-tuning; None where that is not known.
+        seed: seed of its fine-tuning; None if unknown.
     """
 
     name: str
@@ -57,17 +57,17 @@ class Run:
 
     @property
     def yardstick(self) -> tuple[Any, ...]:
-        """Equal for runs that can share a plot: same baseline, same directions, same number of texts."""
+        """Equal for runs that can share a plot: same baseline, directions and number of texts."""
         directions = sorted((name, score["num"]) for name, score in self.compared.items() if score["measure"] == "bleu")
         return self.baseline["name"], self.baseline["fingerprint"], tuple(directions)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """Runs that differ in their seed only: their means, and (lowest, highest) of each figure.
+    """Runs that differ only in their seed: their means, and (lowest, highest) of each figure.
 
     Attributes:
-        is_dominated: whether another point, or the baseline, is as good in both figures and better in one.
+        is_dominated: whether another point, or the baseline, is at least as good in both figures and better in one.
         in_goal: whether the means are in the goal region.
     """
 
@@ -85,7 +85,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Goal:
-    """The lower corner of the goal region: `kept` a fraction, `gain` in BLEU; `plain_gain` is the largest of plain."""
+    """The lower corner of the goal region: `kept` (a fraction), `gain` (BLEU); `plain_gain` is the largest of plain."""
 
     kept: float
     gain: float
@@ -96,18 +96,18 @@ class Goal:
         return kept >= self.kept and gain >= self.gain
 
     def distance(self, kept: float, gain: float) -> float:
-        """How far outside: sqrt(max(0, goal - kept)^2 + max(0, goal - gain)^2), both gains in units of plain's."""
+        """Distance to the region: sqrt(max(0, goal - kept)^2 + max(0, goal - gain)^2), gains in units of plain's."""
         return math.hypot(max(0.0, self.kept - kept), max(0.0, self.gain - gain) / self.plain_gain)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
-    """All that was compared with one baseline on the same directions.
+    """All runs that were compared with one baseline on the same directions.
 
     Attributes:
-        native: the X-en directions; `new` the others.
+        native: the X-en directions; `new` has the others.
         points: by method, then by dial.
-        goal: None where no plain run gained anything.
+        goal: None if no plain run gained anything.
     """
 
     baseline: str
@@ -128,13 +128,13 @@ class Group:
 
     @property
     def nearest(self) -> Point | None:
-        """The point that is least far from the goal region; None without such a region."""
+        """The point nearest to the goal region; None without such a region."""
         goal = self.goal
         return min(self.points, key=lambda point: goal.distance(point.kept, point.gain)) if goal else None
 
 
 def read_outcome(compared: Mapping[str, Any]) -> Outcome | None:
-    """Figures of `kept.directions`; None where either kind of direction is missing or X-en had no BLEU to keep."""
+    """Figures of `kept.directions`; None if either kind of direction is missing, or X-en had BLEU 0 before."""
     native, new = _split(compared)
     before, after = ([compared[name][when] for name in native] for when in ("before", "after"))
     if not native or not new or not sum(before):
@@ -163,7 +163,7 @@ def _means(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 
 def group_runs(runs: Iterable[Run]) -> tuple[tuple[Group, ...], tuple[str, ...]]:
-    """Runs by what they were measured against, and the names of those that have no place in a plot."""
+    """Runs grouped by baseline, and the names of runs that can't be plotted."""
     groups: dict[tuple[Any, ...], list[tuple[Run, Outcome]]] = defaultdict(list)
     left_out = []
     for run in runs:
@@ -219,7 +219,7 @@ def _point(same: Sequence[tuple[Run, Outcome]]) -> Point:
 
 
 def _order(point: Point) -> tuple[Any, ...]:
-    """Plain first, then the methods one by one, combinations last; along the dial within a method."""
+    """The sort order: plain first, then single methods, combinations last; within a method by dial."""
     recipe = point.recipe
     place = [DIALS.index(dial) for dial in recipe.dials]
     return (
@@ -238,20 +238,20 @@ def goal_of(points: Sequence[Point]) -> Goal | None:
 
 
 def front(figures: Sequence[tuple[float, float]]) -> list[bool]:
-    """Which of the points (kept, gain) no other dominates, in their order."""
+    """Which of the points (kept, gain) are not dominated by another, in their order."""
     return [not any(dominates(other, one) for other in figures) for one in figures]
 
 
 def dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    """Whether `one` is as good as `other` in both figures and better in one."""
+    """Whether `one` is at least as good as `other` in both figures and better in one."""
     return one[0] >= other[0] and one[1] >= other[1] and one != other
 
 
 def sweeps(points: Sequence[Point]) -> list[list[Point]]:
-    """Points that differ in one dial only, in the order of that dial, with the end where it does nothing.
+    """Points that differ only in one dial, in the order of the dial, with the end at which it has no effect.
 
-    So interpolation ends in the run between whose weights and the model's own it lies, and EWC and replay in the
-    run without them. LoRA has no such end.
+    So interpolation ends at the run whose weights it interpolates, and EWC and replay at the run without them. LoRA has
+    no such end.
     """
     by_key = {point.recipe.key: point for point in points}
     found = []

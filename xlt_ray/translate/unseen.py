@@ -30,14 +30,14 @@ def spoken(language: str, source_prompt: str | None) -> str | None:
 
 
 def related(language: str) -> str | None:
-    """A language with a token to use for another: one of its family, else the typologically nearest.
+    """A language with a token to use in place of another: one of its family, else the typologically nearest.
 
-    The choice is this project's: what the paper took could not be had. `sw`, `tr`, `vi` and `en`, which have tokens of
-    their own, have one too: they are controls of the preset `unseen`, and say what is lost where a neighbour, rather
-    than the language itself, stands in the prompt.
+    The choice is this project's, because the paper's was not available. `sw`, `tr`, `vi` and `en`, which have tokens of
+    their own, have related languages too: they are controls of the preset `unseen`, and show the loss if the prompt
+    names a related language instead of the language itself.
 
     Returns:
-        None where none is known.
+        None if none is known.
     """
     known = languages.find(language)
     if known is None:

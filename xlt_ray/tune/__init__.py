@@ -1,1 +1,1 @@
-"""Search: which settings gain most on a new target and keep most of the old, by trials on the dev split."""
+"""The tune stage: searches, with trials on the dev split, for settings with the best gain and retention."""

@@ -19,8 +19,8 @@ class Axis:
     """The search space of one setting: a list of values, or a range to sample from.
 
     Attributes:
-        values: each is tried; empty for a range.
-        bounds: lowest and highest of a range; None for values.
+        values: values to try; empty for a range.
+        bounds: lowest and highest value of a range; None for values.
     """
 
     values: tuple[float, ...] = ()
@@ -28,10 +28,10 @@ class Axis:
 
     @classmethod
     def parse(cls, text: str) -> Axis:
-        """The axis that `text` names: `1e-5,3e-5` or `1e-5..1e-4`; an empty one for no text.
+        """The axis in `text`: `1e-5,3e-5` or `1e-5..1e-4`; an empty axis for an empty text.
 
         Raises:
-            ValueError: if that is no number.
+            ValueError: if a value is not a number.
         """
         if ".." in text:
             low, high = (float(end) for end in text.split(".."))
@@ -39,11 +39,11 @@ class Axis:
         return cls(values=tuple(float(value) for value in text.split(",") if value))
 
     def __bool__(self) -> bool:
-        """Whether anything is searched."""
+        """Whether the setting is searched."""
         return bool(self.values) or self.bounds is not None
 
     def __str__(self) -> str:
-        """As it is written on the command line."""
+        """The axis in the syntax of the command line."""
         if self.bounds:
             return f"{self.bounds[0]:g}..{self.bounds[1]:g}"
         return ",".join(f"{value:g}" for value in self.values)
@@ -145,7 +145,7 @@ class TuneConfig:
 
     @property
     def space(self) -> dict[str, Axis]:
-        """What is searched, by the name of the setting."""
+        """The searched axes, by the name of the setting."""
         return {name: getattr(self, name) for name in SCALES if getattr(self, name)}
 
 
@@ -167,7 +167,7 @@ def _require_whole(flag: str, axis: Axis) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TuneJob(FinetuneJob):
-    """Settings of jobs/tune.py. --finetune holds what all trials share, --tune what they vary."""
+    """Settings of jobs/tune.py. --finetune has the settings that all trials share, --tune those that vary."""
 
     finetune: FinetuneConfig = field(default_factory=lambda: FinetuneConfig(evaluate_every=10))
     tune: TuneConfig = field(default_factory=TuneConfig)
@@ -186,7 +186,7 @@ class TuneJob(FinetuneJob):
             raise UserError("no direction to preserve: --languages is en; add another, or give --finetune.evaluate")
 
     def uses(self, name: str) -> bool:
-        """Whether some trial may have a setting that is not 0."""
+        """Whether a trial may set the setting to anything but 0."""
         return name in self.tune.space or FinetuneJob.uses(self, name)
 
     @property

@@ -1,4 +1,4 @@
-"""What a search costs."""
+"""The cost of a search."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xlt_ray.tune.plan import config_of
 
 
 def search_cost(job: TuneJob, size: ModelSize, speech: Speech) -> Cost:
-    """Every trial to its end, which halving makes cheaper, and the Fisher that those with EWC share."""
+    """The cost of all trials, each run to its end, and of the Fisher that those with EWC share; halving is cheaper."""
     configs = [config_of(job, settings) for settings in space.draw(job.tune)]
     if (first := next((place for place, config in enumerate(configs) if config.ewc_lambda), None)) is not None:
         configs[first] = dataclasses.replace(configs[first], fisher=job.finetune.fisher)

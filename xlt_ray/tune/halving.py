@@ -1,8 +1,8 @@
 """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934), for one objective or two.
 
-A rung is the 1st, eta-th, eta^2-th ... measurement of a trial. With two objectives trials are compared by how many
-fronts lie before theirs, as in Schmucker et al. 2021 (arXiv 2106.12639). Ray's own scheduler knows one objective only,
-and can't load the results of an earlier run of the search. Pure.
+Rungs are at the 1st, eta-th, eta^2-th ... evaluation of a trial. With two objectives, trials are compared by the number
+of fronts before theirs, as in Schmucker et al. 2021 (arXiv 2106.12639). Ray's own scheduler has only one objective, and
+can't load the results of an earlier run of the search. Pure.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 Point = tuple[float, ...]
-"""The objectives of a trial, each the more the better."""
+"""The objectives of a trial; higher is better."""
 
 
 def dominates(one: Point, other: Point) -> bool:
-    """Whether `one` is at least as good in everything, and better in something."""
+    """Whether `one` is at least as good in every objective, and better in one."""
     return one != other and all(a >= b for a, b in zip(one, other, strict=True))
 
 
 def depths(points: Sequence[Point]) -> list[int]:
-    """The non-dominated front of each point: 0 if no point dominates it, 1 without these, and so on."""
+    """The index of the non-dominated front of each point: 0 if no point dominates it, 1 after removing these, etc."""
     depth = [-1] * len(points)
     left, front = set(range(len(points))), 0
     while left:
@@ -32,11 +32,11 @@ def depths(points: Sequence[Point]) -> list[int]:
 
 
 class Halving:
-    """Decides after each measurement whether a trial continues.
+    """Decides after each evaluation whether a trial continues.
 
     Args:
-        grace: measurements of the first rung.
-        reduction: eta; 1 stops nothing.
+        grace: number of evaluations at the first rung.
+        reduction: eta; 1: no early stopping.
     """
 
     def __init__(self, grace: int, reduction: int) -> None:
@@ -44,11 +44,11 @@ class Halving:
         self._rungs: dict[int, dict[int, Point]] = {}
 
     def record(self, trial: int, curve: Sequence[Point]) -> None:
-        """Take note of a trial that an earlier run has seen.
+        """Record a trial of an earlier run.
 
         Args:
             trial: its number.
-            curve: its point after each measurement.
+            curve: its point after each evaluation.
         """
         for count, point in enumerate(curve, 1):
             if self._is_rung(count):
@@ -57,13 +57,13 @@ class Halving:
     def goes_on(self, trial: int, count: int, point: Point) -> bool:
         """Whether the trial continues.
 
-        It is, if fewer than the n-th part, rounded up, of all that came to this rung have a smaller depth; so the
-        first that comes goes on, and what was decided is not decided again.
+        It continues if fewer than 1/eta, rounded up, of all trials that have reached this rung have a smaller depth. So
+        the first trial at a rung continues. Decisions are never revised.
 
         Args:
             trial: its number.
-            count: measurements it has had.
-            point: what it has reached.
+            count: number of its evaluations.
+            point: its objectives now.
         """
         if not self._is_rung(count) or trial in self._rungs.get(count, {}):
             return True
@@ -81,5 +81,5 @@ class Halving:
 
 
 def front(points: Mapping[int, Point]) -> list[int]:
-    """Those that none of the others dominates, by their keys."""
+    """The keys of the points that no other point dominates."""
     return [key for key, point in points.items() if not any(dominates(other, point) for other in points.values())]

@@ -1,9 +1,9 @@
-"""The search: trials side by side under Ray Tune, each a Ray Train run, then the test scores of the best.
+"""The search: concurrent trials under Ray Tune, each a Ray Train run, then the test scores of the best.
 
     settings of every trial -> Ray Tune (halving) -> data/{trial}.parquet -> the best: a model, its test scores
 
-A trial that is over is a file, so a killed search goes on with those that have none, and each of these from its own
-last checkpoint. Tune's own snapshot is not needed, nor is anything of it unpickled.
+Every finished trial is a file, so a killed search resumes with the trials that have no file, each from its last
+checkpoint. Tune's own snapshot is not needed, and never unpickled.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SEARCH = "search"  # folder of Ray Tune inside the artifact, for the time of th
 
 
 def search(plan: TunePlan) -> Artifact:
-    """Run the trials that are missing, score the best on the test split, and commit. Needs a running Ray."""
+    """Run missing trials, score the best on the test split, and commit. Needs a running Ray."""
     artifact, job = plan.artifact, plan.job
     if artifact.is_complete:
         print(f"tune: {artifact.uri} is complete, nothing to search")
@@ -78,7 +78,7 @@ def _scores(plan: TunePlan, translated: Artifact) -> Figures:
 
 
 def _run_missing(plan: TunePlan, before: Figures) -> None:
-    """Run every trial that has no file, under Ray Tune."""
+    """Run every trial without a file, under Ray Tune."""
     artifact, job = plan.artifact, plan.job
     for folder in ("rejected", _SEARCH):  # of a run that was killed: what failed then is tried again
         artifact.remove(folder)
@@ -126,7 +126,7 @@ def _run_missing(plan: TunePlan, before: Figures) -> None:
 
 
 def _memory_needed(trials: Sequence[FinetunePlan]) -> pools.Needed:
-    """That of the trial that takes most: only some hold a Fisher."""
+    """The memory of the largest trial, because only some have a Fisher."""
     num_frames = finetune.longest(trials[0])
     each = [finetune.memory_needed(trial, num_frames) for trial in trials]
     return lambda device: max(needed(device) for needed in each)
@@ -142,7 +142,7 @@ def _read(plan: TunePlan, number: int) -> dict[str, Any]:
 
 
 def _figures(plan: TunePlan, before: Figures) -> Figures:
-    """The content of metrics.json, as far as the dev split knows it."""
+    """The content of metrics.json from the dev split."""
     job, done = plan.job, plan.artifact.done()
     trials = [
         _judged(_read(plan, number), before) if f"{number:03d}" in done else _failed(plan, number)
@@ -191,7 +191,7 @@ def _failed(plan: TunePlan, number: int) -> Figures:
 
 
 def _score_chosen(plan: TunePlan, figures: Figures) -> None:
-    """Make models of the chosen trials, and score them on the test split: once, after the search."""
+    """Make models of the chosen trials, and score them on the test split, once, after the search."""
     before = _scores(plan, translate.translate(plan.before["test"]))
     figures["baseline"]["test"] = before
     for trial in figures["trials"]:
@@ -235,9 +235,9 @@ def _register(plan: TunePlan, figures: Figures, enter: Callable[[str, str], str 
 
 
 def _remove_others(plan: TunePlan, trials: Sequence[Mapping[str, Any]]) -> None:
-    """Delete the checkpoints of the trials that were not chosen; what they scored is in the artifact.
+    """Delete the checkpoints of trials that were not chosen; the artifact has their scores.
 
-    A finished artifact of such a name is somebody's run, and stays; so does an unfinished one of other settings.
+    A finished artifact of such a name is a run of the user, and is kept; so is an unfinished one with other settings.
     """
     for trial in trials:
         left = Artifact.at(plan.job.root, "finetune", trial["name"])

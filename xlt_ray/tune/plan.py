@@ -30,8 +30,8 @@ class TunePlan:
     Attributes:
         embeddings: of the splits train, dev and test.
         trials: the settings of each trial.
-        fisher: what the trials with EWC share: the run that would estimate it, and the artifact, finished or planned.
-        before: how the untouched model translates, by split: `dev` and `test`.
+        fisher: shared by all trials with EWC: the run that would estimate it, and the artifact, finished or planned.
+        before: the translation runs of the untouched model, by split: `dev` and `test`.
     """
 
     artifact: Artifact
@@ -44,7 +44,7 @@ class TunePlan:
 
 
 TEST = "test"
-"""The split that the chosen trials are scored on, once."""
+"""The split on which the chosen trials are scored once."""
 
 
 def splits_of(job: TuneJob) -> tuple[str, ...]:
@@ -89,7 +89,7 @@ def _warn_of_replaced(job: TuneJob) -> None:
 
 
 def config_of(job: TuneJob, settings: Settings) -> FinetuneConfig:
-    """How a trial trains.
+    """The settings with which a trial trains.
 
     Raises:
         UserError: if its settings can't be combined.
@@ -104,7 +104,7 @@ def trial_plan(plan: TunePlan, number: int) -> FinetunePlan:
 
 
 def test_plan(plan: TunePlan, number: int) -> TranslatePlan:
-    """How the weights of a finished trial translate the test split, against the untouched model."""
+    """The translation run of a finished trial on the test split, compared with the untouched model."""
     name = trial_name(plan.job, number)
     job = _before(plan.job, name, TEST)
     config = dataclasses.replace(job.translate, checkpoint=name, baseline=plan.before["test"].artifact.name)

@@ -14,7 +14,7 @@ _MARKS = {"finished": (BLUE, "o"), "stopped": (MUTED, "x")}
 
 
 def pareto(figures: Mapping[str, Any]) -> Figure:
-    """Old BLEU against new BLEU of every trial, on dev: the front as a line, the untouched model as a diamond.
+    """Old BLEU against new BLEU of every trial, on dev, with the front as a line and the untouched model as a diamond.
 
     Args:
         figures: metrics.json of a search.

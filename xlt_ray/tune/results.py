@@ -1,4 +1,4 @@
-"""What a search has found: which trials are best, which settings matter, and the tables that show it. Pure."""
+"""The results of a search: the best trials, the importance of settings, and the tables. Pure."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _SHORT = {
 
 
 def outcome(measured: Sequence[Row], kept: Sequence[str]) -> Figures:
-    """What the weights score that a trial would leave: those with the best dev BLEU so far.
+    """The scores of a trial if it ended now: those of the weights with the best dev BLEU so far.
 
     Args:
-        measured: the rows of the log that hold dev BLEU.
-        kept: directions that should keep theirs.
+        measured: the rows of the log with dev BLEU.
+        kept: directions to preserve.
     """
     best = max(measured, key=lambda row: row["dev_bleu"])
     bleu = {name.removeprefix("dev_bleu/"): row for name, row in best.items() if name.startswith("dev_bleu/")}
@@ -44,7 +44,7 @@ def outcome(measured: Sequence[Row], kept: Sequence[str]) -> Figures:
 
 
 def curve(measured: Sequence[Row], kept: Sequence[str]) -> list[Figures]:
-    """The outcome as it was after each measurement."""
+    """The outcome after each evaluation."""
     outcomes = [outcome(measured[: count + 1], kept) for count in range(len(measured))]
     steps = [int(row["step"]) for row in measured]
     return [
@@ -54,7 +54,7 @@ def curve(measured: Sequence[Row], kept: Sequence[str]) -> list[Figures]:
 
 
 def point(figures: Row, config: TuneConfig) -> Point:
-    """The objectives of a trial, the more the better."""
+    """The objectives of a trial; higher is better."""
     new, old = figures["new_bleu"], figures["old_bleu"]
     weight = config.gain_weight
     points: dict[str, Point] = {
@@ -67,9 +67,9 @@ def point(figures: Row, config: TuneConfig) -> Point:
 
 
 def choose(trials: Iterable[Row], config: TuneConfig) -> list[int]:
-    """Numbers of the trials worth scoring on the test split, the best first.
+    """Numbers of the trials to score on the test split, best first.
 
-    Of a front with more trials than asked for, those at even distances along it, its ends among them.
+    If a front has more trials than requested, evenly spaced ones along it are chosen, including both ends.
     """
     points = {row["trial"]: point(row, config) for row in trials if row["status"] == "finished"}
     if config.objective != "pareto":
@@ -82,7 +82,7 @@ def choose(trials: Iterable[Row], config: TuneConfig) -> list[int]:
 
 
 def scores_of(bleu: Mapping[str, float], learned: Sequence[str], kept: Sequence[str]) -> Figures:
-    """Mean BLEU of what was learned and of what should be kept, from that of every direction."""
+    """Mean BLEU of the learned directions and of those to preserve, from the BLEU of every direction."""
     return {
         "new_bleu": fmean(bleu[direction] for direction in learned),
         "old_bleu": fmean(bleu[direction] for direction in kept),
@@ -90,15 +90,15 @@ def scores_of(bleu: Mapping[str, float], learned: Sequence[str], kept: Sequence[
 
 
 def against(scores: Row, before: Row) -> Figures:
-    """`gain` in BLEU and `kept` as a fraction, null where there was nothing to keep."""
+    """`gain` in BLEU, and `kept` as a fraction, null if there was nothing to preserve."""
     kept = scores["old_bleu"] / before["old_bleu"] if before["old_bleu"] else None
     return {"gain": scores["new_bleu"] - before["new_bleu"], "kept": kept}
 
 
 def importance(trials: Sequence[Row]) -> dict[str, dict[str, float | None]]:
-    """Spearman's rank correlation of each searched setting with gain and with kept, over the trials that finished.
+    """Spearman's rank correlation of each searched setting with gain and with kept, over the finished trials.
 
-    Null where a setting or a figure is the same in all of them.
+    Null if a setting or a figure is the same in all of them.
     """
     done = [row for row in trials if row["status"] == "finished"]
     names = done[0]["settings"] if done else ()
@@ -148,7 +148,7 @@ def _percent(fraction: float | None) -> str:
 
 
 def as_table(figures: Row) -> Table:
-    """All trials, best gain first, and beside the chosen ones their scores on the test split."""
+    """All trials, largest gain first; chosen trials with their scores on the test split."""
     before = figures["baseline"]
     table = Table(title="trials, scored on dev", title_justify="left", caption_justify="left")
     table.caption = (
@@ -181,14 +181,14 @@ def _cells(trial: Row) -> list[str]:
 
 
 def log(tracker: Tracker, figures: Row, uri: str) -> None:
-    """The figures as an MLflow run shows them: those of the chosen, and a table of the trials."""
+    """Log the figures of the chosen trials, and a table of all trials, to MLflow."""
     tracker.metrics(keys(figures))
     tracker.table(columns(figures), "trials.json")
     tracker.describe(f"{sentence(figures)}\n\nArtifact: `{uri}`")
 
 
 def keys(figures: Row) -> dict[str, float]:
-    """Numbers for MLflow: how many trials, and what the best of them gains and keeps on the test split."""
+    """Numbers for MLflow: the number of trials, and gain and retention of the best one on the test split."""
     test = next(trial["test"] for trial in figures["trials"] if trial["name"] == figures["best"])
     kept = {} if test["kept"] is None else {"kept/share": test["kept"]}
     return {"kept/gain": test["gain"], "tune/num_trials": len(figures["trials"]), **kept}

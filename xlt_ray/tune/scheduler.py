@@ -1,4 +1,4 @@
-"""Successive halving as Ray Tune asks for it."""
+"""Successive halving as a scheduler for Ray Tune."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from xlt_ray.tune.halving import Halving, Point
 
 
 class HalvingScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Starts trials in their order, and stops those that fall behind.
+    """Starts trials in order, and stops those that fall behind.
 
     Args:
-        halving: what decides, and may know trials of an earlier run.
-        point: the objectives of a trial from what it has measured.
-        num_steps: of each trial: one that has come to its end is not stopped there.
+        halving: makes the decisions, and may know trials of an earlier run.
+        point: computes the objectives of a trial from its evaluations.
+        num_steps: steps of each trial; a trial that has reached its end is not stopped.
     """
 
     def __init__(

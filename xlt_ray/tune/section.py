@@ -1,4 +1,4 @@
-"""One `tune` artifact as the page shows it: its trials in order, their plane, and their curves."""
+"""The section of a `tune` artifact in the report: its trials, their gain and retention, and their curves."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OBJECTIVES = {
 }
 _NAMES = {"learning_rate": "lr", "ewc_lambda": "EWC λ", "replay_fraction": "replay", "lora_rank": "LoRA rank"}
 STYLES = {"finished": 1, "stopped": 3}
-"""The mark of a trial in the plane."""
+"""The mark of a trial in the plot."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +38,7 @@ class Search:
 
     Attributes:
         figures: metrics.json.
-        trials: finished, then stopped, then failed ones, each with the largest gain first.
+        trials: finished, then stopped, then failed trials, each group with the largest gain first.
     """
 
     figures: Row
@@ -46,12 +46,12 @@ class Search:
 
     @property
     def settings(self) -> list[str]:
-        """Names of the settings that were searched."""
+        """Names of the searched settings."""
         return list(self.figures["space"])
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of trials by status, without those that no trial has."""
+        """Number of trials by status, only for statuses that occur."""
         counts = Counter(trial["status"] for trial in self.trials)
         return {status: counts[status] for status in STATUSES if counts[status]}
 
@@ -67,17 +67,17 @@ class Search:
 
     @property
     def last_step(self) -> int:
-        """The end of the longest curve."""
+        """The last step of the longest curve."""
         return max((point["step"] for trial in self.drawn for point in trial["curve"]), default=1)
 
     @property
     def highest(self) -> float:
-        """The largest BLEU of all curves and of the baseline, so that all can share a scale; 1 where all is 0."""
+        """The largest BLEU of all curves and of the baseline, so that all can share a scale; 1 if all are 0."""
         scored = [self.figures["baseline"]["dev"], *(point for trial in self.drawn for point in trial["curve"])]
         return max(max(trial["new_bleu"], trial["old_bleu"]) for trial in scored) or 1.0
 
     def curves(self, trial: Row) -> Figure:
-        """New and old BLEU of a trial by step, in the scale that all trials share, beside the untouched model's."""
+        """New and old BLEU of a trial by step, on the scale of all trials, with those of the untouched model."""
         return curves([self._curve(trial, kind) for kind in ("new", "old")], self.last_step, self.highest)
 
     def _curve(self, trial: Row, kind: str) -> Curve:
@@ -87,10 +87,10 @@ class Search:
 
     @property
     def chance(self) -> float | None:
-        """Between unrelated figures, 95% of the rank correlations over as many trials are not farther from 0.
+        """The bound within which 95% of the rank correlations of unrelated figures lie, for this number of trials.
 
-        1.96 / sqrt(n - 1), since a rank correlation of unrelated figures has the variance 1 / (n - 1). None where that
-        is more than 1, so that even a perfect order could be chance.
+        1.96 / sqrt(n - 1), because a rank correlation of unrelated figures has the variance 1 / (n - 1). None if this
+        exceeds 1, so that even a perfect order could be chance.
         """
         num = self.counts.get("finished", 0)
         return 1.96 / math.sqrt(num - 1) if num > 4 else None
@@ -112,7 +112,7 @@ def objective_name(objective: str) -> str:
 
 
 def setting_name(setting: str) -> str:
-    """A setting as the head of a column: `ewc_lambda` is EWC λ."""
+    """The column name of a setting: `ewc_lambda` is EWC λ."""
     return _NAMES.get(setting, setting)
 
 
@@ -126,7 +126,7 @@ def setting_value(value: float | None, setting: str) -> str:
 
 
 def trial_plane(search: Search) -> Figure | None:
-    """All trials that have both figures, the front of the finished, rings about the chosen; None where none has."""
+    """All trials with both figures, the front of the finished ones, and rings around chosen ones; None without any."""
     trials = [trial for trial in search.trials if trial["gain"] is not None and trial["kept"] is not None]
     if not trials:
         return None

@@ -1,4 +1,4 @@
-"""What a search tries: the settings of every trial, known before the first one starts. Pure.
+"""The settings of every trial of a search, determined before the first one starts. Pure.
 
 They depend only on the settings of the search, so a resumed search has the same trials.
 """
@@ -16,14 +16,14 @@ from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.tune.config import SCALES, WHOLE, Axis, TuneConfig
 
 Settings = dict[str, float]
-"""The value of each setting that is searched; a `lora_rank` of 0 is the whole decoder."""
+"""The value of each searched setting; a `lora_rank` of 0 is the whole decoder."""
 
 
 def draw(config: TuneConfig) -> list[Settings]:
-    """The settings of all trials, in the order in which they are tried.
+    """The settings of all trials, in the order in which they run.
 
-    Lists alone: every combination, shuffled, so that a search that is cut short has seen all of the space. With a
-    range: so many draws, where lists are drawn from too. EWC holds weights that LoRA does not train, so combinations
+    With lists only: every combination, shuffled, so that an interrupted search covers the whole space. With a range:
+    the requested number of draws, also from the lists. EWC penalises weights that LoRA does not train, so combinations
     of both are left out.
     """
     rng = np.random.default_rng(config.seed)
@@ -59,13 +59,13 @@ def applied(base: FinetuneConfig, settings: Settings, kept: tuple[str, ...], fis
     """The settings of one trial's training.
 
     Args:
-        base: what all trials share.
-        settings: what this one tries.
-        kept: directions that are measured beside the learned ones, and held by EWC and replay where the trial has them.
+        base: settings that all trials share.
+        settings: settings of this trial.
+        kept: directions to evaluate in addition to the learned ones, and to preserve if the trial has EWC or replay.
         fisher: name of the fisher artifact that all trials share.
 
     Raises:
-        UserError: if the combination can't be.
+        UserError: if the combination is not possible.
     """
     values: dict[str, Any] = {name: int(value) if name in WHOLE else value for name, value in settings.items()}
     if "lora_rank" in values:

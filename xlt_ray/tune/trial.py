@@ -1,4 +1,4 @@
-"""One trial: a run of fine-tuning under Ray Train that tells the search what it measures; a process of its own."""
+"""One trial: a process that fine-tunes under Ray Train and reports its evaluations to the search."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from xlt_ray.job.pools import Workers
 
 
 def run_trial(settings: dict[str, Any], works: Sequence[Work], workers: Workers) -> None:
-    """Train, from the last checkpoint of a killed search where there is one.
+    """Train, from the last checkpoint of a killed search if there is one.
 
     A training that fails is reported as `failed`, with the reason: Ray Train has tried it again already, and Ray Tune
     would do all of that once more for a trial that raises.
 
     Args:
         settings: `trial`, its number.
-        works: what the workers of every trial are told.
-        workers: how many train together, and what each takes.
+        works: the input of the workers of every trial.
+        workers: number of workers, and the resources of each.
     """
     try:
         result = trainer_of(works[settings["trial"]], workers, None, [TuneReportCallback()]).fit()
@@ -35,6 +35,6 @@ def run_trial(settings: dict[str, Any], works: Sequence[Work], workers: Workers)
 
 
 def reason_of(error: BaseException | None) -> str:
-    """The last line that says something."""
+    """The last non-empty line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__

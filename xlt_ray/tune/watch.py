@@ -1,4 +1,4 @@
-"""Watches the trials of a search: writes the file of each that is over, and logs it."""
+"""Watches the trials of a search: writes the file of each finished trial, and logs it."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class Watch(ray.tune.Callback):  # type: ignore[misc]
         self._reasons: dict[int, str] = {}  # of trials whose training failed
 
     def __getstate__(self) -> dict[str, Any]:
-        """No state for the snapshots of Tune: a search resumes from its own files."""
+        """Save no state in Tune's snapshots, because a search resumes from its own files."""
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Take the time of the first start; a trial that was lost with its node has another."""
+        """Record the time of the first start. A trial that was lost with its node is started again."""
         self._started.setdefault(trial.config["trial"], time.monotonic())
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """Take note of what was measured, or why nothing more will be."""
+        """Record the evaluation, or why the training failed."""
         number = trial.config["trial"]
         if "failed" in result:
             self._reasons[number] = result["failed"]
@@ -46,7 +46,7 @@ class Watch(ray.tune.Callback):  # type: ignore[misc]
             self._measured[number] = result["measured"]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial has finished, was stopped, or its training failed."""
+        """Write the file of a trial that has finished, was stopped, or whose training failed."""
         number = trial.config["trial"]
         if number in self._reasons:
             self._record_failure(number, self._reasons[number])
@@ -77,7 +77,7 @@ class Watch(ray.tune.Callback):  # type: ignore[misc]
         }
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial was lost more often than it is run again; the others continue."""
+        """Record a trial that was lost more often than it may be restarted. The others continue."""
         self._record_failure(trial.config["trial"], reason_of(trial.get_error()))
 
     def _record_failure(self, number: int, reason: str) -> None:
@@ -90,10 +90,10 @@ class Watch(ray.tune.Callback):  # type: ignore[misc]
 
 
 def log(plan: TunePlan, row: Mapping[str, Any], before: Figures) -> None:
-    """The trial as a run of its own under that of the search, with keys that every other run has too.
+    """Log the trial as a child run of the search, with the same keys as every other run.
 
-    Its parameters are what it tries; what all trials share is with the search. So a comparison in the UI draws its
-    parallel coordinates over the searched settings without anybody choosing them.
+    Its parameters are the searched settings only; the run of the search has those that all trials share. So the
+    parallel coordinates plot of the UI shows the searched settings by default.
     """
     what = {"trial": row["trial"], "search": plan.artifact.fingerprint}
     tried, seconds = row["settings"], row["seconds"]
