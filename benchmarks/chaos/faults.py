@@ -17,7 +17,7 @@ from ray.cluster_utils import Cluster
 STORE_BYTES = 100_000_000
 _OTHERS = (
     "ray::(IDLE|DashboardAgent|RuntimeEnvAgent|_StatsActor|_AutoscalingCoordinatorActor|ActorLocationTracker"
-    "|PlacementGroupCleaner|PreemptionWatcher|SynchronizationActor|DatasetManager)"
+    "|PlacementGroupCleaner|PreemptionWatcher|SynchronizationActor|DatasetManager|_UsageCollectionActor)"
 )
 """Processes of Ray that do none of a job's work."""
 
