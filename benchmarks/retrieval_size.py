@@ -81,7 +81,9 @@ def scoring_of(root: str, num: int, frames: int, dim: int, config: RetrievalConf
         code: units.extent(table.num_rows, config.strip_utterances, units.bytes_each(embeddings.uri, table))
         for code, table in recordings.items()
     }
-    return Scoring(Artifact.at(root, "retrieval", "x"), embeddings.uri, recordings, extents, config)
+    artifact = Artifact.at(root, "retrieval", "x")
+    artifact.begin()
+    return Scoring(artifact, embeddings.uri, recordings, extents, config)
 
 
 def measure(num: int, frames: int, dim: int, strip: int) -> dict[str, dict[str, float]]:

@@ -62,9 +62,11 @@ def server(running):
 
 
 def wait_for(url, process, log):
+    # `urlopen` keeps the proxies of its first call in this process, which may have been in a test of proxies.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for _ in range(600):
         try:
-            with urllib.request.urlopen(url, timeout=5):
+            with direct.open(url, timeout=5):
                 return
         except (urllib.error.URLError, OSError) as error:
             assert process.poll() is None, log.read_text()

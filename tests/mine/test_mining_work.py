@@ -54,7 +54,9 @@ def mining_of(root, name, frames, sentences, config, blocks):
         code: Extent(recordings[code].num_rows, block, units.bytes_each(uri, recordings[code]))
         for code, block in zip(PAIR, blocks, strict=True)
     }
-    return work.Mining(Artifact.at(str(root), "mine", name), uri, recordings, extents, config)
+    artifact = Artifact.at(str(root), "mine", name)
+    artifact.begin()
+    return work.Mining(artifact, uri, recordings, extents, config)
 
 
 def run(mining):

@@ -59,6 +59,7 @@ def scoring_of(root, frames, sentences, config, blocks=(4, 4), rows_per_unit=2):
         for code, block in zip(PAIR, blocks, strict=True)
     }
     artifact = Artifact(f"{root}/retrieval/{'-'.join(map(str, blocks))}", "retrieval", "x")
+    artifact.begin()
     return work.Scoring(artifact, embeddings.uri, recordings, extents, config)
 
 

@@ -237,6 +237,7 @@ def test_a_trial_that_is_lost_with_its_node_is_run_again(job, monkeypatch):
         def fit(self):
             """No trial is run."""
 
+    monkeypatch.setattr(pipeline.cluster, "require_shared_model", lambda _: None)
     monkeypatch.setattr(pipeline.pools, "workers", lambda *_: Workers(1, 0.89, 0.0))
     monkeypatch.setattr(pipeline.pools, "most_groups", lambda _: 1.0)
     monkeypatch.setattr(pipeline.ray.tune, "with_parameters", lambda trainable, **_: trainable)
