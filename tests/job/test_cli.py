@@ -6,7 +6,7 @@ import tempfile
 import traceback
 
 import pytest
-from ray.exceptions import RayError, RayTaskError, UserCodeException
+from ray.exceptions import ActorDiedError, RayError, RayTaskError, UserCodeException
 from ray.train import WorkerGroupError
 from tiny import tiny_whisper
 
@@ -131,10 +131,20 @@ def raised(error):
         return found
 
 
-def as_ray_raises(error):
-    """What a driver gets where `error` was raised in a worker: it was pickled, which loses what it was raised from."""
+def as_ray_sends(error):
+    """`error` as a worker sends it: pickled, which loses what it was raised from."""
     stack = "".join(traceback.format_exception(raised(error)))
-    return RayError.from_bytes(RayTaskError("task", stack, error).to_bytes()).as_instanceof_cause()
+    return RayError.from_bytes(RayTaskError("task", stack, error).to_bytes())
+
+
+def as_ray_raises(error):
+    """What a driver gets where `error` was raised in a worker."""
+    return as_ray_sends(error).as_instanceof_cause()
+
+
+def as_a_lost_actor(error):
+    """What a driver gets where an actor could not be made: the text of the stack alone."""
+    return ActorDiedError.from_task_error(as_ray_sends(error))
 
 
 def beneath(error):
@@ -154,11 +164,12 @@ def as_ray_train_raises(error):
     [
         lambda error: error,
         as_ray_raises,
+        as_a_lost_actor,
         lambda error: as_ray_raises(beneath(error)),
         as_ray_train_raises,
         lambda error: as_ray_train_raises(as_ray_raises(beneath(error))),
     ],
-    ids=["here", "task", "data", "train", "data in train"],
+    ids=["here", "task", "actor", "data", "train", "data in train"],
 )
 @pytest.mark.parametrize(
     ("error", "line", "code"),
@@ -175,8 +186,9 @@ def as_ray_train_raises(error):
             "cannot read s3://bucket/a.wav: no answer; nothing is lost: run the same command again",
             1,
         ),
+        (UserError("n1 does not see /r/x; give another"), "n1 does not see /r/x; give another", 2),
     ],
-    ids=["damaged", "full", "unreachable"],
+    ids=["damaged", "full", "unreachable", "user"],
 )
 def test_what_happens_in_a_worker_is_said_as_if_it_happened_here(capsys, wrap, error, line, code):
     assert ended(capsys, wrap(error)) == (code, f"error: {line}\n")

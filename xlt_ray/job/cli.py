@@ -73,6 +73,8 @@ def _stop_for_a_fault(error: Exception) -> NoReturn:
         _stop(line, 1)
     if (line := _cause(error, Unwritable)) or _NO_SPACE in str(error):
         _stop(f"{line or _no_space_line(error)}; make room, then run the same command again: finished work is kept", 1)
+    if line := _cause(error, UserError):
+        _stop(line, UserError.exit_code)
     if advice := environment.advice(error):
         _stop(advice, UserError.exit_code)
     file = _write_traceback(error)
