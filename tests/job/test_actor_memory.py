@@ -134,10 +134,10 @@ def average(artifact, num):
     _reduce(artifact, num)
 
 
-def compare(fishers, model, config):
+def compare(fishers, names):
     from xlt_ray.study.pipeline import _distance
 
-    _distance(*fishers, str(model), config)
+    _distance(*fishers, names)
 
 
 def train(root, model, config, num_frames):
@@ -244,6 +244,9 @@ def test_the_mean_of_a_fisher_takes_what_it_asks_for(tmp_path, model):
 
 @pytest.mark.parametrize(("vocab_size", "train_embeddings"), [(1900, False), (40_000, False), (40_000, True)])
 def test_a_distance_of_two_fishers_takes_what_it_asks_for(tmp_path, model, vocab_size, train_embeddings):
+    from xlt_ray.finetune.learner import Learner
+    from xlt_ray.models.decoder import empty_decoder
+
     shutil.copytree(model, tmp_path / "model")
     settings = json.loads((model / "config.json").read_text()) | {"vocab_size": vocab_size}
     (tmp_path / "model" / "config.json").write_text(json.dumps(settings))
@@ -255,7 +258,8 @@ def test_a_distance_of_two_fishers_takes_what_it_asks_for(tmp_path, model, vocab
         fishers[-1].commit(units={}, num_rows_in=0, inputs={}, seconds=0, others=["fisher.safetensors"])
     config = FinetuneConfig(train_embeddings=train_embeddings)
     declared = distance_memory(ModelSize.read(tmp_path / "model"), config)
-    taken = taken_by(compare, fishers, tmp_path / "model", config)
+    names = list(Learner(empty_decoder(tmp_path / "model"), config).trained)
+    taken = taken_by(compare, fishers, names)
     assert taken == pytest.approx(declared - PROCESS_BYTES, rel=0.3)
 
 

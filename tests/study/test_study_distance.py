@@ -1,3 +1,4 @@
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -13,33 +14,52 @@ from xlt_ray.models.size import ModelSize
 from xlt_ray.store import artifacts
 from xlt_ray.study import pipeline
 from xlt_ray.study.cost import distance_memory
-from xlt_ray.study.pipeline import _distance
 
 
-@pytest.mark.parametrize("settings", [{}, {"lora_rank": 2}, {"train_embeddings": True}])
-def test_the_distance_is_over_the_weights_that_a_run_changes(tmp_path, settings):
-    """With adapters too, which have no Fisher of their own."""
-    model = tiny_whisper(tmp_path / "model")
-    names = [name for name, _ in decoder.load_decoder(model).named_parameters()]
+def written(root, names):
+    """The Fishers of two tasks, and what they hold."""
     generator = torch.Generator().manual_seed(0)
-    made, fishers = [], []
     for task in ("en-zh", "fr-zh"):
         values = {name: torch.rand(3, generator=generator) for name in names}
-        artifact = artifacts.plan(str(tmp_path), "fisher", task, {}, {})
+        artifact = artifacts.plan(str(root), "fisher", task, {}, {})
         artifact.begin()
         artifact.write_bytes("fisher.safetensors", save(values))
         artifact.merge_rejected()
         artifact.commit(units={}, num_rows_in=0, inputs={}, seconds=0, others=["fisher.safetensors"])
-        made.append(artifact)
-        kept = [
-            squares
-            for name, squares in values.items()
-            if settings.get("train_embeddings") or "embed_tokens" not in name
-        ]
-        fishers.append(torch.cat(kept).double())
-    first, second = (squares / squares.sum() for squares in fishers)
-    expected = 0.5 * (first.sqrt() - second.sqrt()).square().sum().item()
-    assert _distance(*made, str(model), FinetuneConfig(**settings)) == pytest.approx(expected, abs=1e-6)
+        yield artifact, values
+
+
+@pytest.mark.parametrize("settings", [{}, {"lora_rank": 2}, {"train_embeddings": True}])
+def test_the_distance_is_over_the_weights_that_a_run_changes(tmp_path, monkeypatch, settings):
+    """With adapters too, which have no Fisher of their own. The task may run where the model of the driver is not."""
+    model = tiny_whisper(tmp_path / "model")
+    made = list(written(tmp_path, [name for name, _ in decoder.load_decoder(model).named_parameters()]))
+
+    def elsewhere(tasks):
+        shutil.rmtree(model)
+        return [task() for task in tasks]
+
+    monkeypatch.setattr(pools, "pool", lambda stage, num_gpus, *_: pools.Pool(0.9, num_gpus, 0.1, 1, 1))
+    monkeypatch.setattr(
+        ray, "remote", lambda **_: lambda task: SimpleNamespace(remote=lambda *given: lambda: task(*given))
+    )
+    monkeypatch.setattr(ray, "get", elsewhere)
+    job = SimpleNamespace(sources=("en", "fr"), model=str(model), finetune=FinetuneConfig(**settings))
+    runs = dict.fromkeys(job.sources, SimpleNamespace(model_dir=model))
+    fishers = {source: artifact for source, (artifact, _) in zip(job.sources, made, strict=True)}
+    found = pipeline._distances(SimpleNamespace(job=job, runs=runs, fishers=fishers))
+    first, second = (
+        torch.cat(
+            [
+                squares
+                for name, squares in values.items()
+                if settings.get("train_embeddings") or "embed_tokens" not in name
+            ]
+        ).double()
+        for _, values in made
+    )
+    expected = 0.5 * ((first / first.sum()).sqrt() - (second / second.sum()).sqrt()).square().sum().item()
+    assert found["en", "fr"] == found["fr", "en"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_every_distance_asks_for_the_memory_of_two_fishers(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +21,6 @@ from xlt_ray import metrics
 from xlt_ray.charts.style import to_png
 from xlt_ray.finetune import fisher
 from xlt_ray.finetune import pipeline as finetune
-from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.job import cluster, pools
 from xlt_ray.job.tracking import Tracker, track
 from xlt_ray.languages import Direction
@@ -99,19 +98,24 @@ def _distances(plan: StudyPlan) -> dict[Cell, float]:
     pairs = list(itertools.combinations(plan.job.sources, 2))
     needed = cost.distance_memory(model_size(plan.job.model), plan.job.finetune)
     pool = pools.pool("fisher distances", 0, None, len(pairs), lambda _: needed)
-    task = pool.task(_distance)
-    model_dir = str(next(iter(plan.runs.values())).model_dir)
-    waiting = [task.remote(plan.fishers[a], plan.fishers[b], model_dir, plan.job.finetune) for a, b in pairs]
+    task, names = pool.task(_distance), _changed(plan)
+    waiting = [task.remote(plan.fishers[a], plan.fishers[b], names) for a, b in pairs]
     found = dict(zip(pairs, ray.get(waiting), strict=True))
     return found | {(b, a): value for (a, b), value in found.items()}
 
 
-def _distance(first: Artifact, second: Artifact, model_dir: str, config: FinetuneConfig) -> float:
+def _changed(plan: StudyPlan) -> list[str]:
+    """The names of the weights that a run changes. Found here, because another node may not have the model."""
     from xlt_ray.finetune.learner import Learner
     from xlt_ray.models import decoder
 
+    model_dir = next(iter(plan.runs.values())).model_dir
     # Adapters have no Fisher: they act on the weights that would train without them.
-    names = Learner(decoder.empty_decoder(model_dir), dataclasses.replace(config, lora_rank=None)).trained
+    config = dataclasses.replace(plan.job.finetune, lora_rank=None)
+    return list(Learner(decoder.empty_decoder(model_dir), config).trained)
+
+
+def _distance(first: Artifact, second: Artifact, names: Sequence[str]) -> float:
     return fisher.distance(*(fisher.read(artifact, names, torch.float32) for artifact in (first, second)))
 
 
