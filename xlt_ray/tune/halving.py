@@ -44,7 +44,7 @@ class Halving:
         self._rungs: dict[int, dict[int, Point]] = {}
 
     def record(self, trial: int, curve: Sequence[Point]) -> None:
-        """Record a trial of an earlier run.
+        """Record earlier evaluations of a trial. Recording them again changes nothing.
 
         Args:
             trial: its number.

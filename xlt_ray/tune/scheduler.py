@@ -24,16 +24,14 @@ class HalvingScheduler(FIFOScheduler):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self._halving, self._point, self._num_steps = halving, point, num_steps
-        self._heard: set[int] = set()
         self.stopped: set[int] = set()
         """Numbers of the trials that were stopped."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Stop the trial, or continue."""
         number, measured = trial.config["trial"], result["measured"]
-        if number not in self._heard:  # of one that goes on after a kill, the rungs behind it count too
-            self._heard.add(number)
-            self._halving.record(number, [self._point(measured[:count]) for count in range(1, len(measured))])
+        # A trial that resumes after a kill first reports a later evaluation; its earlier rungs count too.
+        self._halving.record(number, [self._point(measured[:count]) for count in range(1, len(measured))])
         goes_on = not measured or self._halving.goes_on(number, len(measured), self._point(measured))
         if goes_on or measured[-1]["step"] >= self._num_steps[number]:
             return str(TrialScheduler.CONTINUE)
