@@ -159,6 +159,14 @@ class FinetuneJob(Job):
                 listed = ",".join(self.languages)
                 raise UserError(f"--finetune.{name} has source {beyond[0]}, which is not in --languages {listed}")
 
+    def _require_one_upload(self, num_models: str, advice: str) -> None:
+        """Refuse to upload several models: each would replace the one before."""
+        if self.finetune.export.startswith("hub:"):
+            raise UserError(
+                f"--finetune.export {self.finetune.export} would upload {num_models} models to one repository, each "
+                f"over the one before; {advice}"
+            )
+
     @property
     def learned(self) -> tuple[str, ...]:
         """Directions that the runs of this job learn."""

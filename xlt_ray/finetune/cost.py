@@ -108,15 +108,15 @@ def averaging_memory(size: ModelSize) -> int:
 
 
 def saving_memory(size: ModelSize) -> int:
-    """Bytes of memory that a task takes which writes the model after training, without LoRA; with it less.
+    """Bytes of memory that a task needs to write the model after training; less with LoRA.
 
-    It holds the decoder in fp32 and what was trained of it, and maps the encoder from the file of the model (measured).
+    It holds the decoder and the trained weights in fp32, and maps the encoder from the file of the model (measured).
     """
     return round(cost.PROCESS_BYTES + FILES_BYTES + 4 * size.parameters + 4 * size.decoder_parameters)
 
 
 def converting_memory(size: ModelSize) -> int:
-    """Bytes of memory that a task takes which converts the model to CTranslate2: in fp32 and in float16 (measured)."""
+    """Bytes of memory that a task needs to convert the model to CTranslate2: in fp32 and in float16 (measured)."""
     return round(cost.PROCESS_BYTES + 6 * size.parameters)
 
 

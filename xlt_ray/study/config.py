@@ -50,11 +50,7 @@ class StudyJob(FinetuneJob):
         if len(self.sources) < 2:
             raise UserError(f"a study compares two sources or more; given: {','.join(self.sources) or 'none'}")
         self._check_training()
-        if self.finetune.export.startswith("hub:"):
-            raise UserError(
-                f"--finetune.export {self.finetune.export} would upload {len(self.sources)} models to one repository, "
-                "each over the one before; drop it"
-            )
+        self._require_one_upload(str(len(self.sources)), "drop it")
         if self.finetune.keep:
             raise UserError("a study does not support --finetune.keep: another run could learn that direction; drop it")
 

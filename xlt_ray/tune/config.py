@@ -177,11 +177,8 @@ class TuneJob(FinetuneJob):
         FinetuneJob.__post_init__(self)
         if not self.finetune.evaluate_every:
             raise UserError("a search compares trials by dev BLEU; give --finetune.evaluate-every 1 or more")
-        if self.tune.num_chosen > 1 and self.finetune.export.startswith("hub:"):
-            raise UserError(
-                f"--finetune.export {self.finetune.export} would upload up to {self.tune.num_chosen} models to one "
-                "repository, each over the one before; add --tune.num-chosen 1"
-            )
+        if self.tune.num_chosen > 1:
+            self._require_one_upload(f"up to {self.tune.num_chosen}", "add --tune.num-chosen 1")
         if not self.kept:
             raise UserError("no direction to preserve: --languages is en; add another, or give --finetune.evaluate")
 
