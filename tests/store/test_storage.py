@@ -87,3 +87,9 @@ def test_a_hub_out_of_reach_is_one_line(monkeypatch):
 def test_what_can_be_no_path_is_a_mistake(uri):
     with pytest.raises(UserError, match=r"is no path|names a user"):
         storage.absolute(uri)
+
+
+def test_a_home_whose_name_has_a_nul_is_refused():
+    """Python's own look-up of a user fails on it in a way of its own."""
+    with pytest.raises(UserError, match="NUL"):
+        storage.local("~a\0/b")

@@ -131,8 +131,8 @@ def _placed(job: Any, working_directory: str) -> Any:
     """The settings with places that mean the same everywhere: workers of a cluster work in another directory."""
     changes = {"root": lasting(job.root, working_directory)}
     if isinstance(job, Job) and not _is_submitted(working_directory):
-        path = os.path.expanduser(job.model)
-        changes |= {"model": os.path.abspath(path)} if os.path.isdir(path) else {}
+        path = storage.local(job.model)
+        changes |= {"model": str(path)} if os.path.isdir(path) else {}
     return dataclasses.replace(job, **changes)
 
 

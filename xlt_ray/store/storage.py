@@ -48,6 +48,8 @@ def local(text: str) -> Path:
     Raises:
         UserError: if it can't be a path on any disk.
     """
+    if "\0" in text:
+        raise UserError(f"{text!r} is no path: it has a NUL character")
     try:
         path = Path(text).expanduser().absolute()
         str(path).encode()
@@ -55,8 +57,6 @@ def local(text: str) -> Path:
         raise UserError(f"{text!r} names a user unknown on this machine; give the path without ~") from error
     except UnicodeEncodeError as error:
         raise UserError(f"{text!r} is no path: it is not UTF-8") from error
-    if "\0" in text:
-        raise UserError(f"{text!r} is no path: it has a NUL character")
     return path
 
 
