@@ -48,6 +48,7 @@ def test_files_and_globs(tmp_path):
     assert len(read(f"hf:{tmp_path}")) == 12
     refused("no file matches", f"hf:{tmp_path}/dev-*.parquet")
     refused("there is no folder", f"hf:{tmp_path}/nowhere")
+    refused("NUL", "hf:~a\0b")
 
 
 def test_a_name_of_a_column_may_be_given(tmp_path):

@@ -66,6 +66,7 @@ def test_what_can_be_found_is_read(folder, cell):
         ("x" * 300 + ".wav", "missing: not the path of a file: File name too long"),
         ("a good.wav/x.wav", "missing: not the path of a file: Not a directory"),
         ("a\0b.wav", "missing: not the path of a file"),
+        ("~a\0b.wav", "missing: not the path of a file"),
         ("home", "missing: a folder"),
         ("", "missing: a folder"),
         ("/dev/zero", "missing: a pipe, a socket or a device"),

@@ -79,6 +79,15 @@ def test_penalty_and_gradient_are_those_of_the_formula():
         torch.testing.assert_close(parameters[name].grad, before[name] + gradient)
 
 
+def test_a_weight_that_the_loss_did_not_reach_is_pulled_too():
+    """As in a layer that layerdrop skipped: its gradient is that of the penalty alone."""
+    parameters, anchor, fisher, ewc = consolidated()
+    parameters["a"].grad = torch.zeros_like(parameters["a"])
+    ewc.pull()
+    unreached = parameters["b"]
+    torch.testing.assert_close(unreached.grad, 3.0 * fisher["b"] * (unreached.detach() - anchor["b"]))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_at_the_anchor_nothing_pulls(dtype):
     """Also where the weights were stored in half precision, as Whisper's are."""

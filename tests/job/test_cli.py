@@ -301,6 +301,9 @@ def test_a_submitted_job_does_not_lose_its_results(tmp_path, monkeypatch):
     assert cli.lasting("runs", str(tmp_path)) == str(tmp_path / "runs")
     for kept in ("/data/runs", "s3://bucket/runs"):
         assert cli.lasting(kept, thrown_away) == kept
+    assert cli.lasting("~/runs", thrown_away) == "/home/someone/runs"
+    with pytest.raises(UserError, match="NUL"):
+        cli.lasting("~a\0b", thrown_away)
 
 
 def test_a_reader_that_goes_away_is_no_fault():

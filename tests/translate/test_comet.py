@@ -159,7 +159,7 @@ def test_a_killed_process_is_a_reason():
     assert reason == "COMET cannot score with a/b: killed by signal 9; signal 9 usually means out of memory"
 
 
-@pytest.mark.parametrize("model", ["wmt22-comet-da", "/models/comet", "a/b/c", ""])
+@pytest.mark.parametrize("model", ["wmt22-comet-da", "/models/comet", "a/b/c", "", "~a\0b.ckpt"])
 def test_what_is_no_model_needs_no_environment(offline, model):
     assert "neither a .ckpt file nor a Hub id such as Unbabel/wmt22-comet-da" in why_not(model, *TEXTS)
     assert not offline.exists()

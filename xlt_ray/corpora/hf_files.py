@@ -23,7 +23,7 @@ def place(ref: str) -> str:
     Raises:
         UserError: if it is neither.
     """
-    if os.path.exists(os.path.expanduser(ref)) or "://" in ref or ref.startswith(("/", "~", ".")) or "*" in ref:
+    if "://" in ref or ref.startswith(("/", "~", ".")) or "*" in ref or os.path.exists(ref):
         return storage.absolute(ref)
     if ref.endswith((".parquet", ".arrow")) or not _REF.fullmatch(ref):
         raise UserError(

@@ -35,7 +35,7 @@ def resolve(folder: str, cell: str) -> str:
         return urllib.parse.unquote(urllib.parse.urlsplit(cell).path)
     if _SCHEME.match(cell) or _WINDOWS.match(cell):
         return cell
-    if cell.startswith("~"):
+    if cell.startswith("~") and "\0" not in cell:
         return os.path.expanduser(cell)
     return posixpath.join(folder, cell.removeprefix("./"))
 

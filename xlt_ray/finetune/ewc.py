@@ -93,8 +93,7 @@ class Consolidation:
     def _pull(self, group: Sequence[_Part]) -> Tensor:
         """All weights of a group at a time: a large decoder has 900, and a GPU is slow to start on each alone."""
         parameters = [parameter for parameter, *_ in group]
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        assert len(gradients) == len(parameters), "the gradient of the loss comes first"
+        gradients = [_gradient(parameter) for parameter in parameters]
         anchors, fishers = ([part[place].to(part[0].device, part[0].dtype) for part in group] for place in (1, 2))
         moved = torch._foreach_sub(parameters, anchors)
         weighted = torch._foreach_mul(fishers, moved)
@@ -102,6 +101,13 @@ class Consolidation:
         torch._foreach_mul_(weighted, moved)
         # None is below 0, so the norm of order 1 is the sum.
         return torch.stack(torch._foreach_norm(weighted, 1)).sum()
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    """The gradient of a weight; zeros for one that the loss did not reach, as in a layer that layerdrop skipped."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
 
 
 def _grouped(parts: Sequence[_Part]) -> list[list[_Part]]:

@@ -146,7 +146,7 @@ def lasting(root: str, working_directory: str) -> str:
 
     A relative root is below the working directory; for a submitted job, below the user's home.
     """
-    is_relative = not storage.is_remote(root) and not os.path.isabs(os.path.expanduser(root))
+    is_relative = not storage.is_remote(root) and not root.startswith(("/", "~"))
     if is_relative and _is_submitted(working_directory):
         return storage.absolute(os.path.join("~", "xlt_ray", root))
     return storage.absolute(root)

@@ -129,7 +129,7 @@ def absolute(model: str) -> str:
 
 def misnamed(model: str) -> str | None:
     """Why this cannot be the name of a model, or None if it can. Whether the model exists is not checked."""
-    if model.endswith(".ckpt") or _HUB_ID.fullmatch(model):
+    if _HUB_ID.fullmatch(model) or (model.endswith(".ckpt") and "\0" not in model):
         return None
     return f"{model!r} is neither a .ckpt file nor a Hub id such as Unbabel/wmt22-comet-da"
 
