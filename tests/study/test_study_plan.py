@@ -292,6 +292,22 @@ def test_a_study_that_names_no_retrieval_has_the_identity_that_it_always_had(tmp
     assert asked.keys() == {"schema", "sources", "embeddings", "model", "finetune", "study"}
 
 
+def test_the_models_of_a_finished_study_can_be_exported_later(tmp_path, model, monkeypatch):
+    embed(tmp_path, model)
+    asked = job(tmp_path, model)
+    plan = prepare(asked)
+    for artifact in (plan.artifact, *(run.artifact for run in plan.runs.values())):
+        artifact.begin()
+        artifact.merge_rejected()
+        artifact.commit(units={}, num_rows_in=0, inputs={}, seconds=0)
+    exported = []
+    monkeypatch.setattr(pipeline.finetune, "_export", lambda run, *how: exported.append((run.name, *how)))
+    pipeline.study(
+        prepare(dataclasses.replace(asked, finetune=dataclasses.replace(asked.finetune, export="ctranslate2")))
+    )
+    assert exported == [(f"mine-{source}-zh", "ctranslate2", asked.model) for source in ("en", "fr")]
+
+
 def test_a_retrieval_of_other_embeddings_is_refused(tmp_path, model):
     embed(tmp_path, model, rows(("en", "fr", "de")))
     write_retrieval(tmp_path, "far", embed(tmp_path, model, name="far", keep_margin=150))

@@ -15,6 +15,7 @@ from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
 from xlt_ray.job.pools import Workers
 from xlt_ray.job.tracking import track
 from xlt_ray.models import whisper
+from xlt_ray.store import artifacts
 from xlt_ray.store.schema import Utterance
 from xlt_ray.study import plan as study
 from xlt_ray.study.config import StudyJob
@@ -268,6 +269,25 @@ def test_the_best_of_a_finished_search_can_be_registered_later(job, tmp_path, ca
     (version,) = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_model_versions("name = 'en-zh'")
     assert version.source == f"{tmp_path}/finetune/search-001/model"
     assert "tune: search-001 is en-zh" in capsys.readouterr().out
+
+
+def test_the_chosen_of_a_finished_search_can_be_exported_later(job, monkeypatch, capsys):
+    plan = prepare(job)
+    trials = [{"trial": number, "name": f"search-00{number}", "chosen": number < 2} for number in range(3)]
+    plan.artifact.begin()
+    plan.artifact.write_json("metrics.json", {"trials": trials, "best": "search-000"})
+    finish(plan.artifact)
+    made = artifacts.plan(job.root, "finetune", "search-000", {}, {})
+    made.begin()
+    finish(made)
+    exported = []
+    monkeypatch.setattr(pipeline.finetune, "_export", lambda run, *asked: exported.append((run.name, *asked)))
+    pipeline.search(prepare(job))
+    assert not exported
+    finetune = dataclasses.replace(job.finetune, export="ctranslate2")
+    pipeline.search(prepare(dataclasses.replace(job, finetune=finetune)))
+    assert exported == [("search-000", "ctranslate2", job.model)]
+    assert "finetune/search-001 is not complete any more, so its model is not exported" in capsys.readouterr().out
 
 
 def test_a_finished_search_without_a_run_is_not_registered_and_says_why(job, capsys):

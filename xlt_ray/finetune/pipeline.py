@@ -21,7 +21,7 @@ from xlt_ray import corpora
 from xlt_ray.finetune import batch as batches
 from xlt_ray.finetune import cost, exported, fisher, results, trainer
 from xlt_ray.finetune import examples as rows_of
-from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
+from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.finetune.examples import Examples
 from xlt_ray.finetune.parameters import count_parameters
 from xlt_ray.finetune.plan import FinetunePlan
@@ -45,16 +45,32 @@ def finetune(plan: FinetunePlan) -> Artifact:
         artifact.remove("train")  # a run that was killed right after its manifest left it
     else:
         _train(plan)
-    _export(artifact, plan.job)
+    _export(artifact, plan.job.finetune.export, plan.job.model)
     return artifact
 
 
-def _export(artifact: Artifact, job: FinetuneJob) -> None:
-    place = job.finetune.export
+def export_finished(runs: Sequence[Artifact], place: str, model: str) -> None:
+    """Export models of a search or study that ended before, for `--finetune.export` may be given later.
+
+    Args:
+        runs: the runs whose models are wanted; one that was deleted is named.
+        place: as `--finetune.export`.
+        model: that they were trained from.
+    """
+    if place == "none":
+        return
+    for artifact in runs:
+        if artifact.is_complete:
+            _export(artifact, place, model)
+        else:
+            print(f"finetune: {artifact.uri} is not complete any more, so its model is not exported")
+
+
+def _export(artifact: Artifact, place: str, model: str) -> None:
     if place == exported.CTRANSLATE2 and not exported.is_converted(artifact):
         # As it stands now: by the plan, a worker would take the manifest that this process wrote for another job's.
         finished = artifacts.find(artifact.root, artifact.stage, artifact.name)
-        needed = cost.converting_memory(model_size(job.model))
+        needed = cost.converting_memory(model_size(model))
         pool = pools.pool("ctranslate2", 0, 1, 1, lambda _: needed)
         ray.get(pool.task(exported.add_ctranslate2).remote(finished))
     if place.startswith(exported.HUB):

@@ -44,6 +44,8 @@ def study(plan: StudyPlan) -> Artifact:
     artifact, job = plan.artifact, plan.job
     if artifact.is_complete:
         print(f"study: {artifact.uri} is complete, nothing to compare")
+        runs = [run.artifact for run in plan.runs.values()]
+        finetune.export_finished(runs, job.finetune.export, job.model)
         return artifact
     artifact.begin()
     cluster.require_shared(artifact.path("config.json"))

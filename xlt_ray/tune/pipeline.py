@@ -48,6 +48,7 @@ def search(plan: TunePlan) -> Artifact:
         print(f"tune: {artifact.uri} is complete, nothing to search")
         figures = artifact.read_json("metrics.json")
         _remove_others(plan, figures["trials"])
+        finetune.export_finished(_chosen(plan, figures), job.finetune.export, job.model)
         _register(plan, figures, functools.partial(register, job.root, artifact))
         return artifact
     artifact.begin()
@@ -221,6 +222,11 @@ def _finish(plan: TunePlan, figures: Figures, tracker: Tracker, seconds: float) 
         seconds=seconds,
         others=["plots/pareto.png"],
     )
+
+
+def _chosen(plan: TunePlan, figures: Figures) -> list[Artifact]:
+    chosen = [trial["name"] for trial in figures["trials"] if trial["chosen"]]
+    return [Artifact.at(plan.job.root, "finetune", name) for name in chosen]
 
 
 def _best_model(plan: TunePlan, figures: Figures) -> str:
