@@ -13,7 +13,7 @@ from tiny import tiny_whisper
 
 from xlt_ray.errors import UserError
 from xlt_ray.finetune import exported, pipeline
-from xlt_ray.finetune.config import FinetuneConfig, FinetuneJob
+from xlt_ray.finetune.config import FinetuneConfig
 from xlt_ray.finetune.cost import converting_memory
 from xlt_ray.job import pools
 from xlt_ray.models.size import ModelSize
@@ -109,7 +109,7 @@ def test_a_conversion_asks_for_the_memory_that_it_takes(tmp_path, monkeypatch):
     monkeypatch.setattr(ray, "get", lambda value: value)
     monkeypatch.setattr(exported, "is_converted", lambda _: False)
     monkeypatch.setattr(pipeline.artifacts, "find", lambda *_: artifact)
-    pipeline._export(artifact, FinetuneJob(model=str(model), finetune=FinetuneConfig(export="ctranslate2")))
+    pipeline._export(artifact, "ctranslate2", str(model))
     assert asked == [{"num_cpus": 0.9, "num_gpus": 0, "memory": converting_memory(ModelSize.read(model))}]
 
 
