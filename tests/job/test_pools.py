@@ -1,7 +1,9 @@
 """What actors and workers book, on clusters that are described and not started."""
 
+import pyarrow as pa
 import pytest
 
+from xlt_ray.errors import Unreachable, Unwritable, UserError
 from xlt_ray.job import pools
 
 
@@ -35,3 +37,48 @@ def test_a_machine_without_a_gpu_holds_an_actor_and_what_feeds_it_on_each_cpu(cl
     workers = pools.workers("finetune", None, None)
     assert workers.count == 1
     assert workers.num_cpus + pools.FEED_CPUS + 10 * pools.TRIAL_CPUS <= 1
+
+
+class Units:
+    """A dataset that shows what it is mapped with."""
+
+    def map_batches(self, actor, **options):
+        return actor, options["fn_constructor_kwargs"]
+
+
+class Opener:
+    """An actor that starts only where a file of its node says so."""
+
+    def __init__(self, problem):
+        if problem:
+            raise problem
+
+    def __call__(self, units):
+        yield units
+
+
+UNIT = pa.table({"unit": ["a"]})
+
+
+@pytest.mark.parametrize(
+    "problem", [Unwritable("/x", "No space left on device"), UserError("no"), Unreachable("/y", "z")]
+)
+def test_why_an_actor_cannot_start_is_an_error_of_its_first_unit(problem):
+    """Ray prints an error of a constructor as a traceback, and starts the actor again."""
+    actor, settings = pools.stream(Units(), Opener, {"problem": problem}, {})
+    assert actor.__name__ == "Opener"
+    started = actor(**settings)
+    with pytest.raises(type(problem)) as raised:
+        started(UNIT)
+    assert raised.value is problem
+
+
+def test_an_actor_that_starts_gives_what_its_class_gives():
+    actor, settings = pools.stream(Units(), Opener, {"problem": None}, {})
+    assert list(actor(**settings)(UNIT)) == [UNIT]
+
+
+def test_a_fault_of_the_program_ends_the_actor_where_it_happens():
+    actor, settings = pools.stream(Units(), Opener, {"problem": KeyError("x")}, {})
+    with pytest.raises(KeyError):
+        actor(**settings)

@@ -7,9 +7,11 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 import ray
 import ray.data
 
+from xlt_ray.errors import Unreachable, Unwritable, UserError
 from xlt_ray.job import address, room
 
 FEED_CPUS = 0.1
@@ -102,10 +104,33 @@ def stream(
     """
     context = ray.data.DataContext.get_current().copy()
     context.target_max_block_size = 1
+    named = type(actor.__name__, (_Started,), {"actor": actor})  # Ray shows the name
     with ray.data.DataContext.current(context):
         return units.map_batches(
-            actor, fn_constructor_kwargs=dict(settings), batch_size=1, batch_format="pyarrow", **options
+            named, fn_constructor_kwargs=dict(settings), batch_size=1, batch_format="pyarrow", **options
         )
+
+
+class _Started:
+    """An actor that reports at its first unit why it could not start, if the reason is a file, a store or a setting.
+
+    Ray prints an error of a constructor as 150 lines of traceback and creates the actor again; an error of a unit ends
+    the job, which prints one line.
+    """
+
+    actor: type
+
+    def __init__(self, **settings: Any) -> None:
+        self._problem: Exception | None = None
+        try:
+            self._work = self.actor(**settings)
+        except (UserError, Unreachable, Unwritable) as problem:
+            self._problem = problem
+
+    def __call__(self, units: pa.Table) -> Any:
+        if self._problem:
+            raise self._problem
+        return self._work(units)
 
 
 def memory(needed: int) -> int:
