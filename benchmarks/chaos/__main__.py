@@ -39,10 +39,11 @@ def main() -> None:
     _show(found, options.seed)
     if left := [f"{fault} in {stage}" for fault, stage in cells[len(found) :]]:
         print(f"chaos: not tried in {options.minutes:g} minutes: {', '.join(left)}")
-    print(f"chaos: what the jobs said is in {folder}/logs")
     is_well = all(result.is_equal for result in found)
     if is_well and not options.folder:
         shutil.rmtree(folder)
+    else:
+        print(f"chaos: what the jobs said is in {folder}/logs")
     sys.exit(not is_well)
 
 
