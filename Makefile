@@ -20,7 +20,7 @@ REHEARSAL_ARGS ?=
 WHEELS ?= -r constraints.txt "setuptools>=77" ".[gpu,demo]"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo submit test test-fast test-ray test-real corpora rehearsal check check-deploy docs wheelhouse bench chaos fuzz nodes
+.PHONY: help setup demo submit test test-fast test-slow test-ray test-real corpora rehearsal check check-deploy docs wheelhouse bench chaos fuzz nodes
 .SILENT:
 
 help: ## show this list
@@ -58,10 +58,13 @@ submit: $(INSTALLED) ## submit a job to the cluster of RAY_API_SERVER_ADDRESS (J
 	$(BIN)/ray job submit --working-dir . --runtime-env-json "{\"env_vars\": {\"XLT_RAY_COMMIT\": \"$$commit\"}}" \
 	  -- python $(JOB)
 
-test: test-fast test-ray ## every test that needs no network: those without Ray, then those with it
+test: test-fast test-slow test-ray ## every test that needs no network: the three levels below
 
-test-fast: $(INSTALLED) ## the tests that start no Ray, one process a core (arguments: PYTEST_ARGS=...)
-	$(BIN)/pytest -n auto --dist loadfile -m "not ray and not real and not wide" $(PYTEST_ARGS)
+test-fast: $(INSTALLED) ## the tests that start no Ray and take under a second (arguments: PYTEST_ARGS=...)
+	$(BIN)/pytest -n auto --dist loadfile -m "not slow and not ray and not real and not wide" $(PYTEST_ARGS)
+
+test-slow: $(INSTALLED) ## the other tests that start no Ray: they wait, measure memory or start processes
+	$(BIN)/pytest -n auto --dist worksteal -m slow $(PYTEST_ARGS)
 
 test-ray: $(INSTALLED) ## the tests that start a Ray, as many at a time as there are cores (arguments: PYTEST_ARGS=...)
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m "ray and not real and not wide" $(PYTEST_ARGS)

@@ -117,6 +117,7 @@ def after_the_seed(deed):
     return lambda root, name: 0 if (root / name).read_text() == "fine" else deed(root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DEEDS)
 def test_a_deed_is_told_from_others(tmp_path, name):
     deed, outcome, kind = DEEDS[name]

@@ -62,6 +62,7 @@ def test_every_stage_has_the_same_rooms():
         assert there >= rooms | ({"section.py"} if stage != "embed" else set()), stage
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("job", "absent"),
     [

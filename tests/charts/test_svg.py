@@ -81,6 +81,7 @@ def test_a_symbol_is_hidden_from_screen_readers_and_has_the_shape_of_its_method(
 NUMBERS = st.integers(-4000, 14000).map(lambda number: number / 100)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.tuples(NUMBERS, NUMBERS, st.floats(0.1, 9)), min_size=1, max_size=8, unique_by=lambda at: at[0]))
 def test_marks_and_intervals_are_where_the_axes_say(points: Sequence[tuple[float, float, float]]) -> None:
@@ -110,6 +111,7 @@ def labelled(marks: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]
     return Drawn(str(to_svg(figure, "plane")))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.tuples(st.integers(60, 780), st.integers(20, 400)), min_size=1, max_size=12, unique=True))
 def test_labels_cover_no_mark_no_label_and_no_edge(marks: list[tuple[int, int]]) -> None:
@@ -194,6 +196,7 @@ def test_stairs_go_from_the_left_edge_through_the_best_to_the_bottom() -> None:
     assert (turns[0][1], turns[-1][0]) == (8, 100)
 
 
+@pytest.mark.slow
 def test_matplotlib_is_imported_when_a_plot_is_drawn_and_pyplot_never() -> None:
     code = """
 import sys

@@ -111,6 +111,7 @@ def test_no_process_is_left_when_its_parent_is_gone(put):
     assert process._child.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_a_recording_that_crashes_the_decoder_costs_one_row(put, make_fragile):  # noqa: F811
     make_fragile(CRASHES_ON_NINE_CHANNELS)
     ten = many_channels("webm", "libopus", 10, {"mapping_family": "255"})[1]
@@ -138,6 +139,7 @@ def test_what_an_earlier_recording_has_left_behind_costs_no_row(put, make_fragil
     assert pcm(places) == in_this_process(places)
 
 
+@pytest.mark.slow
 def test_decoding_that_never_ends_is_ended(put, make_fragile):  # noqa: F811
     make_fragile(
         """
@@ -157,6 +159,7 @@ def test_decoding_that_never_ends_is_ended(put, make_fragile):  # noqa: F811
     assert time.monotonic() - started < 60
 
 
+@pytest.mark.slow
 def test_waiting_is_the_fault_of_the_recording_only_while_it_is_decoded(put, make_fragile, monkeypatch):  # noqa: F811
     make_fragile(
         """

@@ -67,6 +67,7 @@ ABSURD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ABSURD)
 def test_absurd_headers_are_rejected_in_bounded_memory_and_time(tmp_path, monkeypatch, name):
     make, expected = ABSURD[name]
@@ -279,6 +280,7 @@ def test_damaged_files_are_sound_or_rejected(tmp_path_factory, suffix, data):
     assert {path: path.read_bytes() for path in folder.iterdir()} == contents
 
 
+@pytest.mark.slow
 def test_an_archive_whose_headers_unfold_is_read_in_bounded_memory(tmp_path, monkeypatch):
     """4 MB of gzip that tarfile would read into 1 GiB of memory, to learn the name of a member."""
     monkeypatch.setattr(decoder, "_MEMORY", 2**28)

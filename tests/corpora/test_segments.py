@@ -155,6 +155,7 @@ def test_one_file_is_open_at_a_time_and_each_once(files, monkeypatch):
     assert len(opened) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("container", "subtype", "suffix"), [("FLAC", "PCM_16", "flac"), ("MP3", "MPEG_LAYER_III", "mp3")]
 )

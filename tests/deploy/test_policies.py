@@ -102,6 +102,7 @@ def calls(monkeypatch):
     return made, {tag["Key"]: tag["Value"] for tag in tags}
 
 
+@pytest.mark.slow
 def test_the_head_may_do_what_ray_does(calls):
     made, tags = calls
     assert {"RunInstances", "DescribeInstances", "CreateTags", "TerminateInstances"} <= made

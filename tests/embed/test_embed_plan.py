@@ -118,6 +118,7 @@ def test_planning_writes_nothing(prepare, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_an_artifact_grows_by_what_a_job_needs_and_no_recording_is_encoded_twice(prepare):
     first = prepare("test")
     artifact = encode(first)
@@ -298,6 +299,7 @@ def test_a_recording_that_changed_is_encoded_again_where_it_is_asked_for(prepare
     assert dict(zip(missing(third), third.work.missing["generation"].to_pylist(), strict=True)) == {"en-002": 2}
 
 
+@pytest.mark.slow
 def test_a_segment_that_was_corrected_is_a_recording_that_changed(prepare, corpus, capsys):
     """Its file is the same; the part of it is another."""
     encode(prepare("all"))
@@ -452,6 +454,7 @@ def test_a_share_that_is_allowed_later_needs_no_encoding(prepare, corpus):
     assert artifact.is_complete
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [(1,), (0, 2, 1), (3, 3)])
 def test_a_run_that_is_killed_and_resumed_leaves_what_a_calm_one_leaves(prepare, kills):
     calm = encode(prepare("all", name="calm"))
@@ -486,6 +489,7 @@ def rows_of(artifact):
     return sorted(rows, key=lambda row: row["utterance_id"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damaged", "sums", "added"),
     [("begun", "whole", False), ("part", "whole", False), ("part", "zeroed", True), ("both", "zeroed", True)],
@@ -526,6 +530,7 @@ class Cut(BaseException):
     """Stands for the end of a process."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", ["index.parquet", "rejected.parquet", "metrics.json"])
 def test_a_run_that_is_killed_while_it_commits_costs_nothing(prepare, corpus, monkeypatch, last):
     """What was committed before it can be read all the time, its rejected recordings too."""

@@ -87,6 +87,7 @@ def test_trimmed_is_the_encoder_with_a_short_context(model_dir, margin):
         assert np.abs(encoded.layers[1] - hidden).max() <= 1e-3 * max(1, np.abs(hidden).max())
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 30_000), min_size=1, max_size=6),

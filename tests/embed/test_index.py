@@ -131,6 +131,7 @@ def situations(draw):
     return missing_of(needed), begun, done | taken, taken, draw(st.integers(1, 5))
 
 
+@pytest.mark.slow
 @given(situations())
 def test_every_missing_row_ends_in_exactly_one_unit(situation):
     missing, begun, done, taken, rows_per_shard = situation
@@ -165,6 +166,7 @@ def test_what_is_done_is_kept_and_what_is_begun_goes_on(situation):
             assert not set(units[unit]) & set(ids) - needed
 
 
+@pytest.mark.slow
 @given(situations())
 def test_the_same_again_is_the_same(situation):
     """Also with what it wrote down: a run that is killed before its first unit changes nothing."""
@@ -175,6 +177,7 @@ def test_the_same_again_is_the_same(situation):
     assert members(again) == members(cut)
 
 
+@pytest.mark.slow
 @given(situations(), st.data())
 def test_a_run_that_is_killed_and_resumed_has_the_units_of_a_calm_one(situation, data):
     """However often it is killed, and whatever was done of it each time."""

@@ -107,6 +107,7 @@ def test_the_fisher_may_be_rounded_but_not_the_anchor():
     assert rounded.pull() == pytest.approx(exact.pull(), rel=2**-8)
 
 
+@pytest.mark.slow
 def test_a_larger_lambda_holds_closer():
     """Gradient descent on a quadratic loss ends where the closed form says: between the optimum and the anchor."""
     target, fisher = torch.tensor([2.0]), torch.tensor([0.5])

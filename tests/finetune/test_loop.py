@@ -285,6 +285,7 @@ def test_gradient_checkpointing_changes_no_bit_of_the_loss(model_dir, tmp_path):
     assert [row["loss"] for row in saving.log] == pytest.approx([row["loss"] for row in plain.log], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_sampled_labels_follow_the_models_own_odds(model_dir):
     own = learner(model_dir).eval()
     given = batch((8,))

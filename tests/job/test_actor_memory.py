@@ -35,7 +35,7 @@ from xlt_ray.study.cost import distance_memory
 from xlt_ray.translate.config import TranslateConfig
 from xlt_ray.translate.cost import writing_memory
 
-pytestmark = pytest.mark.timeout(400)  # processes of their own, on a machine that may be busy
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # processes of their own, on a machine that may be busy
 
 SIZES = {"d_model": 512, "encoder_ffn_dim": 2048, "decoder_ffn_dim": 2048}
 SIZES |= {"encoder_layers": 2, "decoder_layers": 4, "encoder_attention_heads": 8, "decoder_attention_heads": 8}

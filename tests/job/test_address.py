@@ -13,6 +13,8 @@ import pytest
 from xlt_ray.errors import NoResources
 from xlt_ray.job import address
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

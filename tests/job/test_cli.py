@@ -270,6 +270,7 @@ def test_a_local_model_is_found_wherever_a_worker_works(tmp_path, monkeypatch):
     assert models[-1] == "models/mine"  # which every worker has in its own copy
 
 
+@pytest.mark.slow
 def test_too_much_that_is_missing_exits_with_code_3(tmp_path):
     """By a whole job: before Ray starts, and nothing is written."""
     manifest = tmp_path / "corpus.tsv"

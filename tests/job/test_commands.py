@@ -81,6 +81,7 @@ places = {
 }
 
 
+@pytest.mark.slow
 @example(EmbedJob(name="-Z", root="--", corpus="manifest:a b", model="--name"), "retrieval", "-")
 @given(st.builds(EmbedJob, **places), st.sampled_from(["retrieval", "translate"]), st.sampled_from(["all", "a b"]))
 def test_a_command_gives_the_settings_back(job, script, split):
@@ -90,6 +91,7 @@ def test_a_command_gives_the_settings_back(job, script, split):
     assert getattr(back, script).split == split
 
 
+@pytest.mark.slow
 @given(st.builds(EmbedJob, **places, splits=st.sampled_from([(), ("dev",), ("train", "test")])))
 def test_what_follows_embedding_reads_the_same_speech(job):
     back = read(embed_results.next_command(job), "retrieval", RetrievalJob)
@@ -104,6 +106,7 @@ def test_what_follows_embedding_of_one_language_is_translation():
     assert back.translate.split == "test"
 
 
+@pytest.mark.slow
 @given(st.builds(FinetuneJob, **places | {"languages": st.just(("en", "fr"))}), st.one_of(st.none(), names))
 def test_what_follows_fine_tuning_translates_with_its_weights(job, embeddings):
     job = dataclasses.replace(job, finetune=FinetuneConfig(embeddings=embeddings))

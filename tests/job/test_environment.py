@@ -114,6 +114,7 @@ def test_other_errors_are_no_matter_of_the_home(tmp_path):
     assert environment.advice(FileNotFoundError(2, "No such file", str(Path.home() / "x"))) is None
 
 
+@pytest.mark.slow
 def test_the_demo_model_says_where_its_cache_can_go(no_folder, tmp_path):
     root = Path(__file__).parents[2]
     done = subprocess.run(

@@ -50,6 +50,7 @@ def run(folder, script):
     return in_namespace(f"mount -t tmpfs -o size=200k tmpfs {folder}; run() {{ {words}; echo code $?; }}; {script}")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_a_run_with_room_goes_on(mounts):
     files = f"find {mounts}/runs/embed/mine -type f | sort"
     said = run(mounts, f"run; {files}; mount -o remount,size=2m {mounts}; run")
@@ -73,6 +74,7 @@ def test_a_disk_that_is_full_from_the_start_is_no_fault_of_ours(mounts):
     assert said.stderr.endswith("; choose another --root\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root", ["empty", "begun"])
 def test_a_disk_that_is_read_only_is_told_before_the_work(mounts, root):
     begun = "run 2>/dev/null;" if root == "begun" else ""

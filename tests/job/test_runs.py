@@ -93,6 +93,7 @@ def test_work_goes_on_where_no_server_answers(tmp_path, monkeypatch, capsys):
     assert runs.where(str(tmp_path)).endswith(shlex.join(["--root", str(tmp_path), "--log"]))
 
 
+@pytest.mark.slow
 def test_a_server_that_says_nothing_is_given_up(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
@@ -119,6 +120,7 @@ def test_a_damaged_store_does_not_stop_the_work(tmp_path, capsys):
     assert (tmp_path / "mlflow.db").read_bytes() == b"no database" * 100
 
 
+@pytest.mark.slow
 def test_two_jobs_that_start_at_once_under_a_new_root_both_have_runs(tmp_path):
     code = (
         "import sys; from xlt_ray.job import tracking\n"

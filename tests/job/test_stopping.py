@@ -81,6 +81,7 @@ def test_before_any_work_nothing_is_claimed(tmp_path):
     assert stop(job, signal.SIGTERM) == "stopped by SIGTERM: no work had begun; run the same command again\n"
 
 
+@pytest.mark.slow
 def test_last_words_may_hang_and_fail(tmp_path):
     body = """
     with stopping.last_word(lambda: time.sleep(60)), stopping.last_word(lambda: 1 / 0):
@@ -90,6 +91,7 @@ def test_last_words_may_hang_and_fail(tmp_path):
     assert stop(start(tmp_path, body), signal.SIGTERM).count("\n") == 1
 
 
+@pytest.mark.slow
 def test_what_nohup_ignores_stays_ignored(tmp_path):
     body = 'print("working", flush=True); time.sleep(2)'
     job = start(tmp_path, body, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))

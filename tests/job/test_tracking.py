@@ -13,6 +13,7 @@ def runs(root, experiment):
     return client, client.search_runs([client.get_experiment_by_name(f"xlt_ray/{experiment}").experiment_id])
 
 
+@pytest.mark.slow
 def test_a_run_holds_parameters_metrics_and_files(tmp_path):
     with tracking.track(str(tmp_path), "embed", "mine", IDENTITY, {"model": "base"}) as tracker:
         tracker.metrics({"retrieval/r1/en-fr": 0.5})
@@ -53,6 +54,7 @@ def test_a_run_that_a_killed_driver_left_open_is_closed_by_the_next(tmp_path):
         assert sorted(run.info.status for run in found) == ["FINISHED", "KILLED", "RUNNING"]
 
 
+@pytest.mark.slow
 def test_a_run_of_another_root_is_left_open(tmp_path, monkeypatch):
     """Somebody else may work at the same on the same server."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/shared.db")
@@ -80,6 +82,7 @@ def test_the_ui_is_named(tmp_path, monkeypatch):
     assert "hunter2" not in runs_of.ui_command("s3://bucket")
 
 
+@pytest.mark.slow
 def test_a_run_inside_another_is_its_child(tmp_path):
     root = str(tmp_path)
     with tracking.track(root, "tune", "search", IDENTITY, {}):
@@ -106,6 +109,7 @@ def test_a_run_inside_another_is_its_child(tmp_path):
     assert mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db").get_experiment_by_name("xlt_ray/finetune") is None
 
 
+@pytest.mark.slow
 def test_weights_are_registered_as_the_next_version(tmp_path):
     with tracking.track(str(tmp_path), "tune", "search", IDENTITY, {}) as tracker:
         assert tracker.register("en-zh", "s3://bucket/first") is None

@@ -17,6 +17,8 @@ from xlt_ray.job import runs, tracking
 from xlt_ray.report.untracked import log_missing
 from xlt_ray.store import artifacts
 
+pytestmark = pytest.mark.slow
+
 
 class Server:
     """A tracking server on loopback, with a store of its own; it can be stopped and started again."""

@@ -109,6 +109,7 @@ def sentences_of(sizes):
     return {"en": [f"s{n // 2}" for n in range(sizes[0])], "fr": [f"s{n}" for n in range(sizes[1])]}
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(**cases())
 @example(seed=1, sizes=(7, 9), mode="f1", neighbours=2, strip=2, blocks=(4, 4))
@@ -152,6 +153,7 @@ def naive_pooled(frames, num):
     return np.array([unit[start : start + num].mean(axis=0) for start in range(0, len(unit), num)])
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(**cases(more=st.integers(0, 2), sample=st.integers(0, 9)))
 @example(seed=1, sizes=(9, 9), mode="f1", neighbours=1, strip=2, blocks=(4, 4), more=0, sample=9)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import embedded
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -79,6 +80,7 @@ pairs = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(pairs)
 def test_recordings_share_a_sentence_where_pairs_join_them(mined):
     """Against Warshall's closure."""

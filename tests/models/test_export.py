@@ -412,6 +412,7 @@ def engine_tokens(ct2_dir, mel, prompt, num_tokens):
     return model.generate(features, [prompt], beam_size=1, max_length=num_tokens)[0].sequences_ids[0]
 
 
+@pytest.mark.slow
 def test_the_engine_writes_the_same_tokens(saved, tmp_path):
     export.to_ctranslate2(saved, tmp_path / "ct2", "float32")
     model = WhisperForConditionalGeneration.from_pretrained(saved)

@@ -112,6 +112,7 @@ def table_of(logged: tuple[Path, MlflowClient, list[Run]], stage: str, file: str
     return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
 
 
+@pytest.mark.slow
 def test_no_run_has_more_numbers_than_fit_beside_one_another(logged: tuple[Path, MlflowClient, list[Run]]) -> None:
     _, _, found = logged
     stages = {"embed", "retrieval", "mine", "fisher", "finetune", "tune", "translate", "study", "model"}
@@ -162,6 +163,7 @@ def test_every_run_names_what_it_read(logged: tuple[Path, MlflowClient, list[Run
         assert json.loads(read.dataset.source) == {"uri": f"{root}/embed/speech/index.parquet"}
 
 
+@pytest.mark.slow
 def test_figures_that_no_job_writes_keep_no_other_from_its_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

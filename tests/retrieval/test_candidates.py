@@ -67,6 +67,7 @@ def found_by(sides, blocks, num, pool_frames, mode, strip):
     return candidates.gathered(tables, sides, CANDIDATES, num)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(
     seed=st.integers(0, 10**6),

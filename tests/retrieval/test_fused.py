@@ -34,6 +34,7 @@ def scored(x, y, **tuning):
     return fused.seqsim(x.data.half(), x.lengths, y.data.half(), y.lengths, **tuning)
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(x_lengths=lengths, y_lengths=lengths, dim=st.sampled_from([16, 80, 128]), seed=st.integers(0, 9))
 @example(x_lengths=[128, 128], y_lengths=[127, 1, 128], dim=64, seed=0)  # tiles end with utterances

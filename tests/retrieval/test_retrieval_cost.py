@@ -11,7 +11,7 @@ from xlt_ray.retrieval import cost
 from xlt_ray.retrieval.config import RetrievalConfig
 from xlt_ray.retrieval.units import Extent
 
-pytestmark = pytest.mark.timeout(400)  # processes of their own, on a machine that may be busy
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # processes of their own, on a machine that may be busy
 
 LARGE = MODELS["openai/whisper-large-v2"]
 CONFIG = RetrievalConfig(baselines=("mean_pool", "random"), layers=(3,))

@@ -16,6 +16,8 @@ from xlt_ray.retrieval import candidates, rankings, work
 from xlt_ray.retrieval.config import POOL_FRAMES, PROTOCOLS, RetrievalConfig
 from xlt_ray.store import reading
 
+pytestmark = pytest.mark.slow
+
 PAIR = whole.PAIR
 
 

@@ -140,6 +140,7 @@ def naive_scores(frames, direction, config):
 sentence_lists = st.lists(st.sampled_from(sorted(TEXTS)), min_size=1, max_size=9).map(lambda some: [*some, "b"])
 
 
+@pytest.mark.slow
 @settings(
     max_examples=12, deadline=None, phases=(Phase.explicit, Phase.generate)
 )  # a smaller failure is not worth minutes
@@ -303,6 +304,7 @@ def test_whole_matrices_are_kept_where_they_are_wanted(tmp_path, frames):
         matrices.read(without.artifact.uri, "en-it", "dtw")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("blocks", "strip"), [((6, 24), 24), ((1, 1), 1), ((2, 5), 3), ((6, 12), 4)])
 def test_a_copy_under_another_sentence_counts_against_the_system_wherever_it_falls(tmp_path, blocks, strip):
     """All candidates are the same recording, so every wrong one ties; scored alone and among others of any number."""
@@ -366,6 +368,7 @@ def written(root, num, strip, top_k=10):
     return sum(path.stat().st_size for path in Path(scoring.artifact.uri).rglob("*.parquet"))
 
 
+@pytest.mark.slow
 def test_what_is_written_grows_with_the_recordings_and_not_with_their_pairs(tmp_path):
     few, many = (written(tmp_path / str(num), num, 32) for num in (100, 400))
     assert many / few < 5  # pairs: 16

@@ -76,6 +76,7 @@ def claims(place):
     return list(storage.list_files(f"{place}/writer"))
 
 
+@pytest.mark.slow
 def test_of_those_who_start_together_one_works(place):
     others = [Other(place) for _ in range(3)]
     for other in others:
@@ -123,6 +124,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(lease, "_POLL_S", 0.1)
 
 
+@pytest.mark.slow
 def test_who_gives_no_sign_of_life_loses_it(place, quick):
     uri, _ = claim_of_another_host(place)
     began = time.monotonic()
@@ -131,6 +133,7 @@ def test_who_gives_no_sign_of_life_loses_it(place, quick):
     assert uri not in claims(place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "[]", "{"])
 def test_a_file_that_says_nothing_is_waited_for_no_longer(tmp_path, quick, content):
     storage.write_bytes(f"{tmp_path}/writer/x.json", content.encode())

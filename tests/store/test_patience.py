@@ -77,6 +77,7 @@ def test_it_tells_that_it_waits_and_gives_up(quick, monkeypatch, capsys):
     assert len(calls) > 5
 
 
+@pytest.mark.slow
 def test_an_artifact_is_written_and_read_in_a_store_that_often_fails(monkeypatch):
     """Files shorter than the text of an error, which Arrow does not ask for again, among them."""
     with store.bucket() as bucket:

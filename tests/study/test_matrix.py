@@ -121,6 +121,7 @@ def test_the_correlation_is_spearmans_and_its_p_counts_all_ways_to_name_the_lang
     assert figures["ci95"] == pytest.approx([rho, rho])
 
 
+@pytest.mark.slow
 def test_with_many_languages_permutations_are_drawn_and_no_p_is_zero():
     languages = [f"l{i}" for i in range(8)]
     pairs = list(itertools.permutations(languages, 2))

@@ -183,6 +183,7 @@ def test_a_checkpoint_may_be_named_from_here(tmp_path, monkeypatch):
     assert scores.system["loaded"] == str(tmp_path / "checkpoints/model.ckpt")
 
 
+@pytest.mark.slow
 def test_without_a_registry_the_reason_is_what_pip_says(offline, capfd):
     reason = why_not("a/b", *TEXTS)
     assert reason.startswith("cannot make the environment of COMET 2.2.7: ERROR: Could not find a version that")

@@ -98,6 +98,7 @@ def translator(model_dir, decoder, **options):
     return decode.Translator(decoder=decoder, prompter=Prompter(model_dir), **asked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_beams", "scheme", "prompt"),
     [
@@ -160,6 +161,7 @@ def expected_text(base, frames, direction, source_prompt, probabilities):
     return written_by(model, base, frames, prompt, 1)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source_prompt", "hidden"), [("es", ()), ("auto", ()), ("auto", "most"), ("soft", ()), ("soft", "most")]
 )

@@ -148,6 +148,7 @@ def test_trials_share_the_fisher_of_the_search(job):
     assert len({trial.artifact.fingerprint for trial in trials}) == 4
 
 
+@pytest.mark.slow
 def test_a_search_with_another_fisher_is_another_search(job):
     """Examples of another seed are taken, so the name alone does not say what the trials hold on to."""
     own = prepare(job)
