@@ -106,6 +106,18 @@ def test_a_direction_that_a_split_has_no_reference_of_is_refused(job, tmp_path, 
         prepare(dataclasses.replace(job, finetune=config, tune=RATES))
 
 
+@pytest.mark.parametrize("searched", [{"ewc_lambda": Axis(values=(0.0, 10.0))}, {"replay_fraction": Axis((0.0, 0.2))}])
+def test_what_trials_preserve_has_references_in_train(job, tmp_path, model, searched):
+    """Some trials train on fr-en although the settings that all share do not."""
+    places = dict(zip(SENTENCES, divided(SENTENCES), strict=True))
+    rows = [without(row, "en") if row.language == "fr" and places[row.sentence_id] == "train" else row for row in ROWS]
+    embedded.write(tmp_path, "gaps", rows, sha256=whisper.weights_sha256(model))
+    asked = dataclasses.replace(job, finetune=dataclasses.replace(job.finetune, embeddings="gaps"))
+    with pytest.raises(UserError, match="direction fr-en: no fr recording of split 'train' has"):
+        prepare(dataclasses.replace(asked, tune=dataclasses.replace(RATES, **searched)))
+    prepare(dataclasses.replace(asked, tune=RATES))
+
+
 @pytest.mark.parametrize("split", ["dev", "test"])
 def test_a_direction_that_was_rejected_stops_a_search_before_its_trials(job, tmp_path, model, monkeypatch, split):
     """Those that are only translated count too: the scores of the chosen come with them, after the trials."""

@@ -63,8 +63,10 @@ def prepare(job: TuneJob) -> TunePlan:
     embeddings = embed.prepare(job, job.embed, splits_of(job), name=job.finetune.embeddings, divide=True)
     embed.warn_of_loops(embeddings)
     _warn_of_replaced(job)
-    # What all trials share, on train and dev. No run has the name of the search: another job may have made one.
-    model_dir = finetune.require_possible(_finetune_job(job, job.name, config_of(job, {})), embeddings)
+    # What trials read of train and dev. Those with EWC or replay also read what they preserve. No run has the name of
+    # the search: another job may have made one.
+    largest = max(configs, key=lambda config: len(config.keep))
+    model_dir = finetune.require_possible(_finetune_job(job, job.name, largest), embeddings)
     shards.require_references(embeddings.rows(TEST), _scored(job), TEST)
     ewc = next((config for config in configs if config.ewc_lambda), None)
     dev, test = _before(job, f"{job.name}-dev", job.finetune.dev_split), _before(job, f"{job.name}-{TEST}", TEST)
