@@ -3,6 +3,7 @@
 import copy
 import itertools
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from xlt_ray.errors import UserError
 from xlt_ray.languages import Direction
+from xlt_ray.metrics import bleu
 from xlt_ray.models import decoder
 from xlt_ray.models.decoder import generate, language_probabilities, load_decoder, read_weights
 from xlt_ray.models.encoder import pad_frames
@@ -112,7 +114,18 @@ def test_text_begins_with_a_space_where_the_language_has_them(model_dir):
 @given(text=st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=20))
 def test_text_comes_back(model_dir, text):
     prompter = Prompter(model_dir)
-    assert prompter.text(prompter.target(text, "zh")) == text.strip()
+    assert prompter.text(prompter.target(text, "zh")) == unicodedata.normalize("NFC", text.strip())
+
+
+@pytest.mark.parametrize("written", ["Đây là tiếng Việt", "पढ़ाई का घोड़ा है"])
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_text_in_another_unicode_form_scores_as_the_same_text(model_dir, written, form):
+    """References are in NFC. Whisper also writes other forms, as the one letter for the two of NFC in Hindi."""
+    reference = unicodedata.normalize("NFC", written)
+    tokens = Prompter(model_dir).target(unicodedata.normalize(form, written).replace("\u0922\u093c", "\u095d"), "hi")
+    hypothesis = Prompter(model_dir).text(tokens)
+    assert hypothesis == reference
+    assert bleu([hypothesis], [reference], "hi") == pytest.approx(100)
 
 
 def test_logits_are_those_of_transformers(own, whole):

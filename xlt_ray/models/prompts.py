@@ -6,6 +6,7 @@ Every task is a direction `source-target` and a prompt of four tokens. The promp
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -100,5 +101,5 @@ class Prompter:
         return [*self._tokenizer.encode(words, add_special_tokens=False), self.end]
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The text of generated tokens, without special tokens, stripped."""
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+        """The text of generated tokens, without special tokens, stripped; in NFC, as the texts of every corpus."""
+        return unicodedata.normalize("NFC", str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip())
