@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 import shutil
 import unicodedata
 
@@ -149,6 +150,18 @@ def test_frames_behind_the_end_are_not_seen(own, whole, lengths):
         for i, heard in enumerate(sound):
             alone = whole(decoder_input_ids=tokens[i : i + 1], encoder_outputs=(torch.from_numpy(heard).float()[None],))
             torch.testing.assert_close(together[i], alone.logits[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("named", ["sdpa", "eager"])
+def test_an_attention_that_the_config_names_does_not_see_the_padding_either(model_dir, own, tmp_path, named):
+    """Some checkpoints have `_attn_implementation` in config.json, so that transformers takes it by default."""
+    named_dir = shutil.copytree(model_dir, tmp_path / "model")
+    config = json.loads((named_dir / "config.json").read_text())
+    (named_dir / "config.json").write_text(json.dumps(config | {"_attn_implementation": named}))
+    sound, tokens = frames(25, 40, 7), torch.tensor([[257, 260, 358, 363, 5, 9]] * 3)
+    padded, counts = pad_frames(sound)
+    with torch.no_grad():
+        assert torch.equal(load_decoder(named_dir)(tokens, padded, counts).logits, own(tokens, padded, counts).logits)
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])

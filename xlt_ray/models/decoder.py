@@ -99,7 +99,9 @@ class FrameDecoder(WhisperForCausalLM):  # type: ignore[misc]
 def empty_decoder(model_dir: str | os.PathLike[str]) -> FrameDecoder:
     """The decoder of a model with shapes and names only, without values or memory."""
     with given_to_transformers(Path(model_dir) / "config.json"), torch.device("meta"):
-        config = WhisperConfig.from_pretrained(model_dir, attn_implementation=_ATTENTION)
+        config = WhisperConfig.from_pretrained(model_dir)
+        # Set here, because one that the file names wins over an argument, and would see the padding.
+        config._attn_implementation = _ATTENTION
         config.dtype = torch.float32
         return FrameDecoder(config)
 
