@@ -250,6 +250,21 @@ def test_small_files_are_copied(base, tuned, tmp_path):
     assert ours == theirs | {"dtype": "float32", "tie_word_embeddings": True}
 
 
+def test_an_adapter_beside_the_base_is_not_applied_again(base, tuned, tmp_path):
+    """`merge_and_unload().save_pretrained(folder)` leaves the adapter beside the merged model."""
+    source = shutil.copytree(base, tmp_path / "base")
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": str(base), "r": 2, "target_modules": ["q_proj"]}
+    (source / "adapter_config.json").write_text(json.dumps(adapter))
+    others = ("model.safetensors.index.fp32.json", "trainer_state.json", "requirements.txt")
+    for name in others:
+        (source / name).write_text("{}")
+    folder = tmp_path / "model"
+    export.save_model(folder, source, tuned)
+    assert not {path.name for path in folder.iterdir()} & {"adapter_config.json", *others}
+    loaded = WhisperForConditionalGeneration.from_pretrained(folder).state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in tuned.items())
+
+
 def test_others_may_read_the_weights(saved):
     assert (saved / "model.safetensors").stat().st_mode == (saved / "generation_config.json").stat().st_mode
 

@@ -50,8 +50,7 @@ def save_model(folder: Path, base_dir: Path, decoder: Mapping[str, Tensor]) -> N
 
     Args:
         folder: created if needed; existing weights are replaced.
-        base_dir: Hugging Face directory of the model that was tuned. Its JSON and text files are copied, but not its
-            README, which is about another model.
+        base_dir: Hugging Face directory of the model that was tuned. Its files of settings and tokenizer are copied.
         decoder: every weight of the decoder, with LoRA merged, by its name in transformers, such as
             `model.decoder.layers.0.fc1.weight`. The output layer, `proj_out.weight`, is included only if the base does
             not tie it to the token embedding.

@@ -94,8 +94,14 @@ def given_to_transformers(path: Path) -> Iterator[None]:
 
 def files(model_dir: Path) -> list[Path]:
     """The files of a Hugging Face directory that are read, weights first."""
-    small = sorted(name for name in _JSON | {"merges.txt"} if (model_dir / name).is_file())
-    return [*weight_files(model_dir), *(model_dir / name for name in small)]
+    index = model_dir / WEIGHTS[1]
+    return [*weight_files(model_dir), *([index] if index.is_file() else []), *small_files(model_dir)]
+
+
+def small_files(model_dir: Path) -> list[Path]:
+    """The files of a Hugging Face directory that are read beside its weights and their index."""
+    names = (_JSON | {"merges.txt"}) - {WEIGHTS[1]}
+    return [model_dir / name for name in sorted(names) if (model_dir / name).is_file()]
 
 
 def weight_files(model_dir: Path) -> list[Path]:

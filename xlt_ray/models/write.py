@@ -12,7 +12,7 @@ from huggingface_hub import save_torch_state_dict
 from safetensors import safe_open
 
 from xlt_ray.models import tokens as model_tokens
-from xlt_ray.models.files import full_name, read_json, weight_files
+from xlt_ray.models.files import full_name, read_json, small_files, weight_files
 from xlt_ray.models.shapes import OUTPUT
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ def write_model(folder: Path, base_dir: Path, weights: Mapping[str, Tensor]) -> 
 
     Args:
         folder: created if needed; existing weights are replaced.
-        base_dir: its JSON and text files are copied, but not its README, which is about another model.
+        base_dir: its files of settings and tokenizer are copied, but nothing else: a README or the log of a training
+            is about another model, and transformers would apply an adapter that lies beside a model.
         weights: all weights, each in its own precision; with an output layer only if it is not tied.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for path in base_dir.iterdir():
-        if path.suffix in (".json", ".txt") and not path.name.endswith(".index.json"):
-            shutil.copyfile(path, folder / path.name)
+    for path in small_files(base_dir):
+        shutil.copyfile(path, folder / path.name)
     config = read_json(base_dir / "config.json")
     config.pop("torch_dtype", None)  # the former name of `dtype`
     _write_json(folder / "config.json", config | {"dtype": "float32", "tie_word_embeddings": OUTPUT not in weights})
