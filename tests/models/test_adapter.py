@@ -72,6 +72,20 @@ def test_encoder_and_decoder_are_those_that_peft_merges(base, tmp_path, options)
     assert whisper.resolve_model(str(tmp_path / "adapter")) == model_dir
 
 
+@pytest.mark.parametrize("layer", ["proj_out", "embed_tokens"])
+def test_an_adapter_of_one_of_two_tied_layers_changes_that_one_only(base, tmp_path, layer):
+    """Logits are those of the adapter before it is merged, which is how it was trained."""
+    adapt(base, tmp_path / "adapter", target_modules=["q_proj", layer])
+    adapted = peft.PeftModel.from_pretrained(
+        WhisperForConditionalGeneration.from_pretrained(base), tmp_path / "adapter"
+    )
+    merged = WhisperForConditionalGeneration.from_pretrained(whisper.resolve_model(str(tmp_path / "adapter")))
+    inputs = {"input_features": torch.randn(1, 80, 3000), "decoder_input_ids": torch.tensor([[257, 260, 358, 363, 5]])}
+    with torch.no_grad():
+        ours, theirs = (model.eval()(**inputs).logits for model in (merged, adapted))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_what_it_leaves_alone_keeps_its_precision(base, tmp_path):
     weights = {name: weight.half() for name, weight in load_file(base / "model.safetensors").items()}
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})

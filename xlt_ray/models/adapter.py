@@ -27,7 +27,7 @@ IDENTITY = "merged.sha256"
 
 _TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json"}
 _TOKENIZER |= {"special_tokens_map.json", "normalizer.json"}
-_MERGING = 1  # raised when `merged` writes something else
+_MERGING = 2  # raised when `merged` writes something else
 
 
 def is_adapter(folder: Path) -> bool:
@@ -104,6 +104,8 @@ def _merged_state(folder: Path, base_dir: Path) -> dict[str, Tensor]:
     from transformers import WhisperForConditionalGeneration
 
     model = WhisperForConditionalGeneration.from_pretrained(base_dir, dtype=torch.float32)
+    # An adapter of one of two tied layers acts on that one only; merged into a shared weight it would change both.
+    model.proj_out.weight = torch.nn.Parameter(model.proj_out.weight.detach().clone())
     try:
         config = peft.PeftConfig.from_pretrained(str(folder))
         adapted = peft.PeftModel(model, config)
