@@ -471,6 +471,13 @@ def test_tar_members(tmp_path, suffix, mode):
     assert str(read[4]).startswith("empty: ")
 
 
+def test_members_may_be_named_as_tar_lists_them(tmp_path):
+    path = str(tmp_path / "a.tar")
+    write_tar(path, {"./1.wav": b"one", "2.wav": b"two"}, "w")
+    places = [Place(path, member) for member in ("./1.wav", "./2.wav", "1.wav")]
+    assert list(read_recordings(places)) == [b"one", b"two", b"one"]
+
+
 def test_tar_is_read_in_one_pass_and_no_further_than_needed(tmp_path, monkeypatch):
     path = str(tmp_path / "a.tar.gz")
     write_tar(path, {f"{i}.wav": bytes([i]) for i in range(50)})

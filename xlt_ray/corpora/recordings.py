@@ -233,16 +233,21 @@ def _content(path: str, cell: pa.Scalar) -> Recording | Unreachable:
 
 
 def _read_tar(path: str, members: set[str]) -> Iterator[tuple[str, Recording]]:
+    """Members of an archive; `./a.wav`, as tar lists members of a folder, is `a.wav`."""
+    spelled: dict[str, list[str]] = collections.defaultdict(list)
+    for member in members:
+        spelled[member.removeprefix("./")].append(member)
     filesystem, inner = storage.locate(path)
     with (
         filesystem.open_input_stream(inner, compression=None) as stream,
         _opened_tar(stream) as archive,
     ):
         for info in archive:
-            name = info.name.removeprefix("./")
-            content = archive.extractfile(info) if name in members else None
+            names = spelled.get(info.name.removeprefix("./"), [])
+            content = archive.extractfile(info) if names else None
             if content is not None:
-                yield name, content.read() if info.size <= MAX_BYTES else RejectedRow(TOO_LONG)
+                found = content.read() if info.size <= MAX_BYTES else RejectedRow(TOO_LONG)
+                yield from ((name, found) for name in names)
 
 
 def _opened_tar(stream: BinaryIO) -> tarfile.TarFile:
