@@ -113,6 +113,33 @@ def test_sound_may_lie_beside_the_table(tmp_path):
             sounds(read(f"hf:{tmp_path}/{name}.parquet"))
 
 
+DECODED = pa.array([{"array": [0.1] * 9, "path": "x.wav", "sampling_rate": 16_000}] * 4)
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [(DECODED, "struct<array: list"), (DECODED.field("array"), "list<"), (pa.array([1, 2, 3, 4]), "int64")],
+    ids=["struct", "list", "number"],
+)
+def test_a_column_without_sound_files_is_refused(tmp_path, column, kind):
+    ids = [str(number) for number in range(4)]
+    ours = {"utterance_id": ids, "sentence_id": ids, "language": ["en"] * 4, "audio": column}
+    pq.write_table(pa.table(ours), tmp_path / "m.parquet")
+    for reader in ("hf", "manifest"):
+        refused(rf"line 1: audio must be sound files .* or paths, not {kind}", f"{reader}:{tmp_path}/m.parquet")
+
+
+def test_paths_may_be_categories(tmp_path):
+    for i, sound in enumerate(SOUNDS[:2]):
+        (tmp_path / f"{i}.wav").write_bytes(sound)
+    ids = [str(number) for number in range(3)]
+    paths = pa.array(["1.wav", "0.wav", "1.wav"]).dictionary_encode()
+    ours = {"utterance_id": ids, "sentence_id": ids, "language": ["en"] * 3, "audio": paths}
+    pq.write_table(pa.table(ours), tmp_path / "m.parquet")
+    for reader in ("hf", "manifest"):
+        assert sounds(read(f"{reader}:{tmp_path}/m.parquet")) == [SOUNDS[1], SOUNDS[0], SOUNDS[1]]
+
+
 def test_a_duration_alone_is_no_segment(tmp_path):
     pq.write_table(table(duration=[9.0] * 4), tmp_path / "a.parquet")
     pq.write_table(table(duration=[0.1] * 4, start=[0.05] * 4), tmp_path / "b.parquet")

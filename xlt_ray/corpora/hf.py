@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from xlt_ray.corpora import hf_files, places
 from xlt_ray.corpora.gathered import select
 from xlt_ray.corpora.manifest import seconds
-from xlt_ray.corpora.tables import at_line, parsed, pivot, sentence_id, split_in, text_of, undamaged
+from xlt_ray.corpora.tables import at_line, has_sound, parsed, pivot, sentence_id, split_in, text_of, undamaged
 from xlt_ray.errors import UserError
 from xlt_ray.languages import code_of_name
 from xlt_ray.store import storage
@@ -100,8 +100,8 @@ def _read(table: hf_files.Table, languages: Sequence[str], columns: Mapping[str,
         with at_line(table.uri, 1):
             known = _known(schema, columns)
             labels = _labels(schema)
-        has_sound = not _is_text(schema.field(known["audio"]).type)
-        wanted = [name for name in dict.fromkeys(known.values()) if name != known["audio"] or not has_sound]
+            is_sound = has_sound(schema.field(known["audio"]).type)
+        wanted = [name for name in dict.fromkeys(known.values()) if name != known["audio"] or not is_sound]
         for batch in batches(wanted):
             for row in batch.to_pylist(maps_as_pydicts="strict"):
                 ours = {name: _label(labels.get(theirs), row.get(theirs)) for name, theirs in known.items()}
@@ -144,10 +144,6 @@ def _known(schema: pa.Schema, columns: Mapping[str, str]) -> dict[str, str]:
     if "audio" not in known:
         raise ValueError(f"no column audio; it has {', '.join(schema.names)}; name it with --columns audio=NAME")
     return known
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _labels(schema: pa.Schema) -> dict[str, list[str]]:

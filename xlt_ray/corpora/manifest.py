@@ -25,11 +25,10 @@ import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xlt_ray.corpora import places
-from xlt_ray.corpora.tables import at_line, json_lines, numbered_lines, parsed, split_of, text_of, undamaged
+from xlt_ray.corpora.tables import at_line, has_sound, json_lines, numbered_lines, parsed, split_of, text_of, undamaged
 from xlt_ray.errors import UserError
 from xlt_ray.languages import code_of
 from xlt_ray.store import storage
@@ -220,11 +219,10 @@ def _read_parquet(source: str) -> Iterator[tuple[int, _Row]]:
     with undamaged(source), filesystem.open_input_file(path) as stream, pq.ParquetFile(stream) as file:
         with at_line(source, 1):
             _check_columns(file.schema_arrow.names)
-        audio = file.schema_arrow.field("audio").type
-        has_sound = pa.types.is_struct(audio) or pa.types.is_binary(audio) or pa.types.is_large_binary(audio)
-        columns = [name for name in file.schema_arrow.names if name != "audio" or not has_sound]
+            is_sound = has_sound(file.schema_arrow.field("audio").type)
+        columns = [name for name in file.schema_arrow.names if name != "audio" or not is_sound]
         number = 0
         for batch in file.iter_batches(columns=columns):
             for row in batch.to_pylist(maps_as_pydicts="strict"):
                 number += 1
-                yield number, row | ({"audio": source, "member": str(number - 1)} if has_sound else {})
+                yield number, row | ({"audio": source, "member": str(number - 1)} if is_sound else {})

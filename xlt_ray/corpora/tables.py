@@ -152,6 +152,22 @@ def json_lines(uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UserError(f"there is no manifest {uri!r}; give the path of a file of JSON lines") from error
 
 
+def has_sound(kind: pa.DataType) -> bool:
+    """Whether a column of a Parquet or Arrow file has sound in its cells (binary, or {bytes, path}), or else paths.
+
+    Raises:
+        ValueError: if it has neither, such as decoded samples.
+    """
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
+        return False
+    is_struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+    content = kind.field("bytes").type if is_struct else kind
+    if pa.types.is_binary(content) or pa.types.is_large_binary(content) or pa.types.is_null(content):
+        return True
+    raise ValueError(f"audio must be sound files (binary, or a struct of bytes and path) or paths, not {kind!s:.100}")
+
+
 def text_of(row: Mapping[str, Any], name: str) -> str | None:
     """A cell as text; None if it is empty or missing. A number becomes its digits, because it is an identifier.
 
