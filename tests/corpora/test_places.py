@@ -55,6 +55,11 @@ def test_what_can_be_found_is_read(folder, cell):
     assert read(folder, cell.format(folder=folder)) == SOUND
 
 
+@pytest.mark.parametrize("cell", ["../wav/1.wav", "../wav//1.wav", "s3://bucket/wav//1.wav", "s3://bucket/./wav/1.wav"])
+def test_a_store_has_no_folders_to_go_up_to(cell):
+    assert places.resolve("s3://bucket/tables", cell) == "s3://bucket/wav/1.wav"
+
+
 @pytest.mark.parametrize(
     ("cell", "reason"),
     [

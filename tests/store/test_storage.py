@@ -1,4 +1,5 @@
 import hashlib
+import os
 
 import pyarrow as pa
 import pytest
@@ -55,6 +56,16 @@ def test_paths_do_not_depend_on_the_working_directory(tmp_path, monkeypatch):
     assert storage.absolute(f"file://{tmp_path}/x") == str(tmp_path / "x")
     assert storage.absolute("~/x").endswith("/x")
     assert "~" not in storage.absolute("~/x")
+
+
+def test_a_place_has_one_path_from_everywhere(tmp_path, monkeypatch):
+    (tmp_path / "below/deeper").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("below/deeper")
+    monkeypatch.chdir(tmp_path / "below")
+    assert storage.absolute("../m.jsonl") == str(tmp_path / "m.jsonl")
+    assert storage.absolute("../none/../m.jsonl") == str(tmp_path / "m.jsonl")
+    assert os.path.realpath(storage.absolute("../link/../m.jsonl")) == str(tmp_path / "below/m.jsonl")
+    assert storage.absolute("s3://bucket//a/../runs/") == "s3://bucket/runs"
 
 
 def test_an_unknown_scheme_is_named():

@@ -30,14 +30,15 @@ def resolve(folder: str, cell: str) -> str:
     """The path or URI that a cell names; a relative one is relative to `folder`.
 
     `file://` addresses are unquoted (`%20`), and `~` is the user's home. A cell that cannot be a file stays unchanged.
+    In an object store `..` and empty parts are resolved, as a disk does.
     """
     if cell.startswith("file:/"):
         return urllib.parse.unquote(urllib.parse.urlsplit(cell).path)
-    if _SCHEME.match(cell) or _WINDOWS.match(cell):
-        return cell
     if cell.startswith("~") and "\0" not in cell:
         return os.path.expanduser(cell)
-    return posixpath.join(folder, cell.removeprefix("./"))
+    is_whole = _SCHEME.match(cell) or _WINDOWS.match(cell)
+    path = cell if is_whole else posixpath.join(folder, cell.removeprefix("./"))
+    return storage.absolute(path) if storage.is_remote(path) else path
 
 
 def find(audio: str) -> str:

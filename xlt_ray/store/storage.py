@@ -32,10 +32,14 @@ def is_remote(uri: str) -> bool:
 
 
 def absolute(uri: str | os.PathLike[str]) -> str:
-    """The same place as an absolute path; `~` is expanded, and URIs are unchanged."""
+    """The same place as an absolute path or a URI, without `..`, `.` and empty parts; `~` is expanded.
+
+    An object store takes such parts of a name as they are, so nothing is found there.
+    """
     text = os.fspath(uri)
     if is_remote(text):
-        return text.rstrip("/")
+        scheme, rest = text.split("://", 1)
+        return f"{scheme}://{posixpath.normpath(rest)}" if rest else text
     if "://" in text and not text.startswith("file://"):
         valid = ", ".join(f"{scheme}://" for scheme in REMOTE_SCHEMES)
         raise UserError(f"{text!r} has an unknown scheme; use a local path or one of {valid}")
@@ -43,7 +47,9 @@ def absolute(uri: str | os.PathLike[str]) -> str:
 
 
 def local(text: str) -> Path:
-    """The absolute path that a text names; `~` is expanded.
+    """The absolute path that a text names; `~` is expanded, and `..` left out unless it is behind a link.
+
+    So a corpus or a root has the same path in every working directory.
 
     Raises:
         UserError: if it can't be a path on any disk.
@@ -57,7 +63,8 @@ def local(text: str) -> Path:
         raise UserError(f"{text!r} names a user unknown on this machine; give the path without ~") from error
     except UnicodeEncodeError as error:
         raise UserError(f"{text!r} is no path: it is not UTF-8") from error
-    return path
+    plain = os.path.normpath(path)
+    return Path(plain) if os.path.realpath(plain) == os.path.realpath(path) else path
 
 
 def join(base: str, *parts: str) -> str:
