@@ -5,6 +5,7 @@ import json
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 from trees import AUDIO, sound_bytes, write_hf_parquet, write_hf_saved
@@ -12,6 +13,7 @@ from trees import AUDIO, sound_bytes, write_hf_parquet, write_hf_saved
 from xlt_ray import corpora
 from xlt_ray.corpora import audio
 from xlt_ray.errors import Unreachable, UserError
+from xlt_ray.store import storage
 
 SOUNDS = [sound_bytes(0.2, frequency=300 + 50 * i) for i in range(4)]
 
@@ -49,6 +51,24 @@ def test_files_and_globs(tmp_path):
     refused("no file matches", f"hf:{tmp_path}/dev-*.parquet")
     refused("there is no folder", f"hf:{tmp_path}/nowhere")
     refused("NUL", "hf:~a\0b")
+
+
+def test_a_folder_may_be_in_a_store(tmp_path, monkeypatch):
+    for name in ("set/train-00000-of-00001", "set/more/dev/0000", "other/test/0000"):
+        (tmp_path / "bucket" / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table(), tmp_path / "bucket" / f"{name}.parquet")
+    (tmp_path / "bucket/set/README.md").write_text("a card")
+    (tmp_path / "bucket/empty").mkdir()
+    store = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
+    monkeypatch.setattr(storage, "_remote_filesystem", lambda scheme, authority: store)
+    rows = read("hf:s3://bucket/set/")
+    assert sorted({(row.audio, row.split) for row in rows}) == [
+        ("s3://bucket/set/more/dev/0000.parquet", "dev"),
+        ("s3://bucket/set/train-00000-of-00001.parquet", "train"),
+    ]
+    assert len({row.utterance_id for row in rows}) == 8
+    assert sounds(rows) == SOUNDS * 2
+    refused("no Parquet or Arrow file is in", "hf:s3://bucket/empty")
 
 
 def test_a_name_of_a_column_may_be_given(tmp_path):

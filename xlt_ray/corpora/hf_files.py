@@ -81,7 +81,7 @@ def _tables(source: str) -> list[Table]:
             raise UserError(f"there is no folder {source!r}; give a folder, Parquet files or the id of a data set")
         if any(storage.exists(storage.join(source, name)) for name in ("dataset_dict.json", "state.json")):
             return _saved(source)
-        return _built(source, None, None)
+        return _below(source) if storage.is_remote(source) else _built(source, None, None)
     ref = _REF.fullmatch(source)
     return _built(ref["id"], ref["config"], ref["revision"]) if ref else []
 
@@ -92,6 +92,14 @@ def _matching(source: str) -> list[Table]:
     if not files:
         raise UserError(f"no file matches {source!r}")
     return [Table(uri, split_in(posixpath.basename(uri)) or split_in(posixpath.basename(folder))) for uri in files]
+
+
+def _below(source: str) -> list[Table]:
+    """The Parquet and Arrow files in a folder of a store and below it: the library reads only folders of a disk."""
+    files = [uri for uri in storage.list_files(source, recursive=True) if uri.endswith((".parquet", ".arrow"))]
+    if not files:
+        raise UserError(f"no Parquet or Arrow file is in {source!r} or below")
+    return [Table(uri, split_in(posixpath.basename(uri)) or split_in(uri.removeprefix(source))) for uri in files]
 
 
 def _saved(source: str) -> list[Table]:
