@@ -759,6 +759,22 @@ def test_a_job_records_what_it_was_asked_and_not_what_began_the_embeddings(prepa
     assert named["embed"] == dataclasses.asdict(EmbedConfig(rows_per_shard=2)) | {"layers": []}
 
 
+def test_recordings_that_no_split_can_reach_are_counted(prepare, corpus, capsys):
+    prepare("test")
+    assert "warning" not in capsys.readouterr().out
+    for name in ("en-000", "fr-000", "fr-001"):
+        del corpus.rows[name]["split"]
+    corpus.write()
+    assert len(ids(prepare("test", "train").all_rows)) == 7
+    assert "warning: 3 of 12 recordings name no split (en-000...) and are not read, because" in capsys.readouterr().out
+    assert len(ids(prepare("all").all_rows)) == 12
+    for each in corpus.rows.values():
+        each.pop("split", None)
+    corpus.write()
+    prepare("test")
+    assert "warning" not in capsys.readouterr().out
+
+
 def test_a_split_that_is_needed_twice_is_read_once(prepare, tmp_path):
     """Of a corpus with a file for each split: as a search reads that is tested on its dev split."""
     for split, recordings in (("train", (1, 2)), ("test", (3,)), ("dev", (4,))):

@@ -68,6 +68,7 @@ def prepare(
         )
         rows = _as_index(index.collect(utterances, job.languages))
     places = selection.select(rows, splits or (selection.ALL,), divide=divide, num_sentences=config.num_sentences)
+    _warn_without_split(rows, splits)
     rows, places = _only(rows, places)
     if parallel:
         for at in places.values():
@@ -156,6 +157,18 @@ def _as_index(rows: pa.Table) -> pa.Table:
     }
     new = nulls | {"unit": pa.array([""] * rows.num_rows), "generation": pa.array(np.zeros(rows.num_rows, np.int32))}
     return pa.table([rows[n] if n in UTTERANCE.names else new[n] for n in INDEX.names], schema=INDEX)
+
+
+def _warn_without_split(rows: pa.Table, splits: Sequence[str]) -> None:
+    """Print how many rows belong to no requested split, such as those of a joined corpus that has none."""
+    num = rows["split"].null_count
+    if num and splits and selection.ALL not in splits and selection.has_splits(rows):
+        named = rows["utterance_id"].filter(pc.is_null(rows["split"]))[0].as_py()
+        print(
+            f"warning: {num} of {rows.num_rows} recordings name no split ({named}...) and are not read, because others "
+            "name one; give them a split in the corpus",
+            flush=True,
+        )
 
 
 def _only(rows: pa.Table, places: dict[str, Indices]) -> tuple[pa.Table, dict[str, Indices]]:
