@@ -76,6 +76,13 @@ def test_recordings_may_have_another_suffix_than_the_table_says(tmp_path):
     assert (row.text, row.translations, row.split) == ("sí 0", {}, "tst-HE")
 
 
+def test_what_lies_beside_a_recording_does_not_take_its_place(tmp_path):
+    write_split(tmp_path / "es-es/data/tst-HE", "tst-HE", 1, {"tst-HE.es": "sí"})
+    (tmp_path / "es-es/data/tst-HE/wav/t.words").touch()
+    [row] = corpora.read(f"mustc:{tmp_path}", ["es"], "tst-HE")
+    assert row.audio.endswith("/wav/t.wav")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -116,12 +116,18 @@ def _utterances(parts: Sequence[_Part]) -> Iterator[Utterance]:
         entries: dict[tuple[str, float, float], tuple[_Entry, str, dict[str, str]]] = {}
         for part in group:
             wav = f"{part.folder}/wav"
-            files = {_stem(uri): uri for uri in storage.list_files(wav)}
+            files = _recordings(wav)
             for entry, texts in _rows(part):
-                audio = files.get(_stem(entry.wav)) or f"{wav}/{entry.wav}"
+                audio = files.get(entry.wav) or files.get(_stem(entry.wav)) or f"{wav}/{entry.wav}"
                 entries.setdefault(entry[:3], (entry, audio, {}))[2].update(texts)
         for entry, audio, texts in entries.values():
             yield _utterance(parts[0].language, split, entry, audio, texts)
+
+
+def _recordings(folder: str) -> dict[str, str]:
+    """The files of a folder by their names, and by their names without suffix."""
+    files = storage.list_files(folder)
+    return {_stem(uri): uri for uri in files} | {posixpath.basename(uri): uri for uri in files}
 
 
 def _stem(file: str) -> str:
