@@ -163,6 +163,17 @@ def test_mistakes_are_named(tmp_path, languages, split, message):
     assert len(FOLDERS) == 8
 
 
+def test_a_text_is_utf8_with_or_without_a_byte_order_mark(tmp_path):
+    _write(tmp_path)
+    path = min((tmp_path / "finnish").rglob("*_verse_5.txt"))
+    text = path.read_text().strip()
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\r\n")
+    assert text in [row.text for row in mass(str(tmp_path), ["fi"], None)]
+    path.write_bytes("ä".encode("latin-1"))
+    with pytest.raises(UserError, match=r"_verse_5\.txt, line 1: the file is not UTF-8; save it as UTF-8"):
+        list(mass(str(tmp_path), ["fi"], None))
+
+
 def test_a_file_of_no_known_book_is_named(tmp_path):
     write_mass(tmp_path, "finnish", FINNISH | {(28, "Enoch", 1, 1): "?"})
     with pytest.raises(UserError, match=r"B28___01_Enoch_______FIN38VN1DA_verse_1\.txt is no verse of MaSS"):

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from xlt_ray.corpora.tables import check_languages
+from xlt_ray.corpora.tables import at_line, check_languages
 from xlt_ray.errors import UserError
 from xlt_ray.store import storage
 from xlt_ray.store.schema import Utterance
@@ -120,11 +120,16 @@ def _verses(folder: str, files: Sequence[str]) -> dict[str, _Verse]:
     recordings = _recordings(folder, posixpath.dirname(files[0]))
     stems = [_stem(uri) for uri in files]
     sentences = [_sentence_id(stem) for stem in stems]
-    texts = [content.decode().strip() for content in _contents(files)]
+    texts = [_text(uri, content) for uri, content in zip(files, _contents(files), strict=True)]
     return {
         sentence: _Verse(stem, text, recordings.get(stem, storage.join(folder, "wav", f"{stem}.wav")))
         for sentence, stem, text in zip(sentences, stems, texts, strict=True)
     }
+
+
+def _text(uri: str, content: bytes) -> str:
+    with at_line(uri, 1):
+        return content.decode("utf-8-sig").strip()
 
 
 def _contents(files: Sequence[str]) -> Iterable[bytes]:
