@@ -169,6 +169,23 @@ def test_a_duration_alone_is_no_segment(tmp_path):
     refused("line 1: start must be a number of seconds, at least 0", f"hf:{tmp_path}/c.parquet")
 
 
+def test_a_start_alone_is_no_segment(tmp_path):
+    """Many tables have the end instead of the duration, of segments or of clips that are cut already."""
+    times = {"start": [0.05] * 4, "end": [0.15] * 4}
+    pq.write_table(table(**times), tmp_path / "a.parquet")
+    assert sounds(read(f"hf:{tmp_path}/a.parquet")) == SOUNDS
+    [first, *_] = sounds(read(f"hf:{tmp_path}/a.parquet", columns="start=start"))
+    assert len(first.samples) == 2400
+    for i, sound in enumerate(SOUNDS):
+        (tmp_path / f"{i}.wav").write_bytes(sound)
+    files = pa.table({"audio": [f"{i}.wav" for i in range(4)], "length": [0.1] * 4} | times)
+    pq.write_table(files, tmp_path / "b.parquet")
+    refused(r"line 1: start without a duration; name its column with --columns duration=", f"hf:{tmp_path}/b.parquet")
+    for columns, num_samples in (("duration=length", 1600), ("start=start", 2400)):
+        read_again = sounds(read(f"hf:{tmp_path}/b.parquet", columns=columns))
+        assert [len(found.samples) for found in read_again] == [num_samples] * 4
+
+
 def test_a_saved_data_set_and_one_of_its_splits(tmp_path):
     spec = write_hf_saved(tmp_path / "saved")
     assert len(read(spec, ["en"])) == 12

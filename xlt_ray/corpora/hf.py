@@ -101,6 +101,7 @@ def _read(table: hf_files.Table, languages: Sequence[str], columns: Mapping[str,
             known = _known(schema, columns)
             labels = _labels(schema)
             is_sound = has_sound(schema.field(known["audio"]).type)
+            _check_segment(known, columns, is_sound)
         wanted = [name for name in dict.fromkeys(known.values()) if name != known["audio"] or not is_sound]
         for batch in batches(wanted):
             for row in batch.to_pylist(maps_as_pydicts="strict"):
@@ -144,6 +145,22 @@ def _known(schema: pa.Schema, columns: Mapping[str, str]) -> dict[str, str]:
     if "audio" not in known:
         raise ValueError(f"no column audio; it has {', '.join(schema.names)}; name it with --columns audio=NAME")
     return known
+
+
+def _check_segment(known: dict[str, str], columns: Mapping[str, str], is_sound: bool) -> None:
+    """Leave out a start without a duration beside it, unless the user names it.
+
+    Raises:
+        ValueError: if the audio is in files, whose segments these may be.
+    """
+    if "start" not in known or "start" in columns or "duration" in known:
+        return
+    if not is_sound:
+        raise ValueError(
+            f"{known['start']} without a duration; name its column with --columns duration=NAME, or give "
+            f"--columns start={known['start']} if each utterance lasts to the end of its file"
+        )
+    del known["start"]  # where the sound in the cell was cut from
 
 
 def _labels(schema: pa.Schema) -> dict[str, list[str]]:
