@@ -105,6 +105,11 @@ def test_translations_in_every_form(tmp_path):
     assert first.translations == {"de": "x"}
 
 
+def test_a_number_of_a_translation_is_no_translation(tmp_path):
+    pq.write_table(table(translation_id=[17, 18, 19, 20], translation_de=["d"] * 4), tmp_path / "a.parquet")
+    assert [row.translations for row in read(f"hf:{tmp_path}/a.parquet", ["fr"])] == [{"de": "d"}] * 4
+
+
 def test_languages_may_be_labels_codes_or_names(tmp_path):
     features = datasets.Features({"language": datasets.ClassLabel(names=["en-US", "zh-CN"])})
     labels = datasets.Dataset.from_dict({"language": [0, 1, 0, 1]}, features=features)

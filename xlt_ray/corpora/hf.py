@@ -136,7 +136,7 @@ def _known(schema: pa.Schema, columns: Mapping[str, str]) -> dict[str, str]:
         raise ValueError(f"no column {missing[0]!r}; it has {', '.join(schema.names)}")
     usual = ((ours, next((name for name in names if name in schema.names), None)) for ours, names in _NAMES.items())
     known = {ours: name for ours, name in usual if name}
-    known |= {name: name for name in schema.names if _TRANSLATION.fullmatch(name)}
+    known |= {field.name: field.name for field in schema if _TRANSLATION.fullmatch(field.name) and _is_text(field.type)}
     if "start" not in known and "start" not in columns:
         known.pop("duration", None)  # how long the recording is, as many tables say, and no segment of it
     known |= columns
@@ -145,6 +145,12 @@ def _known(schema: pa.Schema, columns: Mapping[str, str]) -> dict[str, str]:
     if "audio" not in known:
         raise ValueError(f"no column audio; it has {', '.join(schema.names)}; name it with --columns audio=NAME")
     return known
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether a column has texts: `translation_id` is more often a number than a text in Indonesian."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _check_segment(known: dict[str, str], columns: Mapping[str, str], is_sound: bool) -> None:
