@@ -102,15 +102,15 @@ def test_rows_come_language_by_language_in_the_order_asked_for(tmp_path, suffix,
 
 def test_other_names_of_splits_are_ours(tmp_path):
     """A job asks for `dev`, and the manifest of somebody else says `validation`."""
-    splits = ["train", "validation", "valid", "tst-COMMON", "tst-HE"]
+    splits = ["train", "validation", "valid", "val", "tst-COMMON", "tst-HE"]
     rows = [BARE | {"utterance_id": f"fr/{number}", "split": split} for number, split in enumerate(splits)]
     write_jsonl(tmp_path / "m.jsonl", rows)
     found = list(corpora.read_splits(f"manifest:{tmp_path}/m.jsonl", ["fr"], ("dev", "test")))
-    assert [row.split for row in found] == ["train", "dev", "dev", "test", "tst-HE"]
-    for split in ("dev", "validation", "valid"):
-        assert len(list(manifest(f"{tmp_path}/m.jsonl", ["fr"], split))) == 2
-        assert len(speech.read_corpus(f"manifest:{tmp_path}/m.jsonl", ["fr"], split)) == 2
-        assert selection.select(index.collect(found, ["fr"]), [split], divide=True)[split].tolist() == [1, 2]
+    assert [row.split for row in found] == ["train", "dev", "dev", "dev", "test", "tst-HE"]
+    for split in ("dev", "validation", "valid", "val"):
+        assert len(list(manifest(f"{tmp_path}/m.jsonl", ["fr"], split))) == 3
+        assert len(speech.read_corpus(f"manifest:{tmp_path}/m.jsonl", ["fr"], split)) == 3
+        assert selection.select(index.collect(found, ["fr"]), [split], divide=True)[split].tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("suffix", "write"), FORMATS)

@@ -81,6 +81,11 @@ def test_no_offset_is_an_offset_of_0(tmp_path):
     assert (row.text, row.translations) == ("so", {"de": "also"})
 
 
+@pytest.mark.parametrize("name", ["val_manifest.json", "cuts.val.json", "dev-clean.json", "validation.json"])
+def test_the_name_of_a_file_has_its_split(tmp_path, name):
+    assert {row.split for row in nemo(tmp_path, [NEMO], name=name)} == {"dev"}
+
+
 def test_lines_without_a_language_are_of_the_one_asked_for(tmp_path):
     [row] = nemo(tmp_path, [{"audio_filepath": "1.wav", "duration": 1.0, "text": "so"}], ["kea"])
     assert row.language == "kea"

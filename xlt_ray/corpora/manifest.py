@@ -4,7 +4,7 @@ Every row has `utterance_id`, `sentence_id`, `language` and `audio`, a path or U
 columns are optional. `start` and `duration`, in seconds, select a segment of a longer recording. `member` selects one
 recording of many in `audio`: the row of a Parquet or Arrow file (`17`, or `17:speech` for the column `speech`), or the
 name in a tar archive. `text`, `translations` and `speaker` describe the recording. `split` is `train`, `dev` (also
-`validation` or `valid`), `test` (also `tst-COMMON`) or another name.
+`val`, `valid` or `validation`), `test` (also `tst-COMMON`) or another name.
 
     .jsonl    one JSON object per line
     .tsv      a header line, then one row per line; cells are separated by tabs, and quotes have no special meaning;

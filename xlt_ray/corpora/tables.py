@@ -186,12 +186,13 @@ def split_in(name: str) -> str | None:
     return next((_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), None)
 
 
-_SPLIT_WORDS = {"train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "test": "test", "tst": "test"}
+_DEV = dict.fromkeys(("dev", "val", "valid", "validation"), "dev")
+_SPLIT_WORDS = {"train": "train", **_DEV, "test": "test", "tst": "test"}
 
 
 def split_of(name: str) -> str:
-    """The name of a split in rows: `dev` for `validation` and `valid`, `test` for `tst-COMMON`, others unchanged."""
-    return {"validation": "dev", "valid": "dev", "tst-COMMON": "test"}.get(name, name)
+    """The name of a split in rows: `dev` for `val`, `valid` and `validation`, `test` for `tst-COMMON`, else `name`."""
+    return {**_DEV, "tst-COMMON": "test"}.get(name, name)
 
 
 def folders(uri: str) -> list[str]:
