@@ -9,7 +9,7 @@ import pytest
 
 from xlt_ray import corpora
 from xlt_ray.corpora import audio, speech
-from xlt_ray.corpora.manifest import manifest
+from xlt_ray.corpora.manifest import REQUIRED, manifest
 from xlt_ray.embed import index, selection
 from xlt_ray.errors import UserError
 from xlt_ray.store import schema
@@ -334,6 +334,21 @@ def test_numbers_that_are_identifiers_are_their_digits(tmp_path):
 def test_words_that_others_read_as_missing_or_as_numbers_are_words(tmp_path, suffix, word):
     (row,) = manifest(str(written(tmp_path / f"m.{suffix}", text=word, speaker=word)), ["en"], None)
     assert (row.utterance_id, row.text, row.speaker) == ("0007", word, word)
+
+
+def test_a_tsv_with_the_quotes_of_a_spreadsheet_is_named(tmp_path):
+    cells = ["a", "1", "en", "a.wav", '"{""fr"": ""oui""}"']
+    (tmp_path / "m.tsv").write_text("\t".join([*REQUIRED, "translations"]) + "\n" + "\t".join(cells) + "\n")
+    with pytest.raises(UserError, match=r"line 2: translations must be a JSON object, .* for \.csv, not for \.tsv"):
+        list(manifest(f"{tmp_path}/m.tsv", ["en"], None))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".tsv", ".csv", ".parquet"])
+def test_a_folder_of_parts_is_no_manifest(tmp_path, suffix):
+    """As Spark writes a table."""
+    (tmp_path / f"m{suffix}").mkdir()
+    with pytest.raises(UserError, match="is a directory"):
+        list(manifest(f"{tmp_path}/m{suffix}", ["en"], None))
 
 
 @pytest.mark.parametrize("text", ['"so', 'so" he said', '"', '""so'])

@@ -141,7 +141,7 @@ def seconds(name: str, value: Any) -> float | None:
 
 
 def _translations(value: Any) -> dict[str, str]:
-    translations = parsed(value) if isinstance(value, str) and value else value or {}
+    translations = _object(value) if isinstance(value, str) and value else value or {}
     if isinstance(translations, list) and all(
         isinstance(entry, dict) and entry.keys() == _LISTED for entry in translations
     ):
@@ -151,6 +151,14 @@ def _translations(value: Any) -> dict[str, str]:
         if all(isinstance(text, str) for text in present.values()):
             return present
     raise ValueError(f"translations must be an object of texts by language code, not {value!r}")
+
+
+def _object(text: str) -> Any:
+    try:
+        return parsed(text)
+    except ValueError as error:
+        hint = "; quotes around a cell are for .csv, not for .tsv" if text.startswith('"') else ""
+        raise ValueError(f"translations must be a JSON object, not {text!r:.100} ({error}){hint}") from error
 
 
 def _check_columns(columns: Sequence[str]) -> None:
@@ -186,6 +194,7 @@ def _read_tsv(source: str) -> Iterator[tuple[int, _Row]]:
 def _read_csv(source: str) -> Iterator[tuple[int, _Row]]:
     filesystem, path = storage.locate(source)
     with (
+        undamaged(source),
         filesystem.open_input_stream(path, compression=None) as stream,
         io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", newline="") as lines,
     ):
