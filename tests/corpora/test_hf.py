@@ -283,6 +283,12 @@ def test_numbers_where_texts_must_be_are_refused(tmp_path):
     refused("instead of text", f"hf:{tmp_path}/a.parquet")
 
 
+def test_a_saved_data_set_that_was_copied_in_part_is_refused(tmp_path):
+    datasets.Dataset(table()).save_to_disk(str(tmp_path / "saved"), num_shards=2)
+    (tmp_path / "saved/data-00001-of-00002.arrow").unlink()
+    refused("saved' is not whole: data-00001-of-00002.arrow is missing", f"hf:{tmp_path}/saved")
+
+
 @pytest.mark.parametrize("files", ["x", [1], [{"a": 1}], [{"filename": [1]}]])
 def test_a_saved_data_set_with_other_names(tmp_path, files):
     (tmp_path / "state.json").write_text(json.dumps({"_data_files": files, "_split": 5}))

@@ -117,7 +117,10 @@ def _saved_split(folder: str, split: str | None) -> list[Table]:
         raise UserError(f"{folder!r} was saved with a selection of its rows; save it again after flatten_indices()")
     own = str(state.get("_split") or "")
     split = split or split_in(own) or own or None
-    return [Table(storage.join(folder, _name(file)), split) for file in files]
+    names = [_name(file) for file in files]
+    if lost := sorted(set(names) - {posixpath.basename(uri) for uri in storage.list_files(folder)}):
+        raise UserError(f"{folder!r} is not whole: {lost[0]} is missing; copy the data set again")
+    return [Table(storage.join(folder, name), split) for name in names]
 
 
 def _written(uri: str, name: str) -> Any:
