@@ -169,6 +169,15 @@ def test_parquet_without_a_needed_column_is_an_error(tmp_path):
         list(parquet_rows(str(path), ("id", "path")))
 
 
+def test_parts_that_are_missing_are_counted(tmp_path, caplog):
+    _write_flat_shards(tmp_path)
+    assert len(list(fleurs(str(tmp_path), ["fr"], None))) == 2
+    assert not caplog.messages
+    (tmp_path / "fr_fr/fleurs-test-00001-of-00002.parquet").unlink()
+    assert len(list(fleurs(str(tmp_path), ["fr"], None))) == 1
+    assert caplog.messages == [f"only 1 of 2 parts are there of {tmp_path}/fr_fr test: the others are not read"]
+
+
 def test_object_stores_give_uris(tmp_path, monkeypatch):
     _write_archives(tmp_path / "bucket" / "fleurs")
     _write_flat_shards(tmp_path / "bucket" / "hub")

@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import io
 import json
+import logging
 import posixpath
 import re
 import unicodedata
@@ -20,6 +21,8 @@ import pyarrow.parquet as pq
 
 from xlt_ray.errors import UserError
 from xlt_ray.store import storage
+
+_LOGGER = logging.getLogger(__name__)
 
 HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 """Names of `train`, `dev` and `test` on the Hugging Face Hub."""
@@ -211,12 +214,16 @@ def parquet_shards(folder: str, split: str) -> list[str]:
     """The Parquet files of one split (`train`, `dev` or `test`), in order; none if there are none.
 
     All layouts of the Hugging Face Hub are known: `test/0000.parquet`, `test-00000-of-00002.parquet` and
-    `name-test.parquet`, the last also in parts.
+    `name-test.parquet`, the last also in parts. A warning counts missing parts.
     """
     hub = HUB_SPLITS[split]
     name = re.compile(rf"(?:\w+-)?{hub}(?:-\d+-of-\d+.*)?\.parquet")
     within = [uri for uri in storage.list_files(storage.join(folder, hub)) if uri.endswith(".parquet")]
-    return within or [uri for uri in storage.list_files(folder) if name.fullmatch(posixpath.basename(uri))]
+    found = within or [uri for uri in storage.list_files(folder) if name.fullmatch(posixpath.basename(uri))]
+    parts = [part for uri in found if (part := re.search(r"-\d+-of-(\d+)", posixpath.basename(uri)))]
+    if parts and len(parts) < (num := int(parts[0][1])):
+        _LOGGER.warning("only %d of %d parts are there of %s %s: the others are not read", len(parts), num, folder, hub)
+    return found
 
 
 def parquet_rows(uri: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
