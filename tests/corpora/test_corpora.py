@@ -158,3 +158,17 @@ def test_a_joined_corpus_that_gives_nothing_is_refused(tmp_path):
         list(corpora.read_splits(f"{a}+{broken}", ["en"], ()))
     with pytest.raises(UserError, match="none of the joined corpora has fr"):
         list(corpora.read_splits(f"{a}+{b}", ["en", "fr"], ()))
+
+
+def test_a_language_that_only_some_of_the_joined_corpora_have_is_told(tmp_path, capsys):
+    """It may be meant, or the folder of that language was not copied."""
+    row = {"utterance_id": "1", "sentence_id": "1", "language": "en", "audio": "a.wav"}
+    both = [row | {"utterance_id": code, "language": code} for code in ("en", "fr")]
+    for name, lines in (("a", [row]), ("b", both)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    a, b = (f"manifest:{tmp_path}/{name}.jsonl" for name in "ab")
+    assert [row.utterance_id for row in corpora.read_splits(f"{a}+{b}", ["en", "fr"], ())] == ["1", "en", "fr"]
+    place = f"{tmp_path}/a.jsonl"
+    assert capsys.readouterr().out == (f"{a} is read without fr: {place} has no rows of language 'fr'; it has en\n")
+    list(corpora.read_splits(f"{a}+{b}", ["en"], ()))
+    assert not capsys.readouterr().out

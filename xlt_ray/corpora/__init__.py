@@ -165,7 +165,7 @@ def read_splits(
 ) -> Iterator[Utterance]:
     """Rows of some splits of a corpus, and of other splits in the same files. Text is in NFC.
 
-    Of joined corpora, each is read in the languages that it has.
+    Of joined corpora, each is read in the languages that it has; a line says which it lacks, and why.
 
     Args:
         spec: as in `read`, or several joined with `+`.
@@ -197,6 +197,8 @@ def read_splits_as_written(
         if all(why.values()):  # it is misspelt or broken, or not meant
             raise UserError(f"{part} is joined, but has none of {', '.join(chosen)}: {why[chosen[0]]}")
     for part, why in lacks.items():
+        for code in filter(why.get, chosen):  # it may be meant, or a part of the corpus was not copied
+            print(f"{part} is read without {code}: {why[code]}", flush=True)
         yield from _read_one(part, [code for code in chosen if not why[code]], splits, columns)
 
 
