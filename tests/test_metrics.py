@@ -169,6 +169,33 @@ def test_the_interval_is_that_of_resampled_texts(systems):
     assert found[0] < metrics.bleu(hypotheses, references, "en") < found[1]
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=40, max_size=40))
+def test_recordings_of_a_sentence_are_drawn_together(systems, numbers):
+    """Naively: sentences are drawn, and each brings all its texts."""
+    system, baseline, references = systems
+    texts = {number: [row for row in range(40) if numbers[row] == number] for number in dict.fromkeys(numbers)}
+    order = list(texts)
+    draws = [[row for i in rows for row in texts[order[i]]] for rows in drawn(len(order), 20, seed=5)]
+    naive, before = ([bleu_of_rows(them, references, rows) for rows in draws] for them in (system, baseline))
+    asked = {"num_samples": 20, "seed": 5, "sentences": [str(number) for number in numbers]}
+    found = metrics.interval(system, references, "en", **asked)
+    assert found == pytest.approx(np.percentile(naive, [2.5, 97.5]), abs=1e-9)
+    test = metrics.paired_bootstrap(system, baseline, references, "en", **asked)
+    differences = np.subtract(naive, before)
+    assert test["difference_ci95"] == pytest.approx(np.percentile(differences, [2.5, 97.5]).tolist(), abs=1e-9)
+    assert test["difference"] == pytest.approx(
+        metrics.bleu(system, references, "en") - metrics.bleu(baseline, references, "en")
+    )
+
+
+def test_sentences_of_one_text_each_change_nothing(systems):
+    system, baseline, references = systems
+    each = [f"s{row}" for row in range(40)]
+    alone = metrics.paired_bootstrap(system, baseline, references, "en", num_samples=50)
+    assert metrics.paired_bootstrap(system, baseline, references, "en", num_samples=50, sentences=each) == alone
+
+
 def test_the_interval_uses_the_tokenizer_of_the_target():
     hypotheses, references = TEXTS["zh"]
     naive = [

@@ -72,14 +72,29 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str], target: str) -> f
 
 
 def interval(
-    hypotheses: Sequence[str], references: Sequence[str], target: str, num_samples: int = 1000, seed: int = 12345
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    target: str,
+    num_samples: int = 1000,
+    seed: int = 12345,
+    sentences: Sequence[str] | None = None,
 ) -> tuple[float, float]:
     """The 95 % percentile interval of corpus BLEU over draws of sentences.
+
+    Args:
+        hypotheses: (num,) translations.
+        references: (num,) correct translations.
+        target: code of the target language.
+        num_samples: draws of the bootstrap.
+        seed: seed of the draws.
+        sentences: (num,) sentence_id of each text. Several recordings of a sentence are not independent, so they are
+            drawn together; texts drawn one by one would give an interval that is too narrow. None: one text each.
 
     Raises:
         ValueError: as `score`.
     """
-    draws = _resampled(sentence_counts(hypotheses, references, target), num_samples, seed)
+    counts = _joined(sentence_counts(hypotheses, references, target), sentences)
+    draws = _resampled(counts, num_samples, seed)
     low, high = np.percentile(draws, [2.5, 97.5])
     return float(low), float(high)
 
@@ -91,6 +106,7 @@ def paired_bootstrap(
     target: str,
     num_samples: int = 1000,
     seed: int = 12345,
+    sentences: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Whether one system's BLEU differs from another's on the same sentences.
 
@@ -105,6 +121,7 @@ def paired_bootstrap(
         target: code of the target language.
         num_samples: draws of the bootstrap.
         seed: seed of the draws, which are the same for both systems.
+        sentences: (num,) sentence_id of each text, as in `interval`.
 
     Returns:
         `bleu`, `baseline_bleu`, `difference` (`bleu` minus `baseline_bleu`), `difference_ci95` [low, high], `p_value`,
@@ -113,7 +130,9 @@ def paired_bootstrap(
     Raises:
         ValueError: as `score`.
     """
-    counts = [sentence_counts(translations, references, target) for translations in (hypotheses, baseline)]
+    counts = [
+        _joined(sentence_counts(translations, references, target), sentences) for translations in (hypotheses, baseline)
+    ]
     system, other = (bleu_of(count.sum(axis=0)) for count in counts)
     differences = np.subtract(*(_resampled(count, num_samples, seed) for count in counts))
     sizes = np.abs(differences)
@@ -222,6 +241,16 @@ def sentence_counts(hypotheses: Sequence[str], references: Sequence[str], target
     return np.array([[each.sys_len, each.ref_len, *each.counts, *each.totals] for each in scores])
 
 
+def _joined(counts: _Counts, sentences: Sequence[str] | None) -> _Counts:
+    """The counts of all texts of a sentence added up, (num_sentences, 10), in the order of the first texts."""
+    if sentences is None:
+        return counts
+    numbers = {sentence: number for number, sentence in enumerate(dict.fromkeys(sentences))}
+    joined = np.zeros((len(numbers), counts.shape[1]), counts.dtype)
+    np.add.at(joined, [numbers[sentence] for sentence in sentences], counts)
+    return joined
+
+
 def bleu_of(counts: _Counts) -> float:
     """Corpus BLEU, 0 to 100, from counts (10,) summed over sentences."""
     num_words, num_wanted, *matches = counts.tolist()
@@ -229,7 +258,13 @@ def bleu_of(counts: _Counts) -> float:
 
 
 def _resampled(counts: _Counts, num_samples: int, seed: int) -> _Scores:
-    """Corpus BLEU of every draw of the bootstrap: (num_samples,), with the same draws as sacreBLEU for this seed."""
+    """Corpus BLEU of every draw of the bootstrap: (num_samples,), with the same draws as sacreBLEU for this seed.
+
+    Args:
+        counts: (num, 10), by text or by sentence.
+        num_samples: number of draws.
+        seed: seed of the draws.
+    """
     generator = np.random.default_rng(seed)
     num = len(counts)
     return np.array([bleu_of(counts[generator.choice(num, num)].sum(axis=0)) for _ in range(num_samples)])

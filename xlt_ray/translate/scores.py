@@ -80,9 +80,10 @@ def _scores(direction: Direction, rows: pa.Table, spellings: Mapping[str, str]) 
         rate = metrics.error_rate(hypotheses, wanted, direction.target, spellings)
         return {**rate, "num": len(hypotheses), "empty_rate": num_empty / len(hypotheses)}
     scores = metrics.score(hypotheses, wanted, direction.target)
+    sentences = rows["sentence_id"].to_pylist()
     return {
         **scores,
-        "bleu_ci95": list(metrics.interval(hypotheses, wanted, direction.target)),
+        "bleu_ci95": list(metrics.interval(hypotheses, wanted, direction.target, sentences=sentences)),
         "comet": None,
         "wer": None,
     }
@@ -189,7 +190,8 @@ def _compare(direction: Direction, rows: pa.Table, spellings: Mapping[str, str])
         difference = now[measure] - then[measure] if known else None
         compared = {"measure": measure, "before": then[measure], "after": now[measure], "difference": difference}
         return {**compared, "num": len(wanted)}
-    test = metrics.paired_bootstrap(hypotheses, hypotheses_before, wanted, direction.target)
+    sentences = rows["sentence_id"].to_pylist()
+    test = metrics.paired_bootstrap(hypotheses, hypotheses_before, wanted, direction.target, sentences=sentences)
     then, now = test["baseline_bleu"], test["bleu"]
     return {
         "measure": "bleu",
