@@ -78,6 +78,10 @@ def test_a_mistake_is_one_line_that_says_what_to_do(words, message):
         (["--seed", "x"], "unknown flag --seed; did you mean "),
         (["--retrieval.seed"], "invalid choice '' for --retrieval.seed; valid: whole number"),
         (["stray"], "unexpected arguments: stray"),
+        (["--languages", "en", "fr"], "unexpected arguments: fr; give each setting as --flag VALUE"),
+        (["--languages=en", "fr", "--dry-run", "yes"], "unexpected arguments: fr yes"),
+        (["--embed.layers=1", "2", "--no-dry-run", "x"], "unexpected arguments: 2 x"),
+        (["-name", "mine"], "unexpected arguments: -name mine"),
     ],
 )
 def test_a_mistake_is_said_in_our_words_on_every_terminal(capsys, words, line):

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import inspect
 import io
+import itertools
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
@@ -63,13 +64,29 @@ def parse(job_type: type[JobT], argv: list[str], presets: Presets, about: Help |
     default = _from_preset(job_type, _preset_of(words), presets)
     if not _HELP.isdisjoint(argv):
         _show_help(default, presets, about or Help(), everything="--help-all" in argv)
+    if stray := _stray(words, flags):
+        raise UserError(
+            f"unexpected arguments: {' '.join(stray)}; give each setting as --flag VALUE, see --help; several values "
+            "have a comma between and no space, such as en,fr"
+        )
     try:
-        job, stray = _read(job_type, default, words)
+        return _read(job_type, default, words)
     except SystemExit:
         raise UserError(_complaint(job_type, default, words, flags)) from None
-    if stray:
-        raise UserError(f"unexpected arguments: {' '.join(stray)}; give each setting as --flag VALUE, see --help")
-    return job
+
+
+def _stray(words: Sequence[str], flags: Mapping[str, Any]) -> list[str]:
+    """The words that belong to no flag, such as a second language after a space.
+
+    They are found before the settings are checked: what a check finds wrong without them would mislead.
+    """
+    found = list(itertools.takewhile(lambda word: not word.startswith("--"), words))
+    for name, given in _one_by_one(words):
+        name, equals, _ = name.partition("=")
+        hint = flags.get(name.replace("_", "-"))  # None for a switch that is turned off
+        if equals or typing.get_origin(hint) is not tuple:
+            found += given[0 if equals or hint in (bool, None) else 1 :]
+    return found
 
 
 def _refuse_unknown(argv: Sequence[str], valid: set[str]) -> None:
@@ -103,8 +120,8 @@ def _from_preset(job_type: type[JobT], preset: str, presets: Presets) -> JobT:
     return job_type(**{name: value for name, value in settings.items() if name in names})
 
 
-def _read(job_type: type[JobT], default: JobT, words: Sequence[str]) -> tuple[JobT, list[str]]:
-    """The job, and the words that belong to no flag.
+def _read(job_type: type[JobT], default: JobT, words: Sequence[str]) -> JobT:
+    """The job.
 
     Raises:
         UserError: from a dataclass; tyro would report it as an unreadable value.
@@ -113,9 +130,7 @@ def _read(job_type: type[JobT], default: JobT, words: Sequence[str]) -> tuple[Jo
     try:
         # tyro draws a box around what dataclasses refuse, also without console outputs.
         with contextlib.redirect_stderr(io.StringIO()):
-            return tyro.cli(
-                job_type, default=default, args=words, return_unknown_args=True, console_outputs=False, add_help=False
-            )
+            return tyro.cli(job_type, default=default, args=words, console_outputs=False, add_help=False)
     except SystemExit as stop:
         cause = stop.__context__
         while cause is not None:
@@ -142,7 +157,7 @@ def _complaint(job_type: type[JobT], default: JobT, words: Sequence[str], flags:
 def _one_by_one(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """Each flag with the words after it."""
     starts = [place for place, word in enumerate(words) if word.startswith("--")]
-    for start, end in zip(starts, [*starts[1:], len(words)], strict=True):
+    for start, end in itertools.pairwise([*starts, len(words)]):
         yield words[start], list(words[start + 1 : end])
 
 
