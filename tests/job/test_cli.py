@@ -12,6 +12,7 @@ from tiny import tiny_whisper
 
 from xlt_ray.embed.config import EmbedConfig
 from xlt_ray.errors import Damaged, NoResources, TooManyRejected, Unreachable, Unwritable, UserError
+from xlt_ray.finetune.config import FinetuneJob
 from xlt_ray.job import cli
 from xlt_ray.job.settings import check_name, identity
 from xlt_ray.presets import PRESETS
@@ -91,6 +92,11 @@ def test_a_mistake_is_said_in_our_words_on_every_terminal(capsys, words, line):
     assert str(error.value).startswith(line)
     assert not any(mark in str(error.value) for mark in ("---", "─", "│", "\n"))
     assert capsys.readouterr() == ("", "")
+
+
+def test_initials_of_a_flag_are_a_hint_at_it():
+    with pytest.raises(UserError, match=r"unknown flag --finetune.lr; did you mean --finetune.learning-rate\?"):
+        parse("--finetune.lr", "1e-4", job=FinetuneJob)
 
 
 def test_a_mistake_exits_with_code_2(tmp_path):

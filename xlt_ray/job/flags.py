@@ -35,11 +35,17 @@ def off(name: str) -> str:
 
 
 def nearest(name: str, valid: Collection[str]) -> str | None:
-    """The flag that a misspelt one probably means: one of that name in a group, else the closest spelling."""
-    last = name.removeprefix("--").rpartition(".")[2]
-    if found := [other for other in valid if other.removeprefix("--").rpartition(".")[2] == last]:
-        return found[0]
+    """The flag that a misspelt one probably means: one of that name or these initials, else the closest spelling."""
+    last = _last(name)
+    for found in (lambda other: other, lambda other: "".join(word[:1] for word in other.split("-"))):
+        if same := [other for other in valid if found(_last(other)) == last]:
+            return same[0]
     return next(iter(difflib.get_close_matches(name, valid, n=1)), None)
+
+
+def _last(name: str) -> str:
+    """A flag without its group."""
+    return name.removeprefix("--").rpartition(".")[2]
 
 
 def values(hint: Any, mark: str = "") -> str:
