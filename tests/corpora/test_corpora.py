@@ -50,6 +50,8 @@ def test_relative_places_are_made_absolute(tmp_path, monkeypatch):
         ("covost", ["unknown corpus 'covost'", "did you mean covost2?"]),
         ("librispeech:/data", ["unknown corpus 'librispeech:/data'"]),
         ("", ["unknown corpus ''"]),
+        ("data/corpus.tsv", ["unknown corpus 'data/corpus.tsv'", "did you mean manifest:data/corpus.tsv?"]),
+        ("manifst:m.jsonl", ["unknown corpus 'manifst:m.jsonl'", "did you mean manifest?"]),
     ],
 )
 def test_an_unknown_corpus_is_named_with_the_valid_ones(spec, parts):
@@ -79,6 +81,13 @@ def test_hf_needs_something_to_read():
 def test_columns_are_named_for_hf_only(tmp_path):
     with pytest.raises(UserError, match="columns are named for hf: only"):
         corpora.read(f"manifest:{tmp_path}/m.jsonl", ["en"], None, {"text": "sentence"})
+
+
+def test_columns_that_no_corpus_takes_are_refused(tmp_path):
+    (tmp_path / "m.jsonl").write_text('{"utterance_id": "1", "sentence_id": "1", "language": "en", "audio": "a.wav"}\n')
+    for spec in (f"manifest:{tmp_path}/m.jsonl", f"manifest:{tmp_path}/m.jsonl+asterisk"):
+        with pytest.raises(UserError, match=r"--columns names columns of an hf: corpus, which .* is not"):
+            list(corpora.read_splits(spec, ["en"], (), {"text": "sentence"}))
 
 
 def test_columns_are_pairs_of_ours_and_theirs():

@@ -176,13 +176,13 @@ GOOD = line(utterance_id="en/0", language="en")
     [
         (line(client="x"), ["unknown column 'client'", "utterance_id, sentence_id, language, audio", "split"]),
         (line(audio=...), ["no column 'audio'", "utterance_id, sentence_id, language, audio", "translations"]),
-        ('{"utterance_id": "a", ', ["Expecting"]),
+        ('{"utterance_id": "a", ', ["no JSON object: Expecting property name", "at character 23"]),
         ("[1, 2]", ["not a JSON object"]),
         (line(sentence_id=""), ["sentence_id is empty"]),
         (line(language=None), ["language is empty"]),
         (line(sentence_id=1.5), ["sentence_id must be text, not 1.5"]),
         (line(speaker=True), ["speaker must be text, not True"]),
-        (line(translations="zh"), ["Expecting value"]),
+        (line(translations="zh"), ['translations must be a JSON object such as {"zh": "..."}, not \'zh\'']),
         (line(translations=["zh"]), ["translations must be an object of texts by language code, not ['zh']"]),
         (line(translations={"zh": 1}), ["translations must be an object of texts by language code, not {'zh': 1}"]),
         (line(utterance_id="en/0"), ["utterance_id 'en/0' occurs twice"]),
@@ -295,7 +295,11 @@ def test_duplicates_count_in_languages_that_were_not_asked_for(tmp_path):
 
 def test_unknown_languages_formats_and_files_are_named(tmp_path):
     write_jsonl(tmp_path / "m.jsonl", ROWS)
-    refused(tmp_path / "m.jsonl", "no rows of language 'de'; it has en, fr", languages=["en", "de"])
+    refused(
+        tmp_path / "m.jsonl",
+        "no rows of language 'de'; it has en, fr; give --languages with some",
+        languages=["en", "de"],
+    )
     (tmp_path / "empty.jsonl").touch()
     refused(tmp_path / "empty.jsonl", "no rows of language 'en'; it has no rows at all")
     (tmp_path / "m.txt").touch()
@@ -339,7 +343,7 @@ def test_words_that_others_read_as_missing_or_as_numbers_are_words(tmp_path, suf
 def test_a_tsv_with_the_quotes_of_a_spreadsheet_is_named(tmp_path):
     cells = ["a", "1", "en", "a.wav", '"{""fr"": ""oui""}"']
     (tmp_path / "m.tsv").write_text("\t".join([*REQUIRED, "translations"]) + "\n" + "\t".join(cells) + "\n")
-    with pytest.raises(UserError, match=r"line 2: translations must be a JSON object, .* for \.csv, not for \.tsv"):
+    with pytest.raises(UserError, match=r"line 2: translations must be a JSON object such .* for \.csv, not for \.tsv"):
         list(manifest(f"{tmp_path}/m.tsv", ["en"], None))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -63,6 +64,8 @@ def parse(spec: str) -> tuple[Reader, str]:
     name, _, path = spec.partition(":")
     if name not in CORPORA:
         close = difflib.get_close_matches(name, CORPORA, n=1)
+        if posixpath.splitext(spec)[1] in manifest.SUFFIXES and not close:
+            close = [f"manifest:{spec}"]
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UserError(f"unknown corpus {spec!r}; valid are {_FORMS}{hint}")
     if not path and name not in _HOME:
@@ -185,6 +188,8 @@ def read_splits_as_written(
 ) -> Iterator[Utterance]:
     """Like `read_splits`, but text is not normalised."""
     joined = parts(spec)
+    if columns and not any(part.partition(":")[0] == "hf" for part in joined):
+        raise UserError(f"--columns names columns of an hf: corpus, which {spec!r} is not; rename its own columns")
     if len(joined) == 1:
         yield from _read_one(spec, languages, splits, columns)
         return

@@ -20,6 +20,7 @@ from __future__ import annotations
 import collections
 import csv
 import io
+import json
 import math
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,6 +38,7 @@ from xlt_ray.store.schema import Utterance
 REQUIRED = ("utterance_id", "sentence_id", "language", "audio")
 SECONDS = ("start", "duration")
 OPTIONAL = (*SECONDS, "member", "text", "translations", "speaker", "split")
+SUFFIXES = (".jsonl", ".tsv", ".csv", ".parquet")
 
 LATEST_S = 1e8
 """Upper limit of a time in a recording, in seconds: three years."""
@@ -81,7 +83,8 @@ def _check(source: str, languages: Iterable[str], split: str | None) -> None:
         splits[code_of(utterance.language)].add(utterance.split or "(none)")
     for language in languages:
         if language not in splits:
-            raise UserError(f"{source} has no rows of language {language!r}; it has {_names(splits)}")
+            advice = "; give --languages with some of these" if splits else ""
+            raise UserError(f"{source} has no rows of language {language!r}; it has {_names(splits)}{advice}")
         if split is not None and split not in splits[language]:
             raise UserError(f"{source} has no {language} rows of split {split!r}; it has {_names(splits[language])}")
 
@@ -93,16 +96,16 @@ def _names(values: Iterable[str]) -> str:
 def _utterances(source: str) -> Iterator[tuple[int, Utterance]]:
     """Line numbers and rows, each checked."""
     suffix = posixpath.splitext(source)[1]
-    readers = {".jsonl": _read_jsonl, ".tsv": _read_tsv, ".csv": _read_csv, ".parquet": _read_parquet}
+    readers = dict(zip(SUFFIXES, (_read_jsonl, _read_tsv, _read_csv, _read_parquet), strict=True))
     if suffix not in readers:
-        raise UserError(f"{source!r} has suffix {suffix!r}; a manifest has one of {', '.join(readers)}")
+        raise UserError(f"{source!r} has suffix {suffix!r}; a manifest has one of {', '.join(SUFFIXES)}")
     try:
         for number, row in readers[suffix](source):
             with at_line(source, number):
                 utterance = _utterance(row, posixpath.dirname(source))
             yield number, utterance
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise UserError(f"there is no manifest {source!r}; give the path of a {', '.join(readers)} file") from error
+        raise UserError(f"there is no manifest {source!r}; give the path of a {', '.join(SUFFIXES)} file") from error
 
 
 def _utterance(row: _Row, folder: str) -> Utterance:
@@ -156,9 +159,9 @@ def _translations(value: Any) -> dict[str, str]:
 def _object(text: str) -> Any:
     try:
         return parsed(text)
-    except ValueError as error:
+    except json.JSONDecodeError:
         hint = "; quotes around a cell are for .csv, not for .tsv" if text.startswith('"') else ""
-        raise ValueError(f"translations must be a JSON object, not {text!r:.100} ({error}){hint}") from error
+        raise ValueError(f'translations must be a JSON object such as {{"zh": "..."}}, not {text!r:.100}{hint}') from None
 
 
 def _check_columns(columns: Sequence[str]) -> None:

@@ -147,7 +147,10 @@ def json_lines(uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         for number, line in numbered_lines(uri):
             with at_line(uri, number):
-                row = parsed(line)
+                try:
+                    row = parsed(line)
+                except json.JSONDecodeError as error:
+                    raise ValueError(f"no JSON object: {error.msg}, at character {error.pos + 1}") from None
                 if not isinstance(row, dict):
                     raise ValueError("not a JSON object")
             yield number, row
