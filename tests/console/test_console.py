@@ -67,7 +67,8 @@ def test_a_mistake_of_a_job_is_one_line(typed):
 def test_a_job_runs_to_its_end(typed, tmp_path):
     (out, _), code = typed("report", "--root", str(tmp_path), "--name", "mine")
     assert (code, (tmp_path / "report/mine/index.html").is_file()) == (0, True)
-    assert out == f"report: {tmp_path}/report/mine/index.html\n"
+    empty = f"nothing is finished under {tmp_path}; give the --root that the other jobs wrote to"
+    assert out == f"report: {tmp_path}/report/mine/index.html\n{empty}\n"
 
 
 @pytest.mark.parametrize("job", console.JOBS)

@@ -28,6 +28,8 @@ def main(job: ReportJob) -> None:
     page = storage.join(results.root, "report", job.name, "index.html")
     storage.write_bytes(page, text.encode())
     print(f"report: {shlex.quote(page)}")
+    if not results.artifacts and not results.damaged:
+        print(f"nothing is finished under {shlex.quote(results.root)}; give the --root that the other jobs wrote to")
     for name, problem in results.damaged.items():
         print(f"damaged: {name}: {problem}")
     if job.log:
