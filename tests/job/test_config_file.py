@@ -180,9 +180,9 @@ def test_a_mistake_in_a_file_is_one_line(tmp_path, text, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("gone.json", "JSON"), ("gone.yaml", "YAML")])
-def test_a_file_that_is_not_there(tmp_path, name, kind):
-    with pytest.raises(UserError, match=f"{name} can't be read as {kind}"):
+@pytest.mark.parametrize("name", ["gone.json", "gone.yaml", ""], ids=["json", "yaml", "folder"])
+def test_a_file_that_is_not_there(tmp_path, name):
+    with pytest.raises(UserError, match=r"--config .* is no file; give the config.json of a run, or a YAML"):
         parse("--config", tmp_path / name)
 
 

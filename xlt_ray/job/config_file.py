@@ -6,6 +6,7 @@ So these settings are read and checked like every other flag.
 from __future__ import annotations
 
 import json
+import os
 import re
 import typing
 from collections.abc import Iterator, Mapping
@@ -58,6 +59,8 @@ def _settings(place: str, flags: Mapping[str, Any]) -> Mapping[str, Any]:
     except UserError:
         raise
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        if isinstance(error, FileNotFoundError) or os.path.isdir(place):
+            raise UserError(f"--config {place} is no file; give the config.json of a run, or a YAML file") from None
         raise UserError(f"--config {place} can't be read as {'JSON' if is_json else 'YAML'}: {_line(error)}") from None
     if isinstance(found, dict) and {"identity", "settings"} <= found.keys():
         found = found["settings"]
