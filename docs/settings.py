@@ -85,13 +85,14 @@ def written_values(hint: Any) -> str:
     return values(hint, "`")
 
 
-def default(field: dataclasses.Field[Any]) -> str:
+def default(field: dataclasses.Field[Any], hint: Any) -> str:
     """The default as the command line would write it."""
     value = field.default
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):
-        return f"`{','.join(map(str, value))}`" if value else "none"
+        between = " " if typing.get_origin(hint) is tuple else ","
+        return f"`{between.join(map(str, value))}`" if value else "none"
     if value is None or str(value) == "":
         return "none"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
@@ -112,7 +113,8 @@ def table(config: type, prefix: str, base: type = object) -> Iterator[str]:
     told = explanations(config)
     yield from ("| flag | values | default | result | meaning |", "|---|---|---|---|---|")
     for field in own_fields(config, base):
-        cells = (written_values(hints[field.name]), default(field), counts(config, field), marked(told[field.name]))
+        hint = hints[field.name]
+        cells = (written_values(hint), default(field, hint), counts(config, field), marked(told[field.name]))
         yield f"| `--{prefix}{flag(field.name)}` | " + " | ".join(cells) + " |"
 
 

@@ -64,6 +64,6 @@ def values(hint: Any, mark: str = "") -> str:
         return " or ".join(values(part, mark) for part in inner)
     if origin is tuple:
         each = values(inner[0], mark)
-        return f"any of {each}" if typing.get_origin(inner[0]) else f"several {each}s"
+        return f"{f'any of {each}' if typing.get_origin(inner[0]) else f'several {each}s'}, with spaces between"
     names = {int: "whole number", float: "number", str: "text", bool: "switch", types.NoneType: f"{mark}None{mark}"}
     return names[hint]

@@ -76,6 +76,12 @@ def check_name(name: str) -> None:
         raise UserError(f"--name {name[:20]!r}... is longer than {_LONGEST_NAME} bytes; give a shorter one")
 
 
+def check_root(root: str) -> None:
+    """Refuse an empty root, as an unset variable of a shell gives it: it would be the working directory."""
+    if not root:
+        raise UserError("--root is ''; give a directory, s3://... or gs://...")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """Settings of every job, with the same meaning everywhere."""
@@ -103,6 +109,7 @@ class Job:
     def __post_init__(self) -> None:
         """Refuse names that would leave the root, and languages named twice."""
         check_name(self.name)
+        check_root(self.root)
         if not self.languages:
             raise UserError("--languages is empty; give comma-separated codes, for example en,fr")
         read_distinct_codes(self, "languages", "--languages")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from xlt_ray.job.settings import check_name
+from xlt_ray.job.settings import check_name, check_root
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,3 +28,4 @@ class ReportJob:
     def __post_init__(self) -> None:
         """Refuse names that would leave the root."""
         check_name(self.name)
+        check_root(self.root)
