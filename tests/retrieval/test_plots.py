@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from xlt_ray.charts.style import BLUE, to_png
+from xlt_ray.charts.style import BLUE, DPI, to_png
 from xlt_ray.retrieval import plots
 
 PAIRS = {
@@ -69,6 +70,26 @@ def test_bars_have_intervals_baselines_and_chance() -> None:
     np.testing.assert_allclose(mean_pool.get_offsets(), [[15, 0], [31, 1], [45.5, 2]])
     np.testing.assert_allclose(chance.get_offsets(), [[0.5, 0], [0.4, 1], [0.5, 2]])
     assert [text.get_text() for text in figure.legends[0].texts] == ["Mean pooling", "Chance", "This run, 95% interval"]
+
+
+def many(num: int) -> dict[str, dict[str, float]]:
+    """Figures of every ordered pair of `num` languages, each with an R@1 of its own."""
+    pairs = itertools.permutations(range(num), 2)
+    return {f"l{a}-l{b}": {"r1": place / num**2, "chance_r1": 0.01} for place, (a, b) in enumerate(pairs)}
+
+
+def test_plots_of_all_languages_of_fleurs_are_pictures_that_a_viewer_opens() -> None:
+    pairs = many(102)
+    heatmap, bars = plots.r1_heatmap(pairs), plots.r1_bars(pairs, {"mean_pool": {"pairs": pairs}})
+    for figure in (heatmap, bars):
+        width, height = figure.get_size_inches() * DPI
+        assert max(width, height) < 10_000
+    assert not heatmap.axes[0].texts
+    assert len(plots.r1_heatmap(many(9)).axes[0].texts) == 72
+    names = [label.get_text().replace(" → ", "-") for label in bars.axes[0].get_yticklabels()]
+    assert names == [*list(pairs)[:100], *list(pairs)[-100:]]
+    assert "the best 100 and the worst 100 of 10,302 pairs" in bars.axes[0].get_title(loc="left")
+    assert "worst" not in plots.r1_bars(many(9), {}).axes[0].get_title(loc="left")
 
 
 def test_frame_match_is_in_seconds_with_the_best_frame_of_each_row() -> None:

@@ -20,9 +20,15 @@ BASELINES = {
 }
 """The baselines of `r1_bars`: label, colour and marker of each score."""
 
+_CELL, _LARGEST_MATRIX = 0.62, 30.0  # inches: a side of a cell of the heat map, and of all cells
+_MOST_NUMBERED = 40  # languages: beyond, numbers take minutes to draw and don't fit
+_MOST_BARS = 200  # 8,700 pixels high; viewers refuse pictures of 100,000
+
 
 def r1_heatmap(pairs: Mapping[str, Mapping[str, Any]]) -> Figure:
     """R@1 of every pair, in percent: a row for each query language, a column for each candidate language.
+
+    Cells have their number unless there are more than 40 languages.
 
     Args:
         pairs: figures by `{query}-{candidate}`, with `r1` and `chance_r1` as fractions.
@@ -32,14 +38,14 @@ def r1_heatmap(pairs: Mapping[str, Mapping[str, Any]]) -> Figure:
     for pair, figures in pairs.items():
         query, candidate = pair.split("-", 1)
         r1[languages.index(query), languages.index(candidate)] = 100 * figures["r1"]
-    side = max(3.2, 0.62 * len(languages))
+    side = min(max(3.2, _CELL * len(languages)), _LARGEST_MATRIX)
     figure, axes = new_figure(side + 2.0, side + 1.1, f"R@1 by language pair (chance {_chance_range(pairs)})")
     image = axes.imshow(r1, cmap=SHADES, vmin=0, vmax=100)
     axes.set(xlabel="Candidate language", ylabel="Query language")
     axes.set_xticks(range(len(languages)), languages)
     axes.set_yticks(range(len(languages)), languages)
     for (row, column), value in np.ndenumerate(r1):
-        if not np.isnan(value):
+        if not np.isnan(value) and len(languages) <= _MOST_NUMBERED:
             colour = "white" if value > 66 else INK
             axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=9.5)
     axes.hlines(np.arange(0.5, len(languages) - 1), -0.5, len(languages) - 0.5, color="white", linewidth=2)
@@ -78,14 +84,20 @@ def r1_by_layer(layers: Mapping[str, Mapping[str, Any]], chance: float) -> Figur
 def r1_bars(pairs: Mapping[str, Mapping[str, Any]], baselines: Mapping[str, Mapping[str, Any]]) -> Figure:
     """R@1 of every pair as a bar with its 95% interval, the baselines as markers, chance as a tick; best pair on top.
 
+    Of more than 200 pairs, only the best 100 and the worst 100 are drawn, and the title says so.
+
     Args:
         pairs: figures by pair with `r1`, `chance_r1` and, where known, `r1_ci95`.
         baselines: `{"pairs": {pair: {"r1": ..}}}` by name of the score; those in `BASELINES` are drawn.
     """
-    names = sorted(pairs, key=lambda pair: pairs[pair]["r1"])
+    names, title = sorted(pairs, key=lambda pair: pairs[pair]["r1"]), "R@1 by language pair, against the baselines"
+    if len(names) > _MOST_BARS:
+        half = _MOST_BARS // 2
+        title = f"R@1 of the best {half} and the worst {half} of {len(names):,} pairs"
+        names = names[:half] + names[-half:]
     y = np.arange(len(names))
     r1 = np.array([100 * pairs[name]["r1"] for name in names])
-    figure, axes = new_figure(7.0, 1.5 + 0.26 * len(names), "R@1 by language pair, against the baselines")
+    figure, axes = new_figure(7.0, 1.5 + 0.26 * len(names), title)
     axes.barh(y, r1, height=0.62, color=BLUE, alpha=0.32, label="This run, 95% interval")
     bounds = np.array([pairs[name].get("r1_ci95") or [pairs[name]["r1"]] * 2 for name in names]) * 100
     axes.hlines(y, bounds[:, 0], bounds[:, 1], color=BLUE, linewidth=2.2)
