@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import shutil
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -360,6 +361,19 @@ def test_matrix_has_the_query_language_in_the_row(page: Page) -> None:
         for language in LANGUAGES
     ]
     assert page.row("mean")[1:6] == [f"{100 * mean:.1f}" for mean in column_means]
+
+
+def test_eighty_languages_take_seconds(tmp_path: Path) -> None:
+    figures = next(iter(retrieval_metrics()["pairs"].values()))
+    pairs = {f"l{a}-l{b}": figures for a, b in itertools.permutations(range(80), 2)}
+    run = retrieval_metrics() | {"pairs": pairs, "baselines": {}, "layers": {}}
+    write_artifact(tmp_path, "retrieval", "many", run, [])
+    results = collect(str(tmp_path))
+    started = time.process_time()
+    source = render(results)
+    assert time.process_time() - started < 15
+    assert source.count('<td class="none">') == 80
+    assert source.count("l7 → l8") == 2  # a cell and a row
 
 
 def test_scores_are_compared_in_order(page: Page) -> None:

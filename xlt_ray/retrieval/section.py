@@ -186,14 +186,30 @@ class Retrieval:
         return sorted(rows, key=lambda row: -row.metrics.r1)
 
     @property
+    def cells(self) -> dict[tuple[str, str], Pair]:
+        """Every pair, by its query language and its candidate language."""
+        return {(row.query, row.candidate): row for row in self.pairs}
+
+    @property
     def languages(self) -> list[str]:
         """Languages, in the order in which they occur in the pairs."""
         return list(dict.fromkeys(language for pair in self.scored.pairs for language in split_pair(pair)))
 
-    def mean_r1(self, *, query: str | None = None, candidate: str | None = None) -> float | None:
-        """Mean R@1 over the pairs with this query language, or with this candidate language; None without pairs."""
-        rows = [row for row in self.pairs if query in (None, row.query) and candidate in (None, row.candidate)]
-        return float(np.mean([row.metrics.r1 for row in rows])) if rows else None
+    @property
+    def mean_by_query(self) -> dict[str, float]:
+        """Mean R@1 over the pairs with each query language."""
+        return self._mean_by(0)
+
+    @property
+    def mean_by_candidate(self) -> dict[str, float]:
+        """Mean R@1 over the pairs with each candidate language."""
+        return self._mean_by(1)
+
+    def _mean_by(self, side: int) -> dict[str, float]:
+        found: dict[str, list[float]] = {}
+        for pair, metrics in self.scored.pairs.items():
+            found.setdefault(split_pair(pair)[side], []).append(metrics.r1)
+        return {language: float(np.mean(values)) for language, values in found.items()}
 
 
 def split_pair(pair: str) -> tuple[str, str]:
