@@ -104,6 +104,13 @@ def test_frame_match_is_in_seconds_with_the_best_frame_of_each_row() -> None:
     assert axes.get_title(loc="left") == "Привет → hello"
 
 
+def test_a_dollar_in_the_name_of_a_recording_is_a_dollar() -> None:
+    name = "clip$1_2_3 against clip$4_5_6"
+    figure = plots.frame_match(np.eye(3), name)
+    assert to_png(figure)
+    assert figure.axes[0].get_title(loc="left") == name
+
+
 def test_png_keeps_its_caption_in_any_script() -> None:
     caption = "“Please hold” / «Подождите» / 请稍候"
     png = to_png(plots.r1_heatmap(PAIRS), caption)

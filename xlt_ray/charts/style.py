@@ -43,7 +43,7 @@ def new_figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
 
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1), facecolor="white")
     axes = figure.add_subplot()
-    axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold", pad=12)
+    axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold", pad=12, parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=9)
