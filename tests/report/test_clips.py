@@ -113,7 +113,7 @@ def page(results: Results) -> Page:
 def test_the_page_plays_the_recordings_that_it_names(results: Results, page: Page) -> None:
     """Whichever pair an example is of, its players have the pitch of the recordings that it shows."""
     number = {f"{a}/{b}": at for at, (a, b) in enumerate((a, b) for a in ("en", "fr") for b in SENTENCES)}
-    heard = {name: pitch_heard(clip.uri) for (_, name), clip in results.clips.found.items() if clip.uri}
+    heard = {name: pitch_heard(clip.uri) for (*_, name), clip in results.clips.found.items() if clip.uri}
     assert heard
     assert {name for name in number if name.startswith("fr/")} <= heard.keys()
     for name, (frequency, seconds) in heard.items():
@@ -127,7 +127,7 @@ def test_the_page_plays_the_recordings_that_it_names(results: Results, page: Pag
 
 
 def test_recordings_of_other_languages_are_not_in_these_embeddings(results: Results, page: Page) -> None:
-    shown = {name for (_, name), clip in results.clips.found.items() if clip.problem}
+    shown = {name for (*_, name), clip in results.clips.found.items() if clip.problem}
     assert shown
     assert not [name for name in shown if name.startswith(("en/", "fr/"))]
     assert "no sound: it is no longer in the embeddings" in page.words
@@ -200,14 +200,30 @@ def test_the_limits_hold_whatever_is_asked_for(root: Path, monkeypatch: pytest.M
     read = Artifact.at(str(root), "embed", "speech").named
     names = [f"{language}/{name}" for language in ("fr", "en") for name in SENTENCES]
     everything = read_clips(str(root), [(read, name) for name in names])
-    sizes = [len(everything.found["speech", name].uri or "") for name in names]
+    sizes = [len(everything.found[*read.values(), name].uri or "") for name in names]
     assert (everything.num_wanted, everything.num_played, everything.num_bytes) == (10, 10, sum(sizes))
     monkeypatch.setattr(clips, "MAX_CLIPS", 3)
-    assert [name for _, name in read_clips(str(root), [(read, name) for name in names]).found] == names[:3]
+    assert [name for *_, name in read_clips(str(root), [(read, name) for name in names]).found] == names[:3]
     monkeypatch.setattr(clips, "MAX_BYTES", 2 * sizes[0])
     twice = read_clips(str(root), [(read, names[0])] * 2 + [(read, names[1])])
-    assert (list(twice.found), twice.num_bytes) == ([("speech", names[0])], 2 * sizes[0])
+    assert (list(twice.found), twice.num_bytes) == ([(*read.values(), names[0])], 2 * sizes[0])
     assert read_clips(str(root), [(read, names[0])] * 3).found == {}
+
+
+def test_embeddings_that_were_replaced_silence_no_run_that_reads_the_new_ones(root: Path, tmp_path: Path) -> None:
+    """The run that read the old embeddings of the same name comes last."""
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    shutil.copytree(copy / "retrieval/demo", copy / "retrieval/older")
+    manifest = copy / "retrieval/older/manifest.json"
+    replaced = json.loads(manifest.read_text()) | {"inputs": {"embed": {"name": "speech", "fingerprint": "0" * 64}}}
+    manifest.write_text(json.dumps(replaced | {"name": "older"}))
+    results = collect(str(copy))
+    new, old = (Page(render(results.only([f"retrieval/{name}"]))) for name in ("demo", "older"))
+    assert "audio" in new.tags
+    assert "the embeddings speech no longer exist" not in new.words
+    assert "audio" not in old.tags
+    assert "the embeddings speech no longer exist" in old.words
 
 
 def test_a_recording_that_is_no_sound_has_its_reason(tmp_path: Path) -> None:

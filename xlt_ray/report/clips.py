@@ -34,8 +34,8 @@ MAX_BYTES = 1_500_000
 _COMPRESSION = 0.9  # of MP3 with a variable rate: 3 kB a second of speech at 16 kHz; browsers all play it
 _PCM = np.dtype(np.float32)
 
-Key = tuple[str, str]
-"""Name of an embed artifact, and an utterance in it."""
+Key = tuple[str, str, str]
+"""Name and fingerprint of an embed artifact, which may have been replaced by another, and an utterance in it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,9 +67,14 @@ class Clips:
     num_wanted: int
     num_bytes: int
 
-    def get(self, embedded: str, utterance_id: str) -> Clip | None:
-        """The clip of a recording; None if it is beyond the limits."""
-        return self.found.get((embedded, utterance_id))
+    def get(self, embedded: Mapping[str, str], utterance_id: str) -> Clip | None:
+        """The clip of a recording; None if it is beyond the limits.
+
+        Args:
+            embedded: name and fingerprint of the embed artifact.
+            utterance_id: of the recording.
+        """
+        return self.found.get((embedded.get("name", ""), embedded.get("fingerprint", ""), utterance_id))
 
     @property
     def num_played(self) -> int:
@@ -97,7 +102,7 @@ def read_clips(root: str, wanted: Iterable[tuple[Mapping[str, str], str]]) -> Cl
             size = uses[name, fingerprint, utterance] * len(clip.uri or "")
             if num_bytes + size <= MAX_BYTES:
                 num_bytes += size
-                found[name, utterance] = clip
+                found[name, fingerprint, utterance] = clip
     return Clips(found=found, num_wanted=len(uses), num_bytes=num_bytes)
 
 

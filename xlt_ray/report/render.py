@@ -134,11 +134,6 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def embedded(artifact: Artifact) -> str:
-    """Name of the embed artifact that an artifact was made from; empty if it names none."""
-    return str(artifact.embedded.get("name", ""))
-
-
 def data_uri(png: bytes) -> str:
     """The image as a `data:` URI."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
@@ -166,7 +161,6 @@ def _environment() -> jinja2.Environment:
         plot_caption,
         flatten,
         data_uri,
-        embedded,
     )
     drawn = (to_svg, pareto, trial_plane, predictor_scatter, highest_loss, highest_dev, distance_scatter)
     named = (general, objective_name, setting_name, setting_value, predictor_name)
