@@ -35,6 +35,25 @@ def test_dtw_does_not_depend_on_how_many_candidates_it_takes_at_a_time(monkeypat
     np.testing.assert_allclose(baselines.dtw(X, Y), together, rtol=1e-6)
 
 
+def test_dtw_pads_no_short_utterances_to_a_long_one(monkeypatch):
+    sizes = []
+
+    def padded(blocks, batch_first):
+        found = torch.nn.utils.rnn.pad_sequence(blocks, batch_first=batch_first)
+        sizes.append(found.shape[:2])
+        return found
+
+    monkeypatch.setattr(baselines, "pad_sequence", padded)
+    monkeypatch.setattr(baselines, "_DTW_FRAMES", 40)
+    y, parts = ragged(2, [1, 2, 1, 30, 1, 2, 50, 1])
+    found = baselines.dtw(X, y).numpy()
+    assert max(num * longest for num, longest in sizes if num > 1) <= 40
+    assert len(sizes) == 3 * len(X_PARTS)
+    np.testing.assert_allclose(
+        found, [[whole_matrix.BASELINES["dtw"](a, b) for b in parts] for a in X_PARTS], rtol=1e-5
+    )
+
+
 def test_dtw_of_an_utterance_with_itself_is_free():
     np.testing.assert_allclose(np.diag(baselines.dtw(X, X).numpy()), 0, atol=1e-6)
     assert baselines.dtw(X, Y).max() < -0.01

@@ -5,6 +5,7 @@ All take the unit frames of N and of M utterances and return a matrix (N, M), hi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from xlt_ray.retrieval.seqsim import Frames
 
-_DTW_FRAMES = 4096  # of candidates at a time: 49 MB of distances to an utterance of 30 s (1500 frames)
+_DTW_FRAMES = 4096  # of candidates at a time, padded: 49 MB of distances to an utterance of 30 s (1500 frames)
 
 
 def mean_pool(x: Frames, y: Frames) -> torch.Tensor:
@@ -39,9 +40,23 @@ def dtw(x: Frames, y: Frames) -> torch.Tensor:
     The symmetric form of Sakoe and Chiba (1978): a diagonal step counts its distance twice, so that every path has the
     weight m + n, and the cost is divided by m + n. 0 for an utterance with itself, -2 at worst.
     """
-    parts = [part for *_, part in y.chunks(_DTW_FRAMES)]
+    order = sorted(range(len(y.lengths)), key=lambda place: y.lengths[place])
+    parts = _padded_parts(y.take(order))
     rows = x.data.float().split(x.lengths)
-    return torch.stack([torch.cat([_dtw_row(frames, part) for part in parts]) for frames in rows])
+    found = torch.stack([torch.cat([_dtw_row(frames, part) for part in parts]) for frames in rows])
+    return found[:, torch.tensor(order, device=found.device).argsort()]
+
+
+def _padded_parts(y: Frames) -> list[Frames]:
+    """Parts of at most _DTW_FRAMES frames once all are as long as the longest; utterances are sorted by length.
+
+    One long utterance among short ones would take a hundred times as much memory and time.
+    """
+    starts = [0]
+    for place, length in enumerate(y.lengths):
+        if place > starts[-1] and (place + 1 - starts[-1]) * length > _DTW_FRAMES:
+            starts.append(place)
+    return [y.part(*ends) for ends in itertools.pairwise([*starts, len(y.lengths)])]
 
 
 def _dtw_row(x: torch.Tensor, y: Frames) -> torch.Tensor:
