@@ -173,3 +173,27 @@ def check_recall(scoring, frames, wanted):
         assert found[name] == pytest.approx(
             {"first": held[:, 0].mean(), "nearest": held.mean(), "num_sampled": len(scores)}
         )
+
+
+@pytest.mark.parametrize("working", ["there", "gone"])
+def test_a_recall_that_was_lost_is_measured_again_without_scoring(tmp_path, working):
+    config = dataclasses.replace(CONFIG, strip_utterances=2, candidates=1)
+    scoring = whole.scoring_of(tmp_path, random_frames(0, whole.SENTENCES), whole.SENTENCES, config)
+    units, strips = scoring.units(PAIR), scoring.strips_of_hits(PAIR)
+    assert work.left(scoring, [PAIR]) == work.Left(units, [PAIR], strips, units, [PAIR])
+    run(scoring)
+    assert work.left(scoring, [PAIR]) == work.Left([], [], [], [], [])
+    figures = scoring.artifact.read_json("recall/en-it.json")
+    scoring.artifact.remove_file("recall/en-it.json")
+    if working == "gone":
+        for folder in ("found", "best", "counted"):
+            scoring.artifact.remove(folder)
+    left = work.left(scoring, [PAIR])
+    assert left == work.Left(units if working == "gone" else [], [PAIR], [], [], [])
+    for unit in left.found:
+        work.find_candidates(scoring, unit)
+    work.measure_recall(scoring, PAIR)
+    assert scoring.artifact.read_json("recall/en-it.json") == figures
+    scoring.artifact.remove_file("data/en-it.parquet")
+    again = [] if working == "there" else units
+    assert work.left(scoring, [PAIR]) == work.Left([], [], strips if again else [], again, [PAIR])

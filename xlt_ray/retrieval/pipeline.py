@@ -16,7 +16,6 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -31,11 +30,8 @@ from xlt_ray.retrieval.bitext import COLUMNS
 from xlt_ray.retrieval.config import RetrievalConfig, RetrievalJob
 from xlt_ray.retrieval.plan import RetrievalPlan
 from xlt_ray.retrieval.units import Unit
-from xlt_ray.retrieval.work import Scoring
-from xlt_ray.store import storage
+from xlt_ray.retrieval.work import Left, Pair, Scoring
 from xlt_ray.store.artifact import Artifact
-
-_Pairs = Sequence[tuple[str, str]]
 
 
 def retrieve(plan: RetrievalPlan) -> Artifact:
@@ -53,7 +49,7 @@ def retrieve(plan: RetrievalPlan) -> Artifact:
     with track(job.root, "retrieval", job.name, artifact.identity, _inputs(plan), read=read) as tracker:
         started = time.monotonic()
         scoring = _scoring(plan, recordings)
-        _rank(scoring, [pair for pair in language_pairs(job) if not directions(pair) <= artifact.done()])
+        _rank(scoring, work.left(scoring, language_pairs(job)))
         results.finish(plan, scoring, tracker, started)
     return artifact
 
@@ -82,14 +78,9 @@ def _require_pairs(embeddings: Artifact, recordings: dict[str, pa.Table]) -> Non
             )
 
 
-def language_pairs(job: RetrievalJob) -> list[tuple[str, str]]:
+def language_pairs(job: RetrievalJob) -> list[Pair]:
     """Every unordered pair of the job's languages, sorted, so that file names do not depend on their order."""
     return list(itertools.combinations(sorted(job.languages), 2))
-
-
-def directions(pair: tuple[str, str]) -> set[str]:
-    """Names of the two directions of a pair, query language first."""
-    return {"-".join(pair), "-".join(reversed(pair))}
 
 
 def _scoring(plan: RetrievalPlan, recordings: dict[str, pa.Table]) -> Scoring:
@@ -105,29 +96,18 @@ def _scoring(plan: RetrievalPlan, recordings: dict[str, pa.Table]) -> Scoring:
     return Scoring(artifact, uri, recordings, extents, config)
 
 
-def _rank(scoring: Scoring, pairs: _Pairs) -> None:
-    """Write the rankings of both directions of these pairs."""
-    if not pairs:
-        return
-    hits = _missing(scoring, "best", [unit for pair in pairs for unit in scoring.strips_of_hits(pair)])
-    counts = _missing(scoring, "counted", [unit for pair in pairs for unit in scoring.units(pair)])
-    found = _missing(scoring, "found", [u for pair in pairs if not scoring.covers(pair) for u in scoring.units(pair)])
-    if hits or counts:
+def _rank(scoring: Scoring, left: Left) -> None:
+    """Write the rankings of both directions of pairs of languages, and the recall of their candidates."""
+    if left.hits or left.counts or left.recalls:
         config, needed = scoring.config, cost.scoring_memory(scoring.config, scoring.extents.values())
-        pool = pools.pool("score", config.num_gpus, config.max_actors, len(counts) or 1, lambda _: needed)
+        pool = pools.pool("score", config.num_gpus, config.max_actors, len(left.counts) or 1, lambda _: needed)
         scoring = dataclasses.replace(scoring, device=pool.device)
-        _map("find candidates", _find_candidates_of, scoring, map(dataclasses.asdict, found), pool)
-        done = {Path(uri).stem for uri in storage.list_files(scoring.artifact.path("recall"))}
-        unknown = [pair for pair in pairs if not scoring.covers(pair) and "-".join(pair) not in done]
-        _map("measure recall", _measure_recall_of, scoring, ({"pair": list(pair)} for pair in unknown), pool)
-        _score_hits(scoring, hits, pool)
-        _count(scoring, counts, pool, sum(unit.num_pairs for pair in pairs for unit in scoring.units(pair)))
-    _merge(scoring, pairs)
-
-
-def _missing(scoring: Scoring, folder: str, wanted: list[Unit]) -> list[Unit]:
-    done = scoring.artifact.done(folder)
-    return [unit for unit in wanted if unit.name not in done]
+        _map("find candidates", _find_candidates_of, scoring, map(dataclasses.asdict, left.found), pool)
+        _map("measure recall", _measure_recall_of, scoring, ({"pair": list(pair)} for pair in left.recalls), pool)
+        _score_hits(scoring, left.hits, pool)
+        _count(scoring, left.counts, pool, sum(unit.num_pairs for pair in left.ranks for unit in scoring.units(pair)))
+    if left.ranks:
+        _merge(scoring, left.ranks)
 
 
 def _map(title: str, work_on: Callable[..., dict[str, Any]], scoring: Scoring, rows: Iterable[Any], pool: Pool) -> None:
@@ -192,7 +172,7 @@ def _count(scoring: Scoring, missing: list[Unit], pool: Pool, num_pairs: int) ->
             bar.advance(row["num_pairs"])
 
 
-def _merge(scoring: Scoring, pairs: _Pairs) -> None:
+def _merge(scoring: Scoring, pairs: Sequence[Pair]) -> None:
     merged = pools.one_by_one({"pair": list(pair)} for pair in pairs).map(
         _merge_one,
         fn_kwargs={"scoring": scoring},

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -26,9 +27,11 @@ from xlt_ray.retrieval.candidates import CANDIDATES, Candidates
 from xlt_ray.retrieval.config import POOL_FRAMES, RetrievalConfig
 from xlt_ray.retrieval.counting import UnitScorer
 from xlt_ray.retrieval.units import Extent, Unit
-from xlt_ray.store import reading, workers
+from xlt_ray.store import reading, storage, workers
 from xlt_ray.store.artifact import Artifact
 from xlt_ray.store.schema import REJECTED
+
+Pair = tuple[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,25 +54,25 @@ class Scoring:
     config: RetrievalConfig
     device: str = "cpu"
 
-    def bitext(self, pair: tuple[str, str]) -> Bitext:
+    def bitext(self, pair: Pair) -> Bitext:
         """Two of the languages."""
         return Bitext.make(self.uri, self.recordings, pair, self.config)
 
-    def strips_of_hits(self, pair: tuple[str, str]) -> list[Unit]:
+    def strips_of_hits(self, pair: Pair) -> list[Unit]:
         """The units in which the hits of two languages are scored, each with all columns."""
         rows, columns = (self.extents[code] for code in pair)
         return units.cut(pair, (rows.num, columns.num), (rows.block, columns.num))
 
-    def units(self, pair: tuple[str, str]) -> list[Unit]:
+    def units(self, pair: Pair) -> list[Unit]:
         """The blocks of their score matrix."""
         rows, columns = (self.extents[code] for code in pair)
         return units.cut(pair, (rows.num, columns.num), (rows.block, columns.block))
 
-    def covers(self, pair: tuple[str, str]) -> bool:
+    def covers(self, pair: Pair) -> bool:
         """Whether every pair of recordings is scored."""
         return self.config.covers((self.extents[pair[0]].num, self.extents[pair[1]].num))
 
-    def candidates(self, pair: tuple[str, str]) -> Candidates | None:
+    def candidates(self, pair: Pair) -> Candidates | None:
         """The pairs to score, after the candidate search; None: every pair."""
         if self.covers(pair):
             return None
@@ -83,6 +86,44 @@ class Scoring:
         """The best hit of every query. All hits must be scored."""
         files = [self.artifact.path("best", f"{unit.name}.parquet") for unit in self.strips_of_hits(bitext.pair)]
         return Best.gathered(map(reading.table_of, files), bitext, len(scores.kept(self.config)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Left:
+    """What a run still has to do, in this order.
+
+    Attributes:
+        found: units whose candidates are to be found.
+        recalls: pairs of languages whose candidates have no recall.
+        hits: units whose hits are to be scored.
+        counts: units to count in.
+        ranks: pairs of languages without rankings.
+    """
+
+    found: list[Unit]
+    recalls: list[Pair]
+    hits: list[Unit]
+    counts: list[Unit]
+    ranks: list[Pair]
+
+
+def left(scoring: Scoring, pairs: Sequence[Pair]) -> Left:
+    """What is left to do for these pairs of languages. A recall that was lost is measured again."""
+    artifact, searched = scoring.artifact, [pair for pair in pairs if not scoring.covers(pair)]
+    ranked, measured = artifact.done(), {Path(uri).stem for uri in storage.list_files(artifact.path("recall"))}
+    recalls = [pair for pair in searched if "-".join(pair) not in measured]
+    ranks = [pair for pair in pairs if not {"-".join(pair), "-".join(reversed(pair))} <= ranked]
+    hits = _missing(artifact, "best", (unit for pair in ranks for unit in scoring.strips_of_hits(pair)))
+    counts = _missing(artifact, "counted", (unit for pair in ranks for unit in scoring.units(pair)))
+    needed = {*recalls, *(unit.pair for unit in (*hits, *counts))}
+    found = (unit for pair in searched if pair in needed for unit in scoring.units(pair))
+    return Left(_missing(artifact, "found", found), recalls, hits, counts, ranks)
+
+
+def _missing(artifact: Artifact, folder: str, wanted: Iterable[Unit]) -> list[Unit]:
+    """The units without a file in the folder."""
+    done = artifact.done(folder)
+    return [unit for unit in wanted if unit.name not in done]
 
 
 def find_candidates(scoring: Scoring, unit: Unit) -> None:
@@ -126,12 +167,12 @@ class CountUnit:
                 yield pa.table({"num_pairs": [num_pairs]})
             self._scoring.artifact.write_table(f"counted/{unit.name}.parquet", scorer.table())
 
-    def _read(self, pair: tuple[str, str]) -> tuple[Bitext, Best, Candidates | None]:
+    def _read(self, pair: Pair) -> tuple[Bitext, Best, Candidates | None]:
         bitext = self._scoring.bitext(pair)
         return bitext, self._scoring.best(bitext), self._scoring.candidates(pair)
 
 
-def measure_recall(scoring: Scoring, pair: tuple[str, str]) -> None:
+def measure_recall(scoring: Scoring, pair: Pair) -> None:
     """Write how many of the nearest recordings are candidates, for a sample that is scored with all others."""
     torch.set_num_threads(1)
     sides = Sides(scoring.uri, pair, (scoring.recordings[pair[0]], scoring.recordings[pair[1]]))
@@ -141,7 +182,7 @@ def measure_recall(scoring: Scoring, pair: tuple[str, str]) -> None:
     scoring.artifact.write_json(f"recall/{'-'.join(pair)}.json", figures)
 
 
-def merge_pair(scoring: Scoring, pair: tuple[str, str]) -> None:
+def merge_pair(scoring: Scoring, pair: Pair) -> None:
     """Write the rankings of both directions of two languages. All their units must exist."""
     bitext = scoring.bitext(pair)
     files = [scoring.artifact.path("counted", f"{unit.name}.parquet") for unit in scoring.units(pair)]
