@@ -161,7 +161,9 @@ def _object(text: str) -> Any:
         return parsed(text)
     except json.JSONDecodeError:
         hint = "; quotes around a cell are for .csv, not for .tsv" if text.startswith('"') else ""
-        raise ValueError(f'translations must be a JSON object such as {{"zh": "..."}}, not {text!r:.100}{hint}') from None
+        raise ValueError(
+            f'translations must be a JSON object such as {{"zh": "..."}}, not {text!r:.100}{hint}'
+        ) from None
 
 
 def _check_columns(columns: Sequence[str]) -> None:
