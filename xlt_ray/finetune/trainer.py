@@ -93,7 +93,7 @@ def _watched(board: Any, num_steps: int, wanted: str) -> Iterator[None]:
                     bar.advance(step - seen)
                     seen = step
                 elif seen == 0 and quiet % _TELL_S == 0:
-                    print(f"finetune: waiting for {wanted}; the cluster has {_resources()}", flush=True)
+                    print(f"finetune: no step yet, {wanted} must start; the cluster has {_resources()}", flush=True)
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()
@@ -112,5 +112,5 @@ def _step_of(board: Any, seen: int) -> int:
 
 
 def _resources() -> str:
-    there = ray.cluster_resources()
-    return ", ".join(f"{there.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU"))
+    there, free = ray.cluster_resources(), ray.available_resources()
+    return ", ".join(f"{there.get(kind, 0):g} {kind} ({free.get(kind, 0):g} free)" for kind in ("CPU", "GPU"))

@@ -164,7 +164,8 @@ def pool(stage: str, num_gpus: float | None, max_actors: int | None, num_units: 
     max_size = max(1, min(most, num_units))
     initial_size = max(1, min(fit, max_size))
     device = f"{gpus_each:g} GPU each" if gpus_each else "CPUs"
-    print(f"{stage}: on {device}, {initial_size} actors now, {max_size} at most", flush=True)
+    now = f"{initial_size} actor" + "s" * (initial_size != 1)
+    print(f"{stage}: on {device}, {now} now, {max_size} at most", flush=True)
     if gpus_each:
         # Actors on GPUs need little of a CPU: half of what the cluster has stays for the tasks that feed them.
         each = min(1.0, round(0.5 * cpus / initial_size, 2)) if cpus else _UNKNOWN_CPUS
