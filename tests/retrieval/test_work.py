@@ -299,6 +299,9 @@ def test_whole_matrices_are_kept_where_they_are_wanted(tmp_path, frames):
     assert listed["utterance_id"] == [f"{code}{n}" for code in PAIR for n in range(len(SENTENCES[code]))]
     Path(scoring.artifact.path("scores", ".en-it.parquet.0123")).write_bytes(b"of a writer that was killed")
     assert len(matrices.files(scoring.artifact)) == 1 + 2 * (2 * 3)  # two layers, two blocks of rows, three strips
+    for name in ("random", "cosine"):  # the random baseline is not kept
+        with pytest.raises(FileNotFoundError, match=f"no scores by {name} under"):
+            matrices.read(scoring.artifact.uri, "en-it", name)
     without = dataclasses.replace(scoring, artifact=Artifact(f"{tmp_path}/none", "retrieval", "x"))
     with pytest.raises(FileNotFoundError, match="no scores of en-it under"):
         matrices.read(without.artifact.uri, "en-it", "dtw")

@@ -95,7 +95,10 @@ def _whole(uri: str, languages: list[str], layer: int | None, name: str) -> Matr
     places = [tuple(map(int, Path(file).name.removeprefix(prefix).split("-")[:4])) for file in parts]
     matrix = np.full((max(place[1] for place in places), max(place[3] for place in places)), np.nan, np.float32)
     for file, (top, bottom, left, right) in zip(parts, places, strict=True):
-        (row,) = reading.table_of(file, filters=[("score", "=", name)]).to_pylist()
+        rows = reading.table_of(file, filters=[("score", "=", name)]).to_pylist()
+        if not rows:
+            raise FileNotFoundError(f"no scores by {name} under {uri}; the run did not compute them, or keeps none")
+        (row,) = rows
         matrix[top:bottom, left:right] = np.frombuffer(row["values"], np.float32).reshape(bottom - top, right - left)
     return matrix
 
