@@ -34,7 +34,7 @@ def require_few_rejected(parts: pa.Table, committed: pa.Table, most: float) -> N
         TooManyRejected: with the most frequent reasons in this run.
     """
     new = parts["utterance_id"].combine_chunks()
-    kept = committed.filter(pc.invert(pc.is_in(committed["utterance_id"], new)))
+    kept = committed.select(["row"]).filter(pc.invert(pc.is_in(committed["utterance_id"], new)))
     bad = parts.filter(pc.is_valid(parts["reason"]))
     num, num_rows = kept["row"].null_count + bad.num_rows, kept.num_rows + parts.num_rows
     if _share(num, num_rows) <= max(most, _share(committed["row"].null_count, committed.num_rows)):
@@ -96,7 +96,8 @@ def summarise(table: pa.Table, rejected: pa.Table) -> dict[str, Any]:
         table: INDEX of the artifact.
         rejected: its REJECTED.
     """
-    kept = table.filter(pc.is_valid(table["row"]))
+    # Only these columns: the filter copies, and the text and paths of 289,000 rows are 84 MB.
+    kept = table.select(["language", "split", "num_samples"]).filter(pc.is_valid(table["row"]))
     totals = kept.group_by("language").aggregate([("num_samples", "count"), ("num_samples", "sum")])
     num_kept, num_samples = (
         dict(zip(totals["language"].to_pylist(), totals[f"num_samples_{what}"].to_pylist(), strict=True))
@@ -119,8 +120,8 @@ def summarise(table: pa.Table, rejected: pa.Table) -> dict[str, Any]:
 
 def _splits(kept: pa.Table, language: str) -> dict[str, int]:
     counts: defaultdict[str, int] = defaultdict(int)
-    for split in kept.filter(pc.equal(kept["language"], language))["split"].to_pylist():
-        counts[split or "none"] += 1
+    for pair in kept.filter(pc.equal(kept["language"], language))["split"].value_counts().to_pylist():
+        counts[pair["values"] or "none"] += pair["counts"]
     return dict(sorted(counts.items()))
 
 
