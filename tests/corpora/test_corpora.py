@@ -178,6 +178,7 @@ def test_a_language_that_only_some_of_the_joined_corpora_have_is_told(tmp_path, 
     a, b = (f"manifest:{tmp_path}/{name}.jsonl" for name in "ab")
     assert [row.utterance_id for row in corpora.read_splits(f"{a}+{b}", ["en", "fr"], ())] == ["1", "en", "fr"]
     place = f"{tmp_path}/a.jsonl"
-    assert capsys.readouterr().out == (f"{a} is read without fr: {place} has no rows of language 'fr'; it has en\n")
+    reason = f"{place} has no rows of language 'fr'; it has en; give --languages with some of these"
+    assert capsys.readouterr().out == f"{a} is read without fr: {reason}\n"
     list(corpora.read_splits(f"{a}+{b}", ["en"], ()))
     assert not capsys.readouterr().out

@@ -65,16 +65,34 @@ def test_a_thread_that_comes_again_by_itself_asks_once(quick):
     assert ask() == "answer"
 
 
-def test_it_tells_that_it_waits_and_gives_up(quick, monkeypatch, capsys):
-    monkeypatch.setattr(patience, "LONGEST_S", 0.2)
-    monkeypatch.setattr(patience, "TELL_S", 0.05)
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self):
+        self._now = 0.0
+
+    def monotonic(self):
+        return self._now
+
+    def sleep(self, seconds):
+        self._now += seconds
+
+
+def test_it_tells_that_it_waits_and_gives_up(monkeypatch, capsys):
+    clock = Clock()
+    monkeypatch.setattr(patience, "time", clock)
     ask, calls = failing([SLOW_DOWN] * 10_000)
     with pytest.raises(OSError, match="SLOW_DOWN"):
         ask()
+    assert patience.LONGEST_S < clock.monotonic() <= patience.LONGEST_S + patience.MOST_S
     told = capsys.readouterr().out.splitlines()
-    assert 1 <= len(told) <= 4
-    assert all(line.startswith("the store fails, trying again for 0 s: ") and SLOW_DOWN in line for line in told)
-    assert len(calls) > 5
+    longest = patience.TELL_S + patience.MOST_S  # between two lines
+    assert patience.LONGEST_S / longest - 1 <= len(told) <= patience.LONGEST_S / patience.TELL_S
+    lefts = [float(line.removeprefix("the store fails, trying again for ").partition(" s: ")[0]) for line in told]
+    assert lefts == sorted(lefts, reverse=True)
+    assert 0 <= lefts[-1] <= lefts[0] < patience.LONGEST_S
+    assert all(line.endswith(f" s: {SLOW_DOWN}") for line in told)
+    assert len(calls) > patience.LONGEST_S / patience.MOST_S
 
 
 @pytest.mark.slow
