@@ -43,6 +43,15 @@ def several_cpus():
         yield
 
 
+@pytest.fixture(autouse=True)
+def _own_plans():
+    """What a test plans to make is not waited for by the next, whose store may be another."""
+    yield
+    from xlt_ray.store import artifact
+
+    artifact.to_be_made.clear()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(request, tmp_path_factory):
     """A cache of the tests' own: models that they convert do not belong in the user's. Its speech is shared."""
