@@ -64,7 +64,7 @@ test-fast: $(INSTALLED) ## the tests that start no Ray and take under a second (
 	$(BIN)/pytest -n auto --dist loadfile -m "not slow and not ray and not real and not wide" $(PYTEST_ARGS)
 
 test-slow: $(INSTALLED) ## the other tests that start no Ray: they wait, measure memory or start processes
-	$(BIN)/pytest -n auto --dist worksteal -m slow $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --dist loadfile -m slow $(PYTEST_ARGS)
 
 test-ray: $(INSTALLED) ## the tests that start a Ray, as many at a time as there are cores (arguments: PYTEST_ARGS=...)
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m "ray and not real and not wide" $(PYTEST_ARGS)
