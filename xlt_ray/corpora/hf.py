@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from xlt_ray.corpora import hf_files, places
 from xlt_ray.corpora.gathered import select
 from xlt_ray.corpora.manifest import seconds
-from xlt_ray.corpora.tables import at_line, has_sound, parsed, pivot, sentence_id, split_in, text_of, undamaged
+from xlt_ray.corpora.tables import at_line, has_sound, is_text, parsed, pivot, sentence_id, split_in, text_of, undamaged
 from xlt_ray.errors import UserError
 from xlt_ray.languages import code_of_name
 from xlt_ray.store import storage
@@ -101,7 +101,7 @@ def _read(table: hf_files.Table, languages: Sequence[str], columns: Mapping[str,
             known = _known(schema, columns)
             labels = _labels(schema)
             is_sound = has_sound(schema.field(known["audio"]).type)
-            _check_segment(known, columns, is_sound)
+            _drop_lone_start(known, columns, is_sound)
         wanted = [name for name in dict.fromkeys(known.values()) if name != known["audio"] or not is_sound]
         for batch in batches(wanted):
             for row in batch.to_pylist(maps_as_pydicts="strict"):
@@ -136,7 +136,8 @@ def _known(schema: pa.Schema, columns: Mapping[str, str]) -> dict[str, str]:
         raise ValueError(f"no column {missing[0]!r}; it has {', '.join(schema.names)}")
     usual = ((ours, next((name for name in names if name in schema.names), None)) for ours, names in _NAMES.items())
     known = {ours: name for ours, name in usual if name}
-    known |= {field.name: field.name for field in schema if _TRANSLATION.fullmatch(field.name) and _is_text(field.type)}
+    # Of texts alone: `translation_id` is more often a number than a text in Indonesian.
+    known |= {field.name: field.name for field in schema if _TRANSLATION.fullmatch(field.name) and is_text(field.type)}
     if "start" not in known and "start" not in columns:
         known.pop("duration", None)  # how long the recording is, as many tables say, and no segment of it
     known |= columns
@@ -147,13 +148,7 @@ def _known(schema: pa.Schema, columns: Mapping[str, str]) -> dict[str, str]:
     return known
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    """Whether a column has texts: `translation_id` is more often a number than a text in Indonesian."""
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _check_segment(known: dict[str, str], columns: Mapping[str, str], is_sound: bool) -> None:
+def _drop_lone_start(known: dict[str, str], columns: Mapping[str, str], is_sound: bool) -> None:
     """Leave out a start without a duration beside it, unless the user names it.
 
     Raises:

@@ -147,15 +147,30 @@ def json_lines(uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         for number, line in numbered_lines(uri):
             with at_line(uri, number):
-                try:
-                    row = parsed(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"no JSON object: {error.msg}, at character {error.pos + 1}") from None
-                if not isinstance(row, dict):
-                    raise ValueError("not a JSON object")
+                row = _object(line)
             yield number, row
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UserError(f"there is no manifest {uri!r}; give the path of a file of JSON lines") from error
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        row = parsed(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON object: {error.msg}, at character {error.pos + 1}") from None
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
+    return row
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of a Parquet or Arrow file has texts, which may be stored as categories."""
+    kind = _of_values(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _of_values(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def has_sound(kind: pa.DataType) -> bool:
@@ -164,8 +179,8 @@ def has_sound(kind: pa.DataType) -> bool:
     Raises:
         ValueError: if it has neither, such as decoded samples.
     """
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
+    kind = _of_values(kind)
+    if is_text(kind) or pa.types.is_null(kind):
         return False
     is_struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
     content = kind.field("bytes").type if is_struct else kind

@@ -50,12 +50,12 @@ def finetune(plan: FinetunePlan) -> Artifact:
 
 
 def export_finished(runs: Sequence[Artifact], place: str, model: str) -> None:
-    """Export models of a search or study that ended before, for `--finetune.export` may be given later.
+    """Export the models of a finished search or study, whose `--finetune.export` was given later.
 
     Args:
-        runs: the runs whose models are wanted; one that was deleted is named.
-        place: as `--finetune.export`.
-        model: that they were trained from.
+        runs: fine-tuning runs; a deleted one is named and skipped.
+        place: value of `--finetune.export`.
+        model: the model that they were trained from.
     """
     if place == "none":
         return

@@ -17,7 +17,7 @@ import ray.train.torch
 
 from xlt_ray.finetune.board import Board
 from xlt_ray.finetune.work import Work
-from xlt_ray.job import pools, progress
+from xlt_ray.job import pools, progress, room
 from xlt_ray.store import storage
 
 _RUN = "train"
@@ -93,7 +93,7 @@ def _watched(board: Any, num_steps: int, wanted: str) -> Iterator[None]:
                     bar.advance(step - seen)
                     seen = step
                 elif seen == 0 and quiet % _TELL_S == 0:
-                    print(f"finetune: no step yet, {wanted} must start; the cluster has {_resources()}", flush=True)
+                    print(f"finetune: no step yet, {wanted} must start; the cluster has {room.there()}", flush=True)
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()
@@ -109,8 +109,3 @@ def _step_of(board: Any, seen: int) -> int:
         return int(ray.get(board.get.remote()).get("step", seen))
     except ray.exceptions.RayActorError:  # its node was lost; it comes back on another
         return seen
-
-
-def _resources() -> str:
-    there, free = ray.cluster_resources(), ray.available_resources()
-    return ", ".join(f"{there.get(kind, 0):g} {kind} ({free.get(kind, 0):g} free)" for kind in ("CPU", "GPU"))

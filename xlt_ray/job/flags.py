@@ -37,10 +37,9 @@ def off(name: str) -> str:
 def nearest(name: str, valid: Collection[str]) -> str | None:
     """The flag that a misspelt one probably means: one of that name or these initials, else the closest spelling."""
     last = _last(name)
-    for found in (lambda other: other, lambda other: "".join(word[:1] for word in other.split("-"))):
-        if same := [other for other in valid if found(_last(other)) == last]:
-            return same[0]
-    return next(iter(difflib.get_close_matches(name, valid, n=1)), None)
+    same = [other for other in valid if _last(other) == last]
+    short = [other for other in valid if "".join(word[:1] for word in _last(other).split("-")) == last]
+    return next(iter(same or short or difflib.get_close_matches(name, valid, n=1)), None)
 
 
 def _last(name: str) -> str:
@@ -64,6 +63,7 @@ def values(hint: Any, mark: str = "") -> str:
         return " or ".join(values(part, mark) for part in inner)
     if origin is tuple:
         each = values(inner[0], mark)
-        return f"{f'any of {each}' if typing.get_origin(inner[0]) else f'several {each}s'}, with spaces between"
+        several = f"any of {each}" if typing.get_origin(inner[0]) else f"several {each}s"
+        return f"{several}, with spaces between"
     names = {int: "whole number", float: "number", str: "text", bool: "switch", types.NoneType: f"{mark}None{mark}"}
     return names[hint]

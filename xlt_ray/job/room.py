@@ -90,7 +90,7 @@ def wait(what: str, bundles: Sequence[Bundle], tell_s: float = _TELL_S) -> None:
         waited = 0.0
         while not group.wait(timeout_seconds=tell_s if waited else min(2.0, tell_s)):
             waited += tell_s
-            print(f"{what}: waiting for {_needed(bundles)}; the cluster has {_there()}", flush=True)
+            print(f"{what}: waiting for {_needed(bundles)}; the cluster has {there()}", flush=True)
     finally:
         remove_placement_group(group)
 
@@ -154,7 +154,7 @@ def _words(amounts: Mapping[str, Any]) -> str:
     )
 
 
-def _there() -> str:
+def there() -> str:
     """The resources of the cluster, total and free."""
     total, free = ray.cluster_resources(), ray.available_resources()
     kinds = (f"{total.get(kind, 0):g} {kind} ({free.get(kind, 0):g} free)" for kind in ("CPU", "GPU"))

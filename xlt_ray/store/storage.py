@@ -63,6 +63,8 @@ def local(text: str) -> Path:
         raise UserError(f"{text!r} names a user unknown on this machine; give the path without ~") from error
     except UnicodeEncodeError as error:
         raise UserError(f"{text!r} is no path: it is not UTF-8") from error
+    if ".." not in path.parts:  # as nearly always: links are looked up only where they matter
+        return path
     plain = os.path.normpath(path)
     return Path(plain) if os.path.realpath(plain) == os.path.realpath(path) else path
 
